@@ -1,0 +1,50 @@
+# make demo        install, train on drawn faces, show what was found (minutes on a laptop)
+# make test        install and run the tests          make test-slow   those that train for minutes
+# make notebook    open the notebooks in JupyterLab   make lint        what continuous integration checks
+# make bench       measure speed against named peers  make clean       remove .venv and caches, keep your work
+# Another Python:  make test PYTHON=python3.12
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install demo test test-slow notebook lint bench lock clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install it, or name yours: make $(MAKECMDGOALS) PYTHON=python3"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install
+	$(BIN)/retinamask demo
+
+test: install
+	$(BIN)/python -m pytest -q
+
+test-slow: install
+	$(BIN)/python -m pytest -q -m slow
+
+notebook: install
+	$(BIN)/jupyter lab notebooks
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+bench: install
+	@for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header pyproject.toml \
+		--output-file requirements.txt
+	sed -i '1i # Every package with its exact version, for Python 3.11 to 3.13. Written from pyproject.toml by `make lock`.' requirements.txt
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache
+	find retinamask tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
