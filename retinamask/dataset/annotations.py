@@ -1,0 +1,299 @@
+"""The table that everything passes on: annotations, and detections with a score.
+
+One row is one box. Columns: ``image_path`` (relative to the CSV's own folder, forward slashes),
+``x1 y1 x2 y2`` (pixels of the upright image, half-open edges, ``x1 < x2``, ``y1 < y2``),
+``class_name``, and in detections ``score`` (0 to 1). An image without objects is one row whose
+other columns are missing.
+
+On disk it is keras-retinanet's CSV: no header, whole pixels, ``path,,,,,`` for an image without
+objects; ``classes.csv`` is ``name,id``. See https://github.com/fizyr/keras-retinanet#csv-datasets.
+A detections CSV is ours alone: seven columns, two decimals, ``path,,,,,,``.
+"""
+
+import csv
+import hashlib
+import io
+import logging
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from retinamask.dataset import files
+
+BOX_COLUMNS = ["x1", "y1", "x2", "y2"]
+COLUMNS = ["image_path", *BOX_COLUMNS, "class_name"]
+DETECTION_COLUMNS = [*COLUMNS, "score"]
+
+log = logging.getLogger(__name__)
+
+
+class AnnotationError(ValueError):
+    """An annotation file or table is not what it should be; the message says where and why."""
+
+
+def make_table(rows: Iterable[tuple], columns: list[str] = COLUMNS) -> pd.DataFrame:
+    """Build a table from tuples in the order of ``columns``; ``None`` marks what is missing."""
+    table = pd.DataFrame(list(rows), columns=columns)
+    numbers = [column for column in columns if column in (*BOX_COLUMNS, "score")]
+    table[numbers] = table[numbers].astype(float)
+    for column in ("image_path", "class_name"):
+        table[column] = table[column].astype(object).where(table[column].notna(), None)
+    return table
+
+
+def objects(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that hold a box."""
+    return table[table["x1"].notna()]
+
+
+def image_paths(table: pd.DataFrame) -> list[str]:
+    """Each image once, in the table's order."""
+    return list(dict.fromkeys(table["image_path"]))
+
+
+def of_images(table: pd.DataFrame, paths: Iterable[str]) -> pd.DataFrame:
+    """The rows that belong to ``paths``, in the table's order, numbered anew."""
+    return table[table["image_path"].isin(set(paths))].reset_index(drop=True)
+
+
+def count_boxes(table: pd.DataFrame, classes: dict[str, int]) -> pd.DataFrame:
+    """Boxes and images per class, one row a class in id order (columns ``boxes``, ``images``)."""
+    found = objects(table).groupby("class_name")["image_path"].agg(["size", "nunique"])
+    found.columns = ["boxes", "images"]
+    return found.reindex(list(classes), fill_value=0)
+
+
+def fingerprint(table: pd.DataFrame, classes: dict[str, int]) -> str:
+    """SHA-256 over the sorted annotations and classes: equal for equal ones in any order."""
+    rows = sorted(_csv_rows(table[COLUMNS], digits=2))
+    return hashlib.sha256(repr((rows, sorted(classes.items()))).encode()).hexdigest()
+
+
+def check_classes(table: pd.DataFrame, classes: dict[str, int], where: str) -> None:
+    """Raise `AnnotationError` if the table names a class that ``classes`` lacks."""
+    unknown = sorted(set(objects(table)["class_name"]) - set(classes))
+    if unknown:
+        raise AnnotationError(f"{where}: {_unknown_class(', '.join(map(repr, unknown)), classes)}")
+
+
+def read_classes(path: str | Path) -> dict[str, int]:
+    """Read ``classes.csv``: rows ``name,id``, ids 0 to N-1, each once.
+
+    Returns:
+        Name to id, in id order.
+    """
+    classes: dict[str, int] = {}
+    for line, row in _csv_lines(path):
+        if len(row) != 2:
+            raise AnnotationError(f"{path} line {line}: found {len(row)} columns, expected 2: name,id")
+        name, number = (field.strip() for field in row)
+        if not name or not number.isascii() or not number.isdigit():
+            found = ",".join(row)
+            raise AnnotationError(f"{path} line {line}: found {found!r}, expected a name and an id such as mask,0")
+        if name in classes:
+            raise AnnotationError(f"{path} line {line}: class {name!r} stands here twice; remove one")
+        classes[name] = int(number)
+    if sorted(classes.values()) != list(range(len(classes))) or not classes:
+        found = ", ".join(map(str, sorted(classes.values()))) or "none"
+        raise AnnotationError(f"{path}: ids must be 0, 1, 2, ... each once, found {found}; renumber them")
+    return dict(sorted(classes.items(), key=lambda item: item[1]))
+
+
+def write_classes(classes: dict[str, int], path: str | Path) -> None:
+    """Write ``classes.csv`` in id order."""
+    ordered = sorted(classes.items(), key=lambda item: item[1])
+    files.write_text(path, _csv_text(ordered))
+
+
+def read_annotations(path: str | Path, classes: dict[str, int] | None = None) -> pd.DataFrame:
+    """Read and check an annotation CSV in keras-retinanet's format.
+
+    Everything that keras-retinanet reads is accepted (save stray quotes, which hide rows from it); a byte
+    order mark, Windows line ends, decimals, backslashes and blank lines too. All bad lines are named in one
+    error.
+
+    Args:
+        path: the CSV; its image paths are relative to its folder.
+        classes: if given, every class must be one of them.
+
+    Raises:
+        AnnotationError: with file, line, what was found and what was expected.
+    """
+    return _read_table(path, COLUMNS, classes)
+
+
+def read_detections(path: str | Path) -> pd.DataFrame:
+    """Read a detections CSV: seven columns, the last a score from 0 to 1.
+
+    A sliver at the image's edge may have lost its last hundredths of a pixel: ``x1 = x2`` is accepted.
+    """
+    return _read_table(path, DETECTION_COLUMNS)
+
+
+def write_annotations(table: pd.DataFrame, path: str | Path) -> int:
+    """Write the table as keras-retinanet's CSV; coordinates are rounded to whole pixels.
+
+    Halves go up, so that a box of one pixel or more never vanishes.
+
+    Returns:
+        How many boxes the rounding moved.
+
+    Raises:
+        AnnotationError: a box has no whole pixel left after rounding.
+    """
+    boxes = objects(table)
+    rounded = np.floor(boxes[BOX_COLUMNS] + 0.5)
+    vanished = ~((rounded["x1"] < rounded["x2"]) & (rounded["y1"] < rounded["y2"]))  # true for nan too
+    if vanished.any():
+        first = boxes[vanished].iloc[0]
+        raise AnnotationError(
+            f"{path}: {vanished.sum()} box(es) vanish when rounded to whole pixels, the first in "
+            f"{first.image_path}: {[float(first[c]) for c in BOX_COLUMNS]}; remove boxes under one pixel"
+        )
+    whole = table[COLUMNS].copy()
+    whole.loc[boxes.index, BOX_COLUMNS] = rounded
+    files.write_text(path, _csv_text(_csv_rows(whole, digits=0)))
+    return int((rounded != boxes[BOX_COLUMNS]).any(axis=1).sum())
+
+
+def write_detections(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a detections CSV: two decimals for pixels, four for the score."""
+    files.write_text(path, _csv_text(_csv_rows(table[DETECTION_COLUMNS], digits=2)))
+
+
+def moved(table: pd.DataFrame, old_folder: str | Path, new_folder: str | Path) -> pd.DataFrame:
+    """The table with image paths that are right for a CSV in another folder."""
+    new_folder, old_folder = Path(new_folder).resolve(), Path(old_folder).resolve()
+    new_paths = {path: relative_path(old_folder / path, new_folder) for path in image_paths(table)}
+    return table.assign(image_path=table["image_path"].map(new_paths).astype(object))
+
+
+def relative_path(path: str | Path, folder: str | Path) -> str:
+    """``path`` as seen from ``folder``, with forward slashes, and ``..`` where needed."""
+    relative = os.path.relpath(path, folder)
+    if relative.startswith(os.pardir):  # going up leads elsewhere from a linked folder than its name says
+        parent, name = os.path.split(path)
+        relative = os.path.relpath(os.path.join(os.path.realpath(parent), name), os.path.realpath(folder))
+    return Path(relative).as_posix()
+
+
+def _csv_lines(path: str | Path) -> list[tuple[int, list[str]]]:
+    """The CSV's rows with their line numbers; blank lines, and those of a spreadsheet (``,,,,,``), left out."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            return [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
+    except FileNotFoundError:
+        raise AnnotationError(f"{path} does not exist; expected a CSV file") from None
+    except UnicodeDecodeError as error:
+        raise AnnotationError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise AnnotationError(f"{path}: cannot be read ({error.strerror}); expected a CSV file") from None
+    except csv.Error as error:
+        raise AnnotationError(f"{path} line {reader.line_num}: not readable as CSV ({error})") from None
+
+
+def _read_table(path: str | Path, columns: list[str], classes: dict[str, int] | None = None) -> pd.DataFrame:
+    """Parse all rows, or raise one error that names every bad line (twenty at most)."""
+    rows, bad, extra = [], [], 0
+    for line, row in _csv_lines(path):
+        try:
+            rows.append(_parse_row(row, columns, classes))
+            extra += len(row) > len(columns)
+        except ValueError as error:
+            bad.append(f"{path} line {line}: {error}")
+    if bad:
+        more = [f"... and {len(bad) - 20} more lines"] if len(bad) > 20 else []
+        raise AnnotationError("\n".join(bad[:20] + more))
+    if not rows:
+        raise AnnotationError(f"{path} is empty; expected rows of {','.join(columns)}")
+    if extra:
+        log.warning("%s: %d row(s) have more than %d columns; the rest is not read", path, extra, len(columns))
+    return _without_needless_empty_rows(make_table(rows, columns))
+
+
+def _parse_row(row: list[str], columns: list[str], classes: dict[str, int] | None) -> tuple:
+    """One CSV row as a tuple in the order of ``columns``; `ValueError` says what is wrong."""
+    if len(row) < len(columns):
+        hint = "; use commas, not semicolons" if len(row) == 1 and ";" in row[0] else ""
+        raise ValueError(f"found {len(row)} column(s), expected {len(columns)}: {','.join(columns)}{hint}")
+    fields = [field.strip() for field in row[: len(columns)]]
+    image_path = row[0].rstrip().replace("\\", "/")  # a name may begin with a space
+    if not fields[0]:
+        raise ValueError("found no image path in the first column")
+    if not any(fields[1:]):
+        return (image_path, *[None] * (len(columns) - 1))
+    x1, y1, x2, y2 = (_number(name, text) for name, text in zip(BOX_COLUMNS, fields[1:5], strict=True))
+    if columns == COLUMNS or x2 < x1 or y2 < y1:  # only a detection may be as thin as nothing
+        _check_order(x1, y1, x2, y2, image_path)
+    if not fields[5]:
+        raise ValueError(f"found a box without a class for {image_path}, expected {','.join(columns)}")
+    if classes is not None and fields[5] not in classes:
+        raise ValueError(_unknown_class(repr(fields[5]), classes))
+    return (image_path, x1, y1, x2, y2, fields[5], *(_score(text) for text in fields[6:]))
+
+
+def _check_order(x1: float, y1: float, x2: float, y2: float, image_path: str) -> None:
+    if x2 <= x1:
+        raise ValueError(f"x2 ({x2:g}) must exceed x1 ({x1:g}) in {image_path}")
+    if y2 <= y1:
+        raise ValueError(f"y2 ({y2:g}) must exceed y1 ({y1:g}) in {image_path}")
+
+
+def _unknown_class(shown: str, classes: dict[str, int]) -> str:
+    return f"class {shown} is not among the classes ({', '.join(classes)}); add it to classes.csv or fix the label"
+
+
+def _number(name: str, text: str) -> float:
+    number = _float(text)
+    if not math.isfinite(number):
+        header = "; keras-retinanet's CSV has no header row" if text.lower() in ("x1", "xmin") else ""
+        raise ValueError(f"{name} is {text!r}, expected a number of pixels{header}")
+    return number
+
+
+def _score(text: str) -> float:
+    score = _float(text)
+    if not 0 <= score <= 1:  # true for nan too
+        raise ValueError(f"score is {text!r}, expected a number from 0 to 1")
+    return score
+
+
+def _float(text: str) -> float:
+    """The text as a number, ``nan`` if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _without_needless_empty_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Drop ``path,,,,,`` of an image that has boxes too, and repeats of it."""
+    empty = table["x1"].isna()
+    has_boxes = table["image_path"].isin(table.loc[~empty, "image_path"])
+    repeated = table["image_path"].duplicated()
+    return table[~(empty & (has_boxes | repeated))].reset_index(drop=True)
+
+
+def _csv_rows(table: pd.DataFrame, digits: int) -> list[tuple[str, ...]]:
+    """Rows as text; missing values become empty fields."""
+    rows = []
+    for image_path, x1, y1, x2, y2, class_name, *score in table.itertuples(index=False, name=None):
+        if math.isnan(x1):
+            rows.append((image_path, *[""] * (len(table.columns) - 1)))
+        else:
+            pixels = (f"{round(value, digits) + 0.0:.{digits}f}" for value in (x1, y1, x2, y2))
+            rows.append((image_path, *pixels, class_name, *(f"{value:.4f}" for value in score)))
+    return rows
+
+
+def _csv_text(rows: Iterable[tuple]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,46 @@
+"""Box arithmetic: overlap, clipping and conversion, in pixels.
+
+The lowest layer: NumPy only, no files. A box array is always ``xyxy``: shape ``(N, 4)``, rows
+``(x1, y1, x2, y2)``, half-open edges with the origin at the image's top left corner, so that the
+width is ``x2 - x1``.
+"""
+
+import numpy as np
+
+
+def areas(boxes_xyxy: np.ndarray) -> np.ndarray:
+    """Areas of boxes, shape ``(N,)``, in square pixels; 0 where a box is inverted."""
+    boxes_xyxy = np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4)
+    return np.clip(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0, None).prod(axis=1)
+
+
+def overlaps(boxes_xyxy: np.ndarray, others_xyxy: np.ndarray) -> np.ndarray:
+    """Intersection over union (IoU) of each box with each other box.
+
+    Args:
+        boxes_xyxy: shape ``(N, 4)``.
+        others_xyxy: shape ``(M, 4)``, in the same pixels.
+
+    Returns:
+        Shape ``(N, M)``, 0 to 1. Two boxes of zero area overlap by 0.
+    """
+    boxes_xyxy = np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4)
+    others_xyxy = np.asarray(others_xyxy, dtype=float).reshape(-1, 4)
+    top_left = np.maximum(boxes_xyxy[:, None, :2], others_xyxy[None, :, :2])  # (N, M, 2)
+    bottom_right = np.minimum(boxes_xyxy[:, None, 2:], others_xyxy[None, :, 2:])
+    shared = np.clip(bottom_right - top_left, 0, None).prod(axis=2)
+    union = areas(boxes_xyxy)[:, None] + areas(others_xyxy)[None, :] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def clip(boxes_xyxy: np.ndarray, size_wh: tuple[float, float]) -> np.ndarray:
+    """Boxes cut to an image of ``size_wh`` pixels; a new array of shape ``(N, 4)``."""
+    width, height = size_wh
+    boxes_xyxy = np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4)
+    return np.clip(boxes_xyxy, 0, [width, height, width, height])
+
+
+def reach_outside(boxes_xyxy: np.ndarray, size_wh: tuple[float, float]) -> np.ndarray:
+    """How many pixels each box reaches past the image at its worst edge, shape ``(N,)``, 0 inside."""
+    boxes_xyxy = np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4)
+    return np.abs(boxes_xyxy - clip(boxes_xyxy, size_wh)).max(axis=1, initial=0)

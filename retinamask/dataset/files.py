@@ -1,0 +1,53 @@
+"""Writing files so that nothing is ever half written: to a temporary name, then renamed.
+
+Beside `boxes` at the bottom of the package; everything that writes uses it.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path in the same folder; on success it becomes ``path``, on error it goes.
+
+    The suffix is kept, because model savers choose their format by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}{path.suffix}")
+    temporary.touch(exist_ok=False)  # with the mode that a plain open() gives, unlike tempfile's
+    try:
+        yield temporary
+        _to_disk(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text with ``\\n`` line ends, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: str | Path, record: dict) -> None:
+    """Write a record as indented JSON, atomically; ``NaN`` is refused because JSON has none."""
+    write_text(path, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _to_disk(path: Path) -> None:
+    """Ask the system to have the bytes on disk before the rename makes them the real file."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())

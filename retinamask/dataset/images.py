@@ -1,0 +1,176 @@
+"""The one road from an image file to network input, and back.
+
+Training, inference and evaluation all go this way: read (EXIF orientation applied, RGB), resize
+keeping the aspect, normalise, pad right and bottom with zeros. Because the padding is right and
+bottom, one number, the ``scale``, undoes it.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+MAX_PIXELS = 89_478_485  # Pillow's own limit; larger files are taken for decompression bombs: 268 MB once decoded
+
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # JPEG includes MPO, which some phones write into .jpg files
+_EXIF_ORIENTATION = 0x0112
+_TURNS = {  # EXIF orientation: what makes the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
+
+
+class ImageError(ValueError):
+    """An image file cannot be used; the message names it and says why."""
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read an image upright, as ``uint8`` RGB of shape ``(height, width, 3)``.
+
+    Transparency is left out and the colours below it stay, as in keras-retinanet's reader; 16-bit grey is
+    scaled to 8 bits, which that reader cuts off at 255.
+
+    Raises:
+        ImageError: missing, not an image, cut short, or more than `MAX_PIXELS` pixels.
+    """
+    with _opened(path) as image:
+        _decode(image, path)
+        turn = _turn(image)
+        upright = image if turn is None else image.transpose(turn)
+        if upright.mode == "I;16":
+            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+        upright.info.pop("transparency", None)  # Pillow would warn that it is lost
+        return np.array(upright.convert("RGB"))
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of the upright image, from the file's header where the format allows it."""
+    with _opened(path) as image:
+        return _upright_size(image.size, _turn(image))
+
+
+def check_image(path: str | Path) -> tuple[tuple[int, int], bool]:
+    """Decode the whole file once, cheaply, to find damage before training does.
+
+    Returns:
+        ``(width, height)`` of the upright image, and whether EXIF turns or flips it.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        image.draft("RGB", (max(1, width // 8), max(1, height // 8)))  # JPEG: an eighth of the work
+        _decode(image, path)
+        turn = _turn(image)
+    return _upright_size((width, height), turn), turn is not None
+
+
+def fit_scale(size_wh: tuple[int, int], image_size: int) -> float:
+    """Factor that fits an image into a square of ``image_size`` pixels."""
+    return image_size / max(size_wh)
+
+
+def sides_scale(size_wh: tuple[int, int], min_side: int, max_side: int) -> float:
+    """keras-retinanet's factor: shorter side to ``min_side``, longer at most ``max_side``."""
+    return min(min_side / min(size_wh), max_side / max(size_wh))
+
+
+def resize(image_rgb: np.ndarray, scale: float) -> np.ndarray:
+    """Resize by ``scale`` with bilinear interpolation; each side is rounded, at least one pixel.
+
+    The very same as keras-retinanet's ``resize_image``: OpenCV gets the factor, not the rounded size, so that
+    boxes times ``scale`` stay on their pixels.
+    """
+    height, width = image_rgb.shape[:2]
+    fx, fy = max(scale, 1 / width), max(scale, 1 / height)
+    return cv2.resize(image_rgb, None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR)
+
+
+def normalise(image_rgb: np.ndarray, preprocessing: str) -> np.ndarray:
+    """Turn ``uint8`` RGB into the numbers that a backbone expects, ``float32``.
+
+    Args:
+        image_rgb: shape ``(height, width, 3)``.
+        preprocessing: ``caffe`` (BGR minus the ImageNet mean: ResNet, VGG) or ``tf`` (BGR from -1 to 1:
+            MobileNet, DenseNet), in the channel order in which keras-retinanet feeds them.
+    """
+    image_bgr = image_rgb[..., ::-1].astype(np.float32)
+    if preprocessing == "caffe":
+        return image_bgr - np.float32(_IMAGENET_MEAN_BGR)
+    if preprocessing == "tf":
+        return image_bgr / np.float32(127.5) - np.float32(1)
+    raise ValueError(f"preprocessing is {preprocessing!r}, expected caffe or tf")
+
+
+def pad(images: list[np.ndarray], size_wh: tuple[int, int] | None = None) -> np.ndarray:
+    """Lay images of different sizes into one batch, padded right and bottom with zeros.
+
+    Args:
+        images: arrays of shape ``(height, width, 3)``.
+        size_wh: size of the batch; without it the largest width and height among the images.
+    """
+    width, height = size_wh or (max(image.shape[1] for image in images), max(image.shape[0] for image in images))
+    batch = np.zeros((len(images), height, width, 3), dtype=images[0].dtype)
+    for slot, image in zip(batch, images, strict=True):
+        slot[: image.shape[0], : image.shape[1]] = image
+    return batch
+
+
+def to_original_pixels(boxes_xyxy: np.ndarray, scale: float) -> np.ndarray:
+    """Undo the resize, so that boxes fit the file on disk.
+
+    Args:
+        boxes_xyxy: shape ``(N, 4)``, pixels of the resized image.
+        scale: resized size / original size of this very image.
+
+    Raises:
+        ValueError: if ``scale`` is not positive.
+    """
+    if not scale > 0:
+        raise ValueError(f"scale is {scale}, expected a positive number")
+    return np.asarray(boxes_xyxy, dtype=float) / scale
+
+
+def _opened(path: str | Path) -> Image.Image:
+    """Open a file lazily and refuse what is no usable image by its header."""
+    too_large = f"{path}: more pixels than an image may have, expected at most {MAX_PIXELS:,}"
+    try:
+        image = Image.open(path, formats=_FORMATS)
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist; expected an image file") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: not a readable image; expected one of {', '.join(_FORMATS)}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(too_large) from None
+    except Exception as error:  # whatever a damaged header makes Pillow's readers raise
+        raise ImageError(f"{path}: cannot be opened as an image ({error})") from None
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise ImageError(f"{too_large}, found {image.width} x {image.height}")
+    return image
+
+
+def _decode(image: Image.Image, path: str | Path) -> None:
+    try:
+        image.load()
+    except Exception as error:  # whatever damage makes Pillow's decoders raise
+        raise ImageError(f"{path}: damaged image ({error}); replace the file or leave it out") from None
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes the image upright according to EXIF, ``None`` if nothing is to be done."""
+    try:
+        return _TURNS.get(image.getexif().get(_EXIF_ORIENTATION))
+    except Exception:  # damaged EXIF says nothing; the pixels can be sound all the same
+        return None
+
+
+def _upright_size(size_wh: tuple[int, int], turn: Image.Transpose | None) -> tuple[int, int]:
+    """Size after the turn; orientations 5 to 8 swap the sides."""
+    return size_wh[::-1] if turn in [_TURNS[orientation] for orientation in (5, 6, 7, 8)] else size_wh

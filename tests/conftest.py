@@ -1,0 +1,48 @@
+"""What several test files share: the drawn sample, one small trained network, and the data beside the project."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from retinamask.dataset import annotations
+from retinamask.dataset.formats import read_voc
+from retinamask.dataset.sample import CLASSES, draw_sample
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public data sets that may lie beside the project; without it the test is skipped."""
+    folder = Path(os.environ.get("RETINAMASK_DATA", ROOT.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no public data sets in {folder}; name their folder in RETINAMASK_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A folder with twelve drawn scenes of 96 px, ``annotations.csv`` and ``classes.csv``."""
+    folder = tmp_path_factory.mktemp("tiny")
+    draw_sample(folder / "scenes", images=12, size=96, seed=3)
+    table, problems = read_voc([folder / "scenes"], folder)
+    assert problems == []
+    annotations.write_annotations(table, folder / "annotations.csv")
+    annotations.write_classes(CLASSES, folder / "classes.csv")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tiny):
+    """A ResNet50 RetinaNet after two epochs of two steps on the tiny scenes, with its evaluation."""
+    from retinamask import detectors
+    from retinamask.evaluation.in_training import epoch_evaluation
+    from retinamask.training.train import TrainingSettings, train
+
+    table = annotations.read_annotations(tiny / "annotations.csv", CLASSES)
+    detector = detectors.create("retinanet", CLASSES, image_size=96, normalisation="live")
+    settings = TrainingSettings(epochs=2, steps=2, batch_size=2, learning_rate=3e-4, schedule="constant", seed=5)
+    stem, log_csv = tiny / "snapshots" / "tiny", tiny / "log.csv"
+    evaluate = epoch_evaluation(detector, annotations.of_images(table, annotations.image_paths(table)[:2]), tiny)
+    return train(detector, detector.network(), table, tiny, settings, stem, evaluate, {"weights": "none"}, log_csv)
