@@ -1,0 +1,169 @@
+"""Snapshots: a weights file and a JSON file of the same stem that says everything about it.
+
+The weights file of a RetinaNet is the ``.h5`` that keras-retinanet itself writes (the whole model
+without optimizer), so that keras-retinanet can read it; we read only its weights and build the
+network from the JSON. Nothing pickled and no stored code is ever loaded.
+"""
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from retinamask.dataset import files
+from retinamask.dataset.annotations import AnnotationError
+
+FORMAT = 1
+KINDS = ("training", "inference")
+_FIELDS = {"kind": str, "detector": str, "classes": dict, "settings": dict, "weights_sha256": str}
+
+
+class SnapshotError(ValueError):
+    """A snapshot is missing, damaged, or not what was asked for; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A checked snapshot on disk.
+
+    Attributes:
+        weights: the ``.h5`` file.
+        record: the JSON beside it: ``kind`` (``training`` or ``inference``), ``detector``, ``classes`` (name to
+            id), ``settings`` (of the detector), ``inference`` (thresholds, for that kind), ``training`` (parameters,
+            dataset fingerprint, metrics, versions), ``created`` and ``weights_sha256``.
+    """
+
+    weights: Path
+    record: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        return self.record["kind"]
+
+    @property
+    def classes(self) -> dict[str, int]:
+        return self.record["classes"]
+
+    def __str__(self) -> str:
+        settings = self.record["settings"]
+        return (
+            f"{self.weights} ({self.record['detector']} {settings.get('backbone', '')}, {self.kind} model, "
+            f"{settings.get('image_size')} px, classes {', '.join(self.classes)})"
+        )
+
+
+def save(network, weights: str | Path, record: dict[str, Any]) -> Snapshot:
+    """Write ``network`` to ``weights`` (``.h5``) and ``record`` beside it, each atomically.
+
+    An older snapshot of that name is replaced. The checksum and the time are added to the record.
+    """
+    weights = Path(weights)
+    with files.replacing(weights) as temporary, _without_advice():
+        network.save(temporary, include_optimizer=False)
+        checksum = files.sha256(temporary)
+    created = datetime.now(UTC).isoformat(timespec="milliseconds")
+    record = {"format": FORMAT, **record, "created": created, "weights_sha256": checksum}
+    files.write_json(weights.with_suffix(".json"), record)
+    return Snapshot(weights, record)
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Silence tf-keras on HDF5, which is chosen because keras-retinanet reads it, and on unused metrics."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="You are saving your model as an HDF5 file")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def read(path: str | Path) -> Snapshot:
+    """Read and verify a snapshot, given its ``.h5`` or its ``.json``.
+
+    Raises:
+        SnapshotError: a file is missing or damaged, or the weights are not those that the JSON describes.
+    """
+    weights, described = Path(path).with_suffix(".h5"), Path(path).with_suffix(".json")
+    for file, what in ((weights, "weights"), (described, "description")):
+        if not file.is_file():
+            raise SnapshotError(
+                f"{file} does not exist; a snapshot is an .h5 and a .json file, and its {what} is missing"
+            )
+    record = _read_record(described)
+    if files.sha256(weights) != record["weights_sha256"]:
+        raise SnapshotError(
+            f"{weights}: SHA-256 differs from the one in {described.name}; the file is damaged or was replaced. "
+            "Copy both files again, or train anew"
+        )
+    return Snapshot(weights, record)
+
+
+def newest(folder: str | Path, kind: str, run: str | None = None) -> Path:
+    """The youngest snapshot of a kind below ``folder``, a ``best`` one before others of its run.
+
+    Args:
+        folder: where to look, not in folders below it.
+        kind: ``training`` or ``inference``.
+        run: prefer the snapshots of the run of this name if it has any.
+
+    Raises:
+        SnapshotError: there is none.
+    """
+    found = []
+    for described in sorted(Path(folder).glob("*.json")):
+        record = _try_record(described)
+        if record and record["kind"] == kind and described.with_suffix(".h5").is_file():
+            training = record.get("training", {})
+            of_run = run is not None and training.get("run") == run
+            found.append(
+                (of_run, training.get("started", ""), training.get("best", False), record["created"], described)
+            )
+    if not found:
+        what = "02_train_retinanet first" if kind == "training" else "03_convert_snapshot first"
+        raise SnapshotError(f"no {kind} snapshot in {folder}; run {what}, or name a snapshot")
+    return max(found)[-1].with_suffix(".h5")
+
+
+def check_classes(snapshot: Snapshot, classes: dict[str, int]) -> None:
+    """Raise `AnnotationError` unless the snapshot was trained for these classes in this order."""
+    if list(snapshot.classes.items()) != list(classes.items()):
+        raise AnnotationError(
+            f"{snapshot.weights} was trained for the classes {_listed(snapshot.classes)}, "
+            f"the annotations have {_listed(classes)}; use the classes.csv it was trained with, or train anew"
+        )
+
+
+def _listed(classes: dict[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in classes.items())
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """The JSON, checked to have what loading needs."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise SnapshotError(f"{path}: not readable as JSON ({error})") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise SnapshotError(f"{path}: not a snapshot description of format {FORMAT}")
+    wrong = [name for name, kind in _FIELDS.items() if not isinstance(record.get(name), kind)]
+    if wrong or record["kind"] not in KINDS:
+        raise SnapshotError(
+            f"{path}: {', '.join(wrong) or 'kind'} is missing or wrong; it was not written by retinamask"
+        )
+    return record
+
+
+def _try_record(path: Path) -> dict[str, Any] | None:
+    try:
+        return _read_record(path)
+    except SnapshotError:
+        return None

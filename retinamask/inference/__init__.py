@@ -1,0 +1,1 @@
+"""Inference: from a snapshot and images to the table of detections."""

@@ -1,0 +1,139 @@
+"""Ask a snapshot what it sees: images in, the table out.
+
+A detection is an annotation with a score: the table goes to drawing, evaluation and export as it is.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from retinamask import detectors
+from retinamask.dataset import boxes, images
+from retinamask.dataset.annotations import DETECTION_COLUMNS, AnnotationError, make_table, relative_path
+from retinamask.dataset.formats.image_files import is_image
+from retinamask.detectors.snapshots import Snapshot, read
+
+
+class Detections(NamedTuple):
+    """What was found in one image: ``boxes_xyxy`` ``(N, 4)`` in its pixels, ``scores`` and ``labels`` ``(N,)``."""
+
+    boxes_xyxy: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+class Predictor:
+    """A detector with its inference network, ready to look at images."""
+
+    def __init__(self, detector, network):
+        self.detector = detector
+        self.network = network
+        self.class_names = list(detector.classes)
+
+    @classmethod
+    def load(cls, snapshot: str | Path | Snapshot) -> "Predictor":
+        """From a snapshot of either kind; a training snapshot is converted in memory."""
+        snapshot = snapshot if isinstance(snapshot, Snapshot) else read(snapshot)
+        return cls(*detectors.load(snapshot, "inference"))
+
+    def __call__(self, images_rgb: list[np.ndarray], score_threshold: float = 0.05) -> list[Detections]:
+        """Detect in ``uint8`` RGB images of any size; the best score comes first.
+
+        Scores below the network's own threshold of 0.05 never come out of it.
+        """
+        batch, scales = self.detector.prepare(images_rgb)
+        outputs = [np.asarray(output) for output in self.network.predict_on_batch(batch)]
+        return [
+            _of_one_image(image, scale, *(output[index] for output in outputs), score_threshold)
+            for index, (image, scale) in enumerate(zip(images_rgb, scales, strict=True))
+        ]
+
+
+def detect(
+    predictor: Predictor,
+    paths: Iterable[str],
+    folder: str | Path,
+    score_threshold: float = 0.05,
+    batch_size: int = 4,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Detect in image files.
+
+    Args:
+        predictor: the loaded detector.
+        paths: image paths relative to ``folder``; they stand in the table as they are.
+        folder: where the paths start.
+        score_threshold: keep detections at or above this score.
+        batch_size: images per network call.
+        progress: called with how many are done and how many there are.
+
+    Returns:
+        The table of detections, and a message for each image that could not be read.
+    """
+    if not 0 <= score_threshold <= 1 or batch_size < 1:
+        raise ValueError(
+            f"score_threshold is {score_threshold} and batch_size {batch_size}, expected 0 to 1 and at least 1"
+        )
+    paths, rows, unreadable = list(paths), [], []
+    for start in range(0, len(paths), batch_size):
+        loaded = _read(paths[start : start + batch_size], Path(folder), unreadable)
+        if loaded:
+            found = predictor([image for _, image in loaded], score_threshold)
+            for (path, _), detections in zip(loaded, found, strict=True):
+                rows += _rows(path, detections, predictor.class_names)
+        if progress:
+            progress(min(start + batch_size, len(paths)), len(paths))
+    return make_table(rows, DETECTION_COLUMNS), unreadable
+
+
+def find_images(sources: Iterable[str | Path], folder: str | Path) -> list[str]:
+    """Image files and all images below folders, sorted within each, as paths relative to ``folder``.
+
+    Raises:
+        AnnotationError: a source does not exist, or there is no image at all.
+    """
+    found: dict[str, None] = {}
+    for source in map(Path, sources):
+        if not source.exists():
+            raise AnnotationError(f"{source} does not exist; expected an image or a folder of images")
+        files = [path for path in sorted(source.rglob("*")) if is_image(path)] if source.is_dir() else [source]
+        found.update(dict.fromkeys(relative_path(path, folder) for path in files))
+    if not found:
+        listed = ", ".join(map(str, sources))
+        raise AnnotationError(f"no image below {listed}; expected files ending in {', '.join(images.EXTENSIONS)}")
+    return list(found)
+
+
+def _of_one_image(
+    image: np.ndarray,
+    scale: float,
+    boxes_xyxy: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    score_threshold: float,
+) -> Detections:
+    """Drop the padding of -1 and what is weak or empty, and go back to the image's own pixels."""
+    original = boxes.clip(images.to_original_pixels(boxes_xyxy, scale), image.shape[1::-1])
+    keep = (labels >= 0) & (scores >= score_threshold) & (boxes.areas(original) > 0)
+    return Detections(original[keep], scores[keep], labels[keep])
+
+
+def _read(paths: list[str], folder: Path, unreadable: list[str]) -> list[tuple[str, np.ndarray]]:
+    loaded = []
+    for path in paths:
+        try:
+            loaded.append((path, images.read_image(folder / path)))
+        except images.ImageError as error:
+            unreadable.append(str(error))
+    return loaded
+
+
+def _rows(path: str, detections: Detections, class_names: list[str]) -> list[tuple]:
+    found = [
+        (path, *map(float, box), class_names[label], float(score))
+        for box, score, label in zip(*detections, strict=True)
+    ]
+    return found or [(path, *[None] * 6)]

@@ -1,0 +1,1 @@
+"""Training: batches with targets from the table, and one function that trains any detector."""
