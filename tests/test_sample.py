@@ -25,9 +25,7 @@ def scenes():
 
 def folder_bytes(folder):
     """Every file's bytes by its path inside the folder."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_same_seed_draws_the_same_bytes_and_another_seed_others(tmp_path):
@@ -57,7 +55,7 @@ def test_the_global_random_state_is_neither_read_nor_changed():
 def test_files_are_a_jpeg_and_the_xml_of_its_boxes(tmp_path):
     paths = draw_sample(tmp_path, images=3, size=SIZE, seed=0)
     assert [path.name for path in paths] == ["scene_0000.jpg", "scene_0001.jpg", "scene_0002.jpg"]
-    assert len(folder_bytes(tmp_path)) == 6
+    assert len(folder_bytes(tmp_path)) == 2 * 3 + 1  # and classes.csv
     for index, path in enumerate(paths):
         _, boxes_xyxy, names = draw_scene(np.random.default_rng((0, index)), SIZE)
         with Image.open(path) as image:
@@ -136,4 +134,4 @@ def test_its_own_scenes_may_be_drawn_anew(tmp_path):
     draw_sample(tmp_path, images=2, size=64, seed=1)
     draw_sample(tmp_path, images=2, size=64, seed=2)
     draw_sample(tmp_path, images=3, size=64, seed=2)
-    assert len(folder_bytes(tmp_path)) == 6
+    assert len(folder_bytes(tmp_path)) == 2 * 3 + 1  # and classes.csv

@@ -59,6 +59,13 @@ def split(table: pd.DataFrame, val_share: float, test_share: float, seed: int) -
     return tables
 
 
+def named(tables: dict[str, pd.DataFrame], name: str) -> pd.DataFrame:
+    """The split of that name."""
+    if name not in tables:
+        raise ValueError(f"split is {name!r}, expected one of: {', '.join(tables)}")
+    return tables[name]
+
+
 def write_splits(
     table: pd.DataFrame,
     classes: dict[str, int],

@@ -1,0 +1,222 @@
+"""COCO detection figures for a table of detections, judged against a table of annotations.
+
+Both tables have the columns of `retinamask.dataset.annotations`. The figures are those of COCO's evaluation
+page (https://cocodataset.org/#detection-eval), computed by faster-coco-eval, and agree with pycocotools'.
+Three things hold throughout:
+
+* No score threshold is applied: a detection with a low score costs nothing unless it is ranked above a right
+  one. (COCO counts at most the 100 best detections of an image and class.)
+* The area of an object is the area of its box.
+* The order of the rows does not matter. Detections with equal scores are ranked by image path, then box.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from faster_coco_eval import COCO, COCOeval_faster
+
+from retinamask.dataset import files
+from retinamask.dataset.annotations import BOX_COLUMNS, check_classes, image_paths, objects
+
+# The twelve COCO figures, in the order in which COCO reports them, in plain words.
+MEANINGS = {
+    "AP": "average precision, averaged over the overlaps IoU 0.50, 0.55 ... 0.95: the headline figure",
+    "AP50": "average precision when a box counts as right from IoU 0.50 on",
+    "AP75": "average precision when a box must fit well, from IoU 0.75 on",
+    "APs": "AP of small objects, below 32 x 32 pixels",
+    "APm": "AP of medium objects, 32 x 32 to 96 x 96 pixels",
+    "APl": "AP of large objects, above 96 x 96 pixels",
+    "AR1": "share of objects found with 1 detection per image and class, averaged over IoU 0.50 ... 0.95",
+    "AR10": "share of objects found with 10 detections per image and class",
+    "AR100": "share of objects found with 100 detections per image and class",
+    "ARs": "AR100 of small objects",
+    "ARm": "AR100 of medium objects",
+    "ARl": "AR100 of large objects",
+}
+
+# Positions on the last two axes of the evaluator's arrays: precision has the axes IoU, recall, class, area
+# range and number of detections; recall has the same without the second.
+ALL_AREAS, MOST_DETECTIONS = 0, -1
+
+
+def evaluate(annotations: pd.DataFrame, detections: pd.DataFrame, classes: dict[str, int]) -> dict:
+    """Return the COCO figures of `detections` on the images of `annotations`.
+
+    An image without objects counts: what is detected there is wrong.
+
+    Args:
+        annotations: what is there.
+        detections: what was found, with a score from 0 to 1.
+        classes: name to id.
+
+    Returns:
+        A float from 0 to 1 for each name in `MEANINGS`, or None where there is nothing to find (no small
+        objects, say); `per_class`, from class name to its `AP`, `AP50`, `AP75`, `AR100` and `boxes` (how many
+        are annotated); and the totals `images` and `boxes`.
+
+    Raises:
+        ValueError: nothing is annotated, a class is not in `classes`, a detection lacks a score from 0 to 1,
+            or detections belong to images that are not in `annotations`.
+    """
+    evaluator = _run(annotations, detections, classes)
+    evaluator.summarize()
+    metrics = {name: _figure(value) for name, value in zip(MEANINGS, evaluator.stats, strict=True)}
+    metrics["per_class"] = _per_class(evaluator, objects(annotations)["class_name"].value_counts(), classes)
+    metrics["images"] = len(image_paths(annotations))
+    metrics["boxes"] = len(objects(annotations))
+    return metrics
+
+
+def precision_recall(
+    annotations: pd.DataFrame,
+    detections: pd.DataFrame,
+    classes: dict[str, int],
+    iou_threshold: float = 0.5,
+) -> dict[str, pd.DataFrame]:
+    """Return the COCO precision-recall curve of each class.
+
+    Args:
+        annotations, detections, classes: as for `evaluate`.
+        iou_threshold: the overlap from which on a box counts as right, above 0 and at most 1.
+
+    Returns:
+        Class name to a DataFrame of 101 rows: `recall` 0.00, 0.01 ... 1.00, the best `precision` at that
+        recall or a higher one (0 where it is not reached: the column's mean is the average precision), and
+        the `score` at which the recall is reached (or NaN). No rows for a class without annotations.
+
+    Raises:
+        ValueError: as `evaluate`, or for an `iou_threshold` out of range.
+    """
+    if not 0 < iou_threshold <= 1:
+        raise ValueError(f"iou_threshold is {iou_threshold}, expected a number above 0 and at most 1")
+    evaluator = _run(annotations, detections, classes, iou_thresholds=[iou_threshold])
+    curves = {}
+    for index, name in enumerate(_in_id_order(classes)):
+        precision = evaluator.eval["precision"][0, :, index, ALL_AREAS, MOST_DETECTIONS]
+        score = evaluator.eval["scores"][0, :, index, ALL_AREAS, MOST_DETECTIONS]
+        score = np.where(precision > 0, score, np.nan)
+        curve = pd.DataFrame({"recall": evaluator.params.recThrs, "precision": precision, "score": score})
+        # The evaluator marks a class without ground truth by a precision of -1.
+        curves[name] = curve[curve["precision"] >= 0].reset_index(drop=True)
+    return curves
+
+
+def metrics_table(metrics: dict) -> pd.DataFrame:
+    """Return the twelve figures for reading: columns `name`, `meaning` and `value` (NaN for None)."""
+    rows = [(name, meaning, metrics[name]) for name, meaning in MEANINGS.items()]
+    return pd.DataFrame(rows, columns=["name", "meaning", "value"]).astype({"value": float})
+
+
+def write_metrics(metrics: dict, path: str | Path) -> None:
+    """Write `metrics` as JSON, a NaN as null, replacing `path` in one step."""
+    files.write_json(path, _without_nan(metrics))
+
+
+def _run(
+    annotations: pd.DataFrame,
+    detections: pd.DataFrame,
+    classes: dict[str, int],
+    iou_thresholds: list[float] | None = None,
+) -> COCOeval_faster:
+    """Check the tables and return faster-coco-eval's evaluator, accumulated but not summarized."""
+    _check(annotations, detections, classes)
+    image_ids = {path: number for number, path in enumerate(sorted(image_paths(annotations)), start=1)}
+    ground_truth = COCO(
+        {
+            "images": [{"id": image_id} for image_id in image_ids.values()],
+            "categories": [{"id": classes[name], "name": name} for name in _in_id_order(classes)],
+            "annotations": _coco_boxes(annotations, classes, image_ids),
+        },
+        print_function=_quiet,
+    )
+    found = ground_truth.loadRes(_coco_boxes(detections, classes, image_ids))
+    evaluator = COCOeval_faster(ground_truth, found, iouType="bbox", print_function=_quiet)
+    if iou_thresholds is not None:
+        evaluator.params.iouThrs = np.array(iou_thresholds, dtype=float)
+    evaluator.evaluate()
+    evaluator.accumulate()
+    return evaluator
+
+
+def _check(annotations: pd.DataFrame, detections: pd.DataFrame, classes: dict[str, int]) -> None:
+    """Raise ValueError for tables from which no honest figure can be computed."""
+    if objects(annotations).empty:
+        raise ValueError("the annotations hold no objects: there is nothing to evaluate against")
+    check_classes(annotations, classes, "annotations")
+    check_classes(detections, classes, "detections")
+    strangers = sorted(set(image_paths(detections)) - set(image_paths(annotations)))
+    if strangers:
+        raise ValueError(f"detections of {len(strangers)} image(s) without annotations: {_some(strangers)}")
+    if "score" not in detections.columns:
+        raise ValueError("detections: the column score is missing")
+    bad_scores = ~objects(detections)["score"].astype(float).between(0, 1)
+    if bad_scores.any():
+        raise ValueError(f"detections: {bad_scores.sum()} box(es) without a score from 0 to 1")
+
+
+def _coco_boxes(table: pd.DataFrame, classes: dict[str, int], image_ids: dict[str, int]) -> list[dict]:
+    """Return boxes as COCO annotations or, with a score, COCO results, in an order that is theirs alone."""
+    boxes = objects(table).sort_values(["image_path", "class_name", *BOX_COLUMNS])
+    coco_boxes = []
+    # Ids start at 1, since the evaluator takes a match with id 0 for no match.
+    for number, row in enumerate(boxes.itertuples(index=False), start=1):
+        width, height = float(row.x2 - row.x1), float(row.y2 - row.y1)
+        coco_box = {
+            "id": number,
+            "image_id": image_ids[row.image_path],
+            "category_id": classes[row.class_name],
+            "bbox": [float(row.x1), float(row.y1), width, height],
+            "area": width * height,
+            "iscrowd": 0,
+        }
+        if "score" in boxes.columns:
+            coco_box["score"] = float(row.score)
+        coco_boxes.append(coco_box)
+    return coco_boxes
+
+
+def _per_class(evaluator: COCOeval_faster, box_counts: pd.Series, classes: dict[str, int]) -> dict[str, dict]:
+    """Return the figures of each class on its own."""
+    iou_thresholds = evaluator.params.iouThrs
+    figures = {}
+    for index, name in enumerate(_in_id_order(classes)):
+        precision = evaluator.eval["precision"][:, :, index, ALL_AREAS, MOST_DETECTIONS]
+        recall = evaluator.eval["recall"][:, index, ALL_AREAS, MOST_DETECTIONS]
+        figures[name] = {
+            "AP": _figure(precision.mean()),
+            "AP50": _figure(precision[np.isclose(iou_thresholds, 0.5)].mean()),
+            "AP75": _figure(precision[np.isclose(iou_thresholds, 0.75)].mean()),
+            "AR100": _figure(recall.mean()),
+            "boxes": int(box_counts.get(name, 0)),
+        }
+    return figures
+
+
+def _figure(value: float) -> float | None:
+    """Return a COCO figure as a float, or None for COCO's -1, which says that there is nothing to find."""
+    return None if value < 0 else float(value)
+
+
+def _without_nan(value: object) -> object:
+    """Return `value`, of nested dicts and lists, with None for every NaN: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _in_id_order(classes: dict[str, int]) -> list[str]:
+    """Return the class names in the order of their ids, which is the order on the evaluator's class axis."""
+    return sorted(classes, key=classes.get)
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    """Return the first few names for a message."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _quiet(*_: object) -> None:
+    """Stand in for the evaluator's print."""

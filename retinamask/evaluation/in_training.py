@@ -1,0 +1,36 @@
+"""Validation while training: the COCO figures of a network on a table, for `retinamask.training.train`.
+
+Training takes it as a function, so that it need not import this folder.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from retinamask.evaluation import coco
+from retinamask.inference.detect import Predictor, detect
+
+_LOGGED = ("AP", "AP50", "AP75", "AR100")
+
+
+def epoch_evaluation(
+    detector, table: pd.DataFrame, folder: str | Path, batch_size: int = 4
+) -> Callable[[Any], dict[str, float | None]]:
+    """A function from a training network to ``AP``, ``AP50``, ``AP75`` and ``AR100`` on ``table``.
+
+    The inference network is built at the first call and shares the weights, so later calls see what was
+    learnt since.
+    """
+    predictors: list[Predictor] = []
+    paths = list(dict.fromkeys(table["image_path"]))
+
+    def evaluate(network) -> dict[str, float | None]:
+        if not predictors:
+            predictors.append(Predictor(detector, detector.inference_network(network)))
+        detections, _ = detect(predictors[0], paths, folder, batch_size=batch_size)
+        figures = coco.evaluate(table, detections, detector.classes)
+        return {name: figures[name] for name in _LOGGED}
+
+    return evaluate

@@ -1,0 +1,277 @@
+"""Figures of a data set, a training and an evaluation.
+
+Each function returns a new `matplotlib.figure.Figure` and saves nothing: write `figure.savefig(path)`. pyplot
+is never imported, so there is no global state and figures are freed like any other object; in a notebook,
+`%matplotlib inline` makes the returned figures show. Colors of classes are those of `drawing`.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
+from PIL import Image
+
+from retinamask.dataset import files
+from retinamask.dataset.annotations import objects
+from retinamask.dataset.images import fit_scale
+from retinamask.evaluation.drawing import AMBER, FADED_INK, GREEN, INK, class_colors
+
+BLUE, PURPLE, GRID = "#0072b2", "#cc79a7", "#e3e8ed"
+SPLIT_COLORS = (BLUE, AMBER, GREEN, PURPLE)
+
+STYLE = {
+    "figure.dpi": 110,
+    "savefig.dpi": 150,
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 10,
+    "text.color": INK,
+    "text.parse_math": False,  # a class may be called "a$b$c"
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.labelcolor": FADED_INK,
+    "axes.edgecolor": "#aab4be",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "xtick.color": FADED_INK,
+    "ytick.color": FADED_INK,
+    "lines.linewidth": 2,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.9,
+    "legend.handlelength": 2.6,
+}
+
+# The panels of `training_curves`, and each column's label and color. The lines of the validation are dashed.
+TRAINING_PANELS = {
+    "Loss": {
+        "loss": ("loss", INK),
+        "regression_loss": ("box regression", BLUE),
+        "classification_loss": ("classification", AMBER),
+        "val_loss": ("validation loss", INK),
+        "val_regression_loss": ("validation box regression", BLUE),
+        "val_classification_loss": ("validation classification", AMBER),
+    },
+    "Average precision": {
+        "AP50": ("AP50", GREEN),
+        "mAP": ("mAP", PURPLE),
+        "AP": ("AP", BLUE),
+        "AP75": ("AP75", AMBER),
+    },
+    "Learning rate": {"learning_rate": ("learning rate", INK), "lr": ("learning rate", INK)},
+}
+
+
+def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Run a drawing function in this file's style and leave the caller's as it is."""
+
+    @functools.wraps(draw)
+    def drawn_in_style(*arguments: Any, **options: Any) -> Figure:
+        with matplotlib.rc_context(STYLE):
+            figure = draw(*arguments, **options)
+            # Ticks are made at the first drawing and would take the caller's style if that came later.
+            figure.draw_without_rendering()
+        return figure
+
+    return drawn_in_style
+
+
+@_styled
+def training_curves(log: pd.DataFrame) -> Figure:
+    """Draw the losses, the average precision and the learning rate over the epochs.
+
+    Args:
+        log: one row per epoch with the column `epoch` and any of the columns in `TRAINING_PANELS`; those that
+            are missing or empty are left out. A NaN, where an epoch was not evaluated, is skipped.
+    """
+    columns = {title: _filled_columns(log, lines) for title, lines in TRAINING_PANELS.items()}
+    titles = [title for title in TRAINING_PANELS if columns[title]]
+    if not titles:
+        return _note("No epoch has been trained.")
+    figure = Figure(figsize=(1.2 + 4.2 * len(titles), 3.6))
+    for axes, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
+        for column in columns[title]:
+            label, color = TRAINING_PANELS[title][column]
+            known = log[["epoch", column]].dropna()
+            style = "--" if column.startswith("val_") else "-"
+            axes.plot(known["epoch"], known[column], style, color=color, label=label, **_dots(len(known)))
+        axes.set(title=title, xlabel="epoch", xlim=(log["epoch"].min() - 0.5, log["epoch"].max() + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        if title == "Average precision":
+            axes.set_ylim(-0.02, 1.02)
+            _mark_best(axes, log, columns[title][0])
+        else:
+            _start_at_zero(axes)
+        if len(columns[title]) > 1:
+            axes.legend(fontsize=8.5)
+    return figure
+
+
+@_styled
+def precision_recall_curves(curves: Mapping[str, pd.DataFrame], metrics: Mapping[str, Any]) -> Figure:
+    """Draw the precision-recall curve of each class.
+
+    Args:
+        curves: from `coco.precision_recall` at IoU 0.5.
+        metrics: from `coco.evaluate`, for the AP50 in the key.
+    """
+    figure = Figure(figsize=(5, 5))
+    axes = figure.subplots()
+    colors = class_colors(dict.fromkeys(curves, 0))
+    handles, labels = [], []
+    for name, curve in curves.items():
+        ap50 = metrics["per_class"].get(name, {}).get("AP50")
+        # The curve ends at the highest recall; the zeros beyond it are no measurements.
+        reached = curve[curve["precision"] > 0]
+        handles += axes.plot(reached["recall"], reached["precision"], color=colors[name])
+        labels.append(f"{_text(name)}: " + ("no annotations" if ap50 is None else f"AP50 {ap50:.3f}"))
+    axes.set(title="Precision and recall at IoU 0.50", xlim=(0, 1.01), ylim=(0, 1.03))
+    axes.set_xlabel("recall: share of the faces that are found")
+    axes.set_ylabel("precision: share of the detections that are right")
+    axes.set_aspect("equal")
+    if handles:
+        axes.legend(handles, labels, loc="lower left")
+    return figure
+
+
+@_styled
+def class_counts(table: pd.DataFrame, classes: dict[str, int], split_column: str | None = None) -> Figure:
+    """Draw how many boxes each class has, as bars.
+
+    Args:
+        table: annotations.
+        classes: name to id.
+        split_column: a column of `table`, such as `split`, for one bar per class and value.
+    """
+    boxes = objects(table)
+    splits = {"boxes": boxes} if split_column is None else dict(list(boxes.groupby(split_column, sort=False)))
+    thickness = 0.8 / max(1, len(splits))
+    figure = Figure(figsize=(6.4, 1.3 + 0.42 * len(classes) * max(1.3, len(splits))))
+    axes = figure.subplots()
+    for index, (split, rows) in enumerate(splits.items()):
+        counts = rows["class_name"].value_counts().reindex(list(classes), fill_value=0)
+        positions = np.arange(len(classes)) + (index - (len(splits) - 1) / 2) * thickness
+        color = list(class_colors(classes).values()) if split_column is None else SPLIT_COLORS[index % 4]
+        bars = axes.barh(positions, counts, thickness * 0.9, color=color, label=_text(split))
+        axes.bar_label(bars, padding=4, fontsize=9, color=FADED_INK)
+    axes.set_yticks(np.arange(len(classes)), [_text(name) for name in classes])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.14 * max([1, *(bar.get_width() for bar in axes.patches)]))  # room for the numbers
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(title=f"{len(boxes)} boxes in {table['image_path'].nunique()} images", xlabel="boxes")
+    axes.grid(False, axis="y")
+    if split_column is not None and splits:
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+@_styled
+def box_sizes(
+    table: pd.DataFrame,
+    image_sizes: Mapping[str, tuple[int, int]],
+    anchor_sizes: Sequence[float],
+    input_size: int,
+    anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+) -> Figure:
+    """Draw the sizes and aspect ratios of the boxes against those of the network's anchors.
+
+    Args:
+        table: annotations.
+        image_sizes: image path to (width, height) in pixels, for every image that has a box.
+        anchor_sizes: sides of the square anchors in pixels of the model input, drawn as vertical lines.
+        input_size: side in pixels of the square that the model fits each image into.
+        anchor_ratios: height / width of the anchors.
+    """
+    boxes = objects(table)
+    if boxes.empty:
+        return _note("There are no boxes.")
+    scales = boxes["image_path"].map(lambda path: fit_scale(image_sizes[path], input_size)).astype(float)
+    widths, heights = boxes["x2"] - boxes["x1"], boxes["y2"] - boxes["y1"]
+    figure = Figure(figsize=(9.6, 3.6))
+    size_axes, ratio_axes = figure.subplots(1, 2, width_ratios=(3, 2))
+    sides = np.sqrt(widths * heights) * scales
+    _log_histogram(size_axes, sides, anchor_sizes, "{x:.0f}")
+    size_axes.set(title=f"Size of {len(boxes)} boxes", xlabel=f"√area at input size {input_size}, pixels")
+    _log_histogram(ratio_axes, heights / widths, anchor_ratios, "{x:.2g}")
+    ratio_axes.set(title="Aspect ratio", xlabel="height / width")
+    return figure
+
+
+def keep(figure: Figure, path: str | Path) -> Image.Image:
+    """Write a figure as PNG and return it as an image, which a notebook shows."""
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    with Image.open(path) as image:
+        return image.copy()
+
+
+def _log_histogram(axes: Axes, values: pd.Series, anchors: Sequence[float], tick_format: str) -> None:
+    """Draw a histogram on a logarithmic axis that is marked at the anchors, and at nothing else."""
+    every = np.array([*values, *anchors], dtype=float)
+    low, high = np.log2(every.min()) - 0.25, np.log2(every.max()) + 0.25
+    axes.hist(values, bins=2 ** np.linspace(low, high, 41), color=BLUE, alpha=0.75)
+    for index, anchor in enumerate(anchors):
+        axes.axvline(anchor, color=AMBER, linewidth=1.5, linestyle="--", label=None if index else "anchor")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(anchors))
+    axes.xaxis.set_major_formatter(StrMethodFormatter(tick_format))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(False, axis="x")
+    axes.set_ylabel("boxes")
+    axes.legend(loc="upper right", fontsize=8.5)
+
+
+def _filled_columns(log: pd.DataFrame, lines: Mapping[str, Any]) -> list[str]:
+    return [column for column in lines if column in log.columns and log[column].notna().any()]
+
+
+def _dots(count: int) -> dict[str, Any]:
+    """Return the marker options of a line: with few points each is shown, and a single one can be seen."""
+    return {"marker": "o", "markersize": 4} if count <= 12 else {}
+
+
+def _start_at_zero(axes: Axes) -> None:
+    axes.set_ylim(0, max(axes.get_ylim()[1], 1e-12))
+
+
+def _mark_best(axes: Axes, log: pd.DataFrame, column: str) -> None:
+    """Write the best value and its epoch into the panel's title."""
+    best = log.loc[log[column].idxmax()]
+    axes.set_title(f"{axes.get_title('left')}, best {column} {best[column]:.3f} in epoch {best['epoch']:.0f}")
+
+
+def _note(text: str) -> Figure:
+    """Return a figure that only says why there is nothing to see."""
+    figure = Figure(figsize=(5, 1.2))
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=FADED_INK)
+    return figure
+
+
+def _text(name: object) -> str:
+    """Return a name in a form that matplotlib shows as it is.
+
+    A label that starts with `_` would be left out of the key, and a glyph that the font lacks warns at each
+    drawing: the first gets a hair space before it, the second becomes a question mark.
+    """
+    text = "".join(character if ord(character) in _glyphs() else "?" for character in str(name))
+    return f"\u200a{text}" if text.startswith("_") else text
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    """Return the code points of matplotlib's own font."""
+    return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())

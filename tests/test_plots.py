@@ -1,0 +1,232 @@
+"""Boxes on images, contact sheets and figures: right pixels, right numbers, and no name that breaks them."""
+
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import ImageColor
+
+from retinamask.dataset.annotations import DETECTION_COLUMNS, make_table
+from retinamask.evaluation import drawing, plots
+from retinamask.evaluation.drawing import Example, contact_sheet, draw_boxes
+
+CLASSES = {"mask": 0, "no_mask": 1}
+GREEN = ImageColor.getrgb(drawing.GREEN)
+STRANGE_NAMES = ["naïve é", "面具", "$x_1$", "_hidden", "a\nb", "<b>", "x" * 300, "🙂"]
+NO_BOXES = make_table([("a.jpg", *[None] * 5)])
+
+
+def white(width: int, height: int) -> np.ndarray:
+    return np.full((height, width, 3), 255, dtype=np.uint8)
+
+
+def annotation(*box: float, class_name: str = "mask") -> pd.DataFrame:
+    return make_table([("a.jpg", *box, class_name)])
+
+
+def detection(*box: float, class_name: str = "mask", score: float = 0.9) -> pd.DataFrame:
+    return make_table([("a.jpg", *box, class_name, score)], DETECTION_COLUMNS)
+
+
+# --- Boxes on images ---
+
+
+@pytest.mark.parametrize("boxes", [make_table([]), NO_BOXES], ids=["no rows", "no objects"])
+def test_an_image_without_boxes_stays_as_it_is(boxes):
+    image = draw_boxes(white(40, 30), boxes, CLASSES, ground_truth=boxes)
+    np.testing.assert_array_equal(np.asarray(image), white(40, 30))
+
+
+def test_a_box_covers_its_pixels_up_to_the_half_open_edge():
+    drawn = np.asarray(draw_boxes(white(200, 200), annotation(50, 60, 150, 160), CLASSES))
+    green = (drawn == GREEN).all(axis=2)
+    columns = np.flatnonzero(green[120])
+    rows = np.flatnonzero(green[:, 120])
+    assert (columns.min(), columns.max(), rows.max()) == (50, 149, 159)
+    assert not green[100, 60:140].any()  # the inside shows the image
+
+
+def test_the_image_given_is_not_drawn_upon():
+    image_rgb = white(100, 100)
+    image_rgb.flags.writeable = False
+    draw_boxes(image_rgb, annotation(10, 30, 90, 90), CLASSES, annotation(20, 20, 80, 80))
+    assert (image_rgb == 255).all()
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(0, 0, 5, 5), (95, 95, 100, 100), (-9, -9, 500, 500), (99.6, 0, 140, 20), (200, 0, 210, 9)],
+)
+@pytest.mark.parametrize("size_wh", [(100, 100), (1, 1), (3000, 20)])
+def test_boxes_at_and_beyond_the_edges_are_drawn(box, size_wh):
+    image = draw_boxes(white(*size_wh), detection(*box), CLASSES, annotation(*box))
+    assert image.size == size_wh
+    assert (np.asarray(image) != 255).any()
+
+
+def test_the_best_score_is_on_top():
+    boxes = [detection(20, 40, 80, 80, score=0.9), detection(20, 40, 80, 80, class_name="no_mask", score=0.4)]
+    for order in (boxes, boxes[::-1]):
+        drawn = np.asarray(draw_boxes(white(100, 100), pd.concat(order), CLASSES))
+        assert tuple(drawn[79, 50]) == GREEN
+
+
+@pytest.mark.parametrize("name", STRANGE_NAMES)
+def test_strange_class_names_can_be_drawn(name):
+    boxes = detection(10, 10, 60, 60, class_name=name)
+    draw_boxes(white(80, 80), boxes, {name: 0})
+    draw_boxes(white(80, 80), boxes, CLASSES)  # a class that is not among the classes
+    contact_sheet([Example(name, white(80, 80), boxes, NO_BOXES)], {name: 0}, title=name)
+
+
+def test_a_class_keeps_its_color_wherever_it_comes():
+    assert drawing.class_colors({"without_mask": 0, "worn wrong": 1, "With Mask": 2}) == {
+        "without_mask": drawing.VERMILLION,
+        "worn wrong": drawing.AMBER,
+        "With Mask": drawing.GREEN,
+    }
+    many = drawing.class_colors({f"class {number}": number for number in range(20)})
+    assert len(many) == 20 and len(set(many.values())) == len(drawing.OTHER_COLORS)
+
+
+# --- Contact sheets ---
+
+
+def test_a_contact_sheet_may_be_empty():
+    assert contact_sheet([], CLASSES, title="Nothing").width > 300
+
+
+@pytest.mark.parametrize("count, columns, grid", [(1, 4, (1, 1)), (4, 4, (4, 1)), (5, 4, (4, 2)), (3, 1, (1, 3))])
+def test_a_contact_sheet_is_a_grid(count, columns, grid):
+    examples = [Example(f"{n}.jpg", white(40, 30), NO_BOXES) for n in range(count)]
+    sheet = contact_sheet(examples, CLASSES, columns, cell_size=64)
+    gap, heading, caption = 4, 16, 7
+    assert sheet.size == (gap + grid[0] * (64 + gap), heading + grid[1] * (64 + caption + gap))
+
+
+@pytest.mark.parametrize("size_wh", [(400, 100), (100, 400), (20, 20)])
+def test_a_contact_sheet_keeps_the_aspect_and_scales_the_boxes(size_wh):
+    red = np.broadcast_to(np.uint8([255, 0, 0]), (*size_wh[::-1], 3))
+    plain = np.asarray(contact_sheet([Example("a.jpg", red, NO_BOXES)], {}, cell_size=200))
+    rows, columns = np.nonzero((plain == (255, 0, 0)).all(axis=2))
+    width, height = np.ptp(columns) + 1, np.ptp(rows) + 1
+    assert (width, height) == tuple(side * 200 // max(size_wh) for side in size_wh)
+
+    boxes = annotation(0, 0, *size_wh)
+    drawn = np.asarray(contact_sheet([Example("a.jpg", red, boxes)], CLASSES, cell_size=200))
+    assert tuple(drawn[rows.max(), columns.max()]) == tuple(drawn[rows.max(), columns.min()]) == GREEN
+
+
+@pytest.mark.parametrize("columns, cell_size", [(0, 320), (4, 63)])
+def test_a_contact_sheet_refuses_a_grid_that_cannot_be(columns, cell_size):
+    with pytest.raises(ValueError, match="columns is"):
+        contact_sheet([], CLASSES, columns, cell_size)
+
+
+# --- Figures ---
+
+LOG = pd.DataFrame(
+    {
+        "epoch": [1, 2, 3],
+        "loss": [3.0, 2.0, 1.0],
+        "val_loss": [3.5, np.nan, 2.0],
+        "AP50": [np.nan, 0.7, 0.4],
+        "AP": [None, None, None],
+        "learning_rate": [1e-4, 1e-4, 1e-5],
+    }
+)
+BOXES = make_table([("a.jpg", 0, 0, 20, 40, "mask"), ("a.jpg", 10, 10, 60, 60, "no_mask")])
+CURVE = pd.DataFrame({"recall": [0.0, 0.5, 1.0], "precision": [1.0, 0.8, 0.0], "score": [0.9, 0.5, np.nan]})
+
+
+def metrics_of(*names: str) -> dict:
+    return {"per_class": {name: {"AP50": 0.5} for name in names}}
+
+
+def texts(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+
+
+@pytest.mark.parametrize(
+    "log, titles",
+    [
+        (LOG.head(0), []),
+        (LOG[["epoch"]], []),
+        (LOG[["epoch", "loss"]].head(1), ["Loss"]),
+        (LOG, ["Loss", "Average precision, best AP50 0.700 in epoch 2", "Learning rate"]),
+    ],
+    ids=["empty", "no figures", "one epoch", "full"],
+)
+def test_training_curves_show_what_was_logged(log, titles):
+    figure = plots.training_curves(log)
+    assert [axes.get_title("left") for axes in figure.axes] == titles
+    assert ("No epoch" in texts(figure)) == (not titles)
+
+
+def test_training_curves_skip_epochs_without_a_value():
+    lines = plots.training_curves(LOG).axes[0].lines
+    assert [line.get_xdata().tolist() for line in lines] == [[1, 2, 3], [1, 3]]
+
+
+def test_precision_recall_curves_end_where_recall_ends():
+    curves = {"mask": CURVE, "no_mask": CURVE.head(0)}
+    metrics = {"per_class": {"mask": {"AP50": 0.625}, "no_mask": {"AP50": None}}}
+    figure = plots.precision_recall_curves(curves, metrics)
+    assert [line.get_xdata().tolist() for line in figure.axes[0].lines] == [[0.0, 0.5], []]
+    assert "mask: AP50 0.625" in texts(figure) and "no_mask: no annotations" in texts(figure)
+
+
+def test_class_counts_are_those_of_the_table():
+    table = pd.concat([BOXES, BOXES.head(1), NO_BOXES], ignore_index=True)
+    bars = plots.class_counts(table, {**CLASSES, "worn_wrong": 2}).axes[0].patches
+    assert [bar.get_width() for bar in bars] == [2, 1, 0]
+
+    splits = plots.class_counts(table.assign(split=["train", "train", "test", "test"]), CLASSES, "split")
+    assert [bar.get_width() for bar in splits.axes[0].patches] == [1, 1, 1, 0]  # train, then test
+    assert "train" in texts(splits) and "test" in texts(splits)
+
+
+def test_box_sizes_are_those_of_the_model_input():
+    # Both images are fitted into 200 x 200: by a factor of 2, so that the boxes' sides are 56.6 and 100.
+    figure = plots.box_sizes(BOXES, {"a.jpg": (100, 50)}, anchor_sizes=(32, 64), input_size=200)
+    bars = [bar for bar in figure.axes[0].patches if bar.get_height()]
+    spans = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars]
+    for side, (low, high) in zip((800**0.5 * 2, 100), spans, strict=True):
+        assert low <= side <= high
+    assert [line.get_xdata()[0] for line in figure.axes[0].lines] == [32, 64]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.class_counts(make_table([]), CLASSES),
+        lambda: plots.class_counts(make_table([]), {}),
+        lambda: plots.class_counts(make_table([]).assign(split=None), CLASSES, "split"),
+        lambda: plots.box_sizes(NO_BOXES, {}, (32, 64), 512),
+        lambda: plots.precision_recall_curves({}, {"per_class": {}}),
+    ],
+    ids=["counts", "no classes", "splits", "sizes", "curves"],
+)
+def test_empty_figures_can_be_drawn_and_saved(draw, tmp_path):
+    draw().savefig(tmp_path / "figure.png")
+
+
+@pytest.mark.parametrize("name", STRANGE_NAMES[:6] + STRANGE_NAMES[7:])
+def test_strange_names_can_be_plotted(name, tmp_path):
+    table = annotation(0, 0, 9, 9, class_name=name).assign(split=name)
+    plots.class_counts(table, {name: 0}, "split").savefig(tmp_path / "counts.png")
+    figure = plots.precision_recall_curves({name: CURVE}, metrics_of(name))
+    figure.savefig(tmp_path / "curves.png")
+    assert len(figure.axes[0].get_legend().get_texts()) == 1
+
+
+def test_plots_need_no_pyplot_and_leave_the_style_alone():
+    before = dict(matplotlib.rcParams)
+    plots.training_curves(LOG)
+    assert dict(matplotlib.rcParams) == before
+    code = "import sys, retinamask.evaluation.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
