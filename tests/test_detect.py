@@ -78,8 +78,9 @@ def test_no_image_to_look_at_is_an_error(sources, tmp_path, monkeypatch):
 
 
 def test_a_conversion_never_replaces_a_file(trained, converted):
-    with pytest.raises(snapshots.SnapshotError, match="exists; choose another name"):
-        convert(trained.last)
+    assert convert(trained.last) == converted
+    with pytest.raises(snapshots.SnapshotError, match="exists and is another model; choose another name"):
+        convert(trained.last, nms_threshold=0.3)
     with pytest.raises(snapshots.SnapshotError, match="is a converted model; expected a training snapshot"):
         convert(converted)
 

@@ -5,6 +5,8 @@ input), ``network``, ``inference_network``, ``losses``, ``targets`` and ``record
 detectors stays in their own files.
 """
 
+from pathlib import Path
+
 from retinamask.detectors.retinanet import RetinaNet, RetinaNetSettings
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
 
@@ -23,12 +25,13 @@ def restore(snapshot: Snapshot):
     return detector.from_record(snapshot.classes, snapshot.record["settings"])
 
 
-def load(snapshot: Snapshot, kind: str):
+def load(snapshot: Snapshot, kind: str, **thresholds: float):
     """Build a snapshot's network from its description and read its weights.
 
     Args:
         snapshot: from `retinamask.detectors.snapshots.read`.
         kind: ``training`` for the raw network, ``inference`` for boxes; a training snapshot can give both.
+        thresholds: ``score_threshold`` and ``nms_threshold`` for ``inference``, instead of the snapshot's own.
 
     Returns:
         The detector and the tf-keras network.
@@ -38,20 +41,20 @@ def load(snapshot: Snapshot, kind: str):
     detector = restore(snapshot)
     network = detector.network()
     if snapshot.kind == "training":
-        load_weights(network, snapshot)
+        load_weights(network, snapshot.weights)
     if kind == "inference":
-        network = detector.inference_network(network, **snapshot.record.get("inference", {}))
+        network = detector.inference_network(network, **{**snapshot.record.get("inference", {}), **thresholds})
     if snapshot.kind == "inference":
-        load_weights(network, snapshot)
+        load_weights(network, snapshot.weights)
     return detector, network
 
 
-def load_weights(network, snapshot: Snapshot) -> None:
-    """Read the weights of the same network, layer by layer in its order."""
+def load_weights(network, path: Path) -> None:
+    """Read the weights of the same network from an ``.h5``, layer by layer in its order; nothing else is read."""
     try:
-        network.load_weights(snapshot.weights)
+        network.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
-        raise SnapshotError(f"{snapshot.weights}: weights do not fit the network in its .json ({error})") from None
+        raise SnapshotError(f"{path}: its weights do not fit the network that was built for it ({error})") from None
 
 
 def _known(name: str):

@@ -15,6 +15,7 @@ import functools
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -34,8 +35,8 @@ def prepare() -> ModuleType:
     Raises:
         KerasSetupError: ``tf.keras`` was already used as Keras 3 in this process, which cannot be undone.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides C++ chatter unless the user asked for it
-    _choose_keras_2()
+    with _quiet_start():
+        _choose_keras_2()
     import tf_keras
 
     if "keras_resnet" not in sys.modules:
@@ -72,6 +73,34 @@ def _choose_keras_2() -> None:
             "Restart the kernel and import retinamask's training or detection before anything touches tf.keras, "
             "or set TF_USE_LEGACY_KERAS=1 before starting Python."
         )
+
+
+@contextlib.contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Hold back what TensorFlow's libraries print when they start: a dozen lines that say that all is well.
+
+    They write to the file descriptor, past Python. Should the start fail, everything held back is shown;
+    with ``TF_CPP_MIN_LOG_LEVEL`` set nothing is held back.
+    """
+    if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+            import tensorflow
+
+            tensorflow.config.list_physical_devices()
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,8 @@ PYRAMID_LEVELS = (3, 4, 5, 6, 7)
 class RetinaNetSettings:
     """All that is needed, with the classes, to build the same network again.
 
+    An image is fitted into a square of ``image_size`` pixels; with a ``max_side`` it is resized as
+    keras-retinanet does, its shorter side to ``image_size`` but its longer one to ``max_side`` at most.
     ``normalisation`` is ``frozen`` (batch normalisation keeps its pretrained statistics, as keras-retinanet
     always has it) or ``live`` (it learns them: needed when the weights start from random numbers).
     ``momentum`` is the share of the old moving average that each step keeps, for ``live`` only.
@@ -36,6 +38,7 @@ class RetinaNetSettings:
 
     backbone: str = "resnet50"
     image_size: int = 512
+    max_side: int = 0
     normalisation: str = "frozen"
     momentum: float = 0.9
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
@@ -48,6 +51,8 @@ class RetinaNetSettings:
             raise ValueError(f"backbone is {self.backbone!r}, expected one of: {', '.join(BACKBONES)}")
         if not 64 <= self.image_size <= 4096:
             raise ValueError(f"image_size is {self.image_size}, expected 64 to 4096 pixels")
+        if self.max_side and self.max_side < self.image_size:
+            raise ValueError(f"max_side is {self.max_side}, expected 0 or at least image_size ({self.image_size})")
         if self.normalisation not in NORMALISATIONS:
             raise ValueError(f"normalisation is {self.normalisation!r}, expected {' or '.join(NORMALISATIONS)}")
         if not 0 < self.momentum < 1:
@@ -90,19 +95,33 @@ class RetinaNet:
             images_rgb: ``uint8`` arrays of shape ``(height, width, 3)``.
 
         Returns:
-            ``float32`` of shape ``(N, image_size, image_size, 3)``, and resized size / original size.
+            ``float32`` of shape ``(N, height, width, 3)``, and resized size / original size.
         """
-        side = self.settings.image_size
-        scales = [images.fit_scale(image.shape[1::-1], side) for image in images_rgb]
+        scales = [self.scale(image.shape[1::-1]) for image in images_rgb]
         resized = [images.resize(image, scale) for image, scale in zip(images_rgb, scales, strict=True)]
-        return images.pad([images.normalise(image, self.preprocessing) for image in resized], (side, side)), scales
+        return self.batch(resized), scales
 
-    def network(self, freeze_backbone: bool = False):
+    def scale(self, size_wh: tuple[int, int]) -> float:
+        """Resized size / original size of an image."""
+        if self.settings.max_side:
+            return images.sides_scale(size_wh, self.settings.image_size, self.settings.max_side)
+        return images.fit_scale(size_wh, self.settings.image_size)
+
+    def batch(self, resized_rgb: list[np.ndarray]) -> np.ndarray:
+        """Resized images normalised and laid into one network input, ``float32`` ``(N, height, width, 3)``."""
+        side = self.settings.image_size
+        normalised = [images.normalise(image, self.preprocessing) for image in resized_rgb]
+        return images.pad(normalised, None if self.settings.max_side else (side, side))
+
+    def network(self, freeze_backbone: bool = False, seed: int | None = None):
         """The training network: image in, ``regression`` and ``classification`` of every anchor out.
 
-        Random weights; with ``live`` normalisation they are drawn so that training from nothing works.
+        Random weights, the same for the same ``seed``; with ``live`` normalisation they are drawn so that
+        training from nothing works.
         """
         keras = _keras.prepare()
+        if seed is not None:
+            keras.utils.set_random_seed(seed)
         from keras_retinanet import models
         from keras_retinanet.utils.model import freeze
 

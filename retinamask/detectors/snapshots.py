@@ -6,6 +6,7 @@ network from the JSON. Nothing pickled and no stored code is ever loaded.
 """
 
 import contextlib
+import glob
 import json
 import logging
 import warnings
@@ -105,6 +106,16 @@ def read(path: str | Path) -> Snapshot:
             "Copy both files again, or train anew"
         )
     return Snapshot(weights, record)
+
+
+def free_stem(folder: str | Path, run: str) -> Path:
+    """``<folder>/<run>``, or with ``-2``, ``-3`` ... behind it if that run has left snapshots there before."""
+    folder, number = Path(folder), 1
+    while True:
+        stem = folder / (run if number == 1 else f"{run}-{number}")
+        if not any(folder.glob(f"{glob.escape(stem.name)}_*.h5")):
+            return stem
+        number += 1
 
 
 def newest(folder: str | Path, kind: str, run: str | None = None) -> Path:

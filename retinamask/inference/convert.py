@@ -3,14 +3,16 @@
 What ``retinanet-convert-model`` does, with a check that both say the same.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from retinamask import detectors
-from retinamask.detectors import snapshots
+from retinamask.dataset import files
+from retinamask.detectors import keras_files, snapshots
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
 from retinamask.inference.detect import Predictor
 
@@ -38,13 +40,13 @@ def convert(
 
     Args:
         snapshot: a training snapshot.
-        weights: the ``.h5`` to write; ``<stem>_inference.h5`` beside the snapshot if left out. An existing
-            file is never replaced.
+        weights: the ``.h5`` to write; ``<stem>_inference.h5`` beside the snapshot if left out. If the same
+            conversion lies there already it is returned; another file is never replaced.
         score_threshold: weaker boxes are dropped before NMS, 0 to 1.
         nms_threshold: of two boxes of one class that overlap more than this (IoU) the weaker goes, 0 to 1.
 
     Raises:
-        SnapshotError: the snapshot is converted already, or the file exists.
+        SnapshotError: the snapshot is a converted model, or another file is in the way.
     """
     for name, threshold in (("score_threshold", score_threshold), ("nms_threshold", nms_threshold)):
         if not 0 <= threshold <= 1:
@@ -52,13 +54,65 @@ def convert(
     weights = Path(weights) if weights else snapshot.weights.with_name(f"{snapshot.weights.stem}_inference.h5")
     if weights.suffix != ".h5":
         raise SnapshotError(f"{weights}: expected a name that ends in .h5")
-    if weights.exists():
-        raise SnapshotError(f"{weights} exists; choose another name or move it away")
-    detector, network = detectors.load(snapshot, "training")
     thresholds = {"score_threshold": score_threshold, "nms_threshold": nms_threshold}
-    record = {name: value for name, value in snapshot.record.items() if name != "weights_sha256"}
-    record |= {"kind": "inference", "inference": thresholds, "converted_from": snapshot.weights.name}
+    source = {"name": snapshot.weights.name, "weights_sha256": snapshot.record["weights_sha256"]}
+    record = {**snapshot.record, "kind": "inference", "inference": thresholds, "converted_from": source}
+    if weights.exists():
+        return _same_conversion(weights, record)
+    detector, network = detectors.load(snapshot, "training")
     return snapshots.save(detector.inference_network(network, **thresholds), weights, record)
+
+
+def adopt(
+    path: str | Path, classes: dict[str, int], backbone: str | None = None, min_side: int = 800, max_side: int = 1333
+) -> Snapshot:
+    """Make a snapshot of ours from an ``.h5`` of keras-retinanet, training or converted.
+
+    Args:
+        path: the file; it is checked, and only its weights are read.
+        classes: name to id, as in the ``classes.csv`` of its training.
+        backbone: its backbone; ResNets are recognised.
+        min_side, max_side: the sides to which its training resized images.
+
+    Returns:
+        The snapshot ``<stem>_adopted.h5`` beside the file.
+
+    Raises:
+        SnapshotError: the file is refused, has another number of classes, or its backbone is unknown.
+    """
+    found = keras_files.describe(path)
+    if found.class_count != len(classes):
+        raise SnapshotError(
+            f"{path}: was trained for {found.class_count} classes, found {len(classes)}: {list(classes)}"
+        )
+    if not (backbone or found.backbone):
+        raise SnapshotError(f"{path}: its backbone is no ResNet and cannot be told; name it")
+    sides = {"backbone": backbone or found.backbone, "image_size": min_side, "max_side": max_side}
+    detector = detectors.create("retinanet", classes, **sides, **found.settings)
+    network = detector.network()
+    if found.kind == "inference":
+        network = detector.inference_network(network, **found.thresholds)
+    detectors.load_weights(network, Path(path))
+    record = {
+        "kind": found.kind,
+        "detector": detector.name,
+        "classes": classes,
+        "settings": detector.record(),
+        "preprocessing": detector.preprocessing,
+        "training": {"adopted_from": {"name": Path(path).name, "sha256": files.sha256(path)}},
+    }
+    if found.thresholds:
+        record["inference"] = found.thresholds
+    return snapshots.save(network, Path(path).with_name(f"{Path(path).stem}_adopted.h5"), record)
+
+
+def _same_conversion(weights: Path, record: dict[str, Any]) -> Snapshot:
+    """The snapshot at ``weights`` if it is what converting would give; anything else is not replaced."""
+    with contextlib.suppress(SnapshotError):
+        existing = snapshots.read(weights)
+        if all(existing.record.get(name) == record[name] for name in ("converted_from", "inference")):
+            return existing
+    raise SnapshotError(f"{weights} exists and is another model; choose another name or move it away")
 
 
 def agreement(first: Predictor, second: Predictor, images_rgb: Sequence[np.ndarray]) -> Agreement:

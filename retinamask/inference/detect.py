@@ -34,10 +34,15 @@ class Predictor:
         self.class_names = list(detector.classes)
 
     @classmethod
-    def load(cls, snapshot: str | Path | Snapshot) -> "Predictor":
-        """From a snapshot of either kind; a training snapshot is converted in memory."""
+    def load(cls, snapshot: str | Path | Snapshot, **thresholds: float) -> "Predictor":
+        """From a snapshot of either kind; a training snapshot is converted in memory.
+
+        Args:
+            snapshot: the snapshot or its path.
+            thresholds: ``score_threshold`` and ``nms_threshold`` instead of the snapshot's own.
+        """
         snapshot = snapshot if isinstance(snapshot, Snapshot) else read(snapshot)
-        return cls(*detectors.load(snapshot, "inference"))
+        return cls(*detectors.load(snapshot, "inference", **thresholds))
 
     def __call__(self, images_rgb: list[np.ndarray], score_threshold: float = 0.05) -> list[Detections]:
         """Detect in ``uint8`` RGB images of any size; the best score comes first.

@@ -73,7 +73,7 @@ class Examples:
                     self.unusable.append(str(found))
                 else:
                     self.paths.append(path)
-                    self._scales[path] = images.fit_scale(found, self.detector.settings.image_size)
+                    self._scales[path] = self.detector.scale(found)
 
 
 def batches(
@@ -103,10 +103,8 @@ def batches(
 
 def with_targets(detector, loaded: list[tuple]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Lay examples into one batch and compute what the network should answer."""
-    side = detector.settings.image_size
     shown, boxes, labels = zip(*loaded, strict=True)
-    normalised = [images.normalise(image, detector.preprocessing) for image in shown]
-    batch = images.pad(normalised, (side, side))
+    batch = detector.batch(list(shown))
     sizes_wh = [image.shape[1::-1] for image in shown]
     targets = detector.targets(batch, sizes_wh, list(boxes), list(labels))
     return batch, dict(zip(detector.losses(), targets, strict=True))
