@@ -1,0 +1,182 @@
+"""What each command does with its parsed arguments, by calling the functions that the notebooks call.
+
+Below `cli`, which parses. Imports stand inside the functions, so that a command starts only what it needs.
+"""
+
+import sys
+from pathlib import Path
+
+
+def sample_command(given) -> None:
+    from retinamask.dataset.sample import draw_sample
+
+    paths = draw_sample(given.out, given.images, given.size, given.seed)
+    print(f"{len(paths)} scenes and their labelImg XML files are in {given.out}")
+
+
+def annotations_command(given) -> None:
+    from retinamask.dataset import annotations
+    from retinamask.dataset.formats import read_voc, summary
+    from retinamask.dataset.formats.voc import class_ids
+
+    out, classes_csv = Path(given.out), Path(given.classes)
+    if out.exists() and not given.force:
+        raise ValueError(f"{out} exists; choose another name, or replace it with --force")
+    known = annotations.read_classes(classes_csv) if classes_csv.exists() else None
+    table, problems = read_voc(given.sources, out.parent, given.images, known, given.with_unannotated)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    classes = known or class_ids(table)
+    if known is None:
+        annotations.write_classes(classes, classes_csv)
+    moved = annotations.write_annotations(table, out)
+    boxes = annotations.objects(table)
+    print(annotations.count_boxes(table, classes).to_string())
+    print(
+        f"{len(annotations.image_paths(table))} images, {len(boxes)} boxes ({moved} rounded to whole pixels): "
+        f"{out}, {classes_csv}; {summary(problems)}"
+    )
+
+
+def train_command(given) -> None:
+    from retinamask import detectors
+    from retinamask.dataset import annotations
+    from retinamask.detectors import weights
+    from retinamask.evaluation.in_training import epoch_evaluation
+    from retinamask.training.train import TrainingSettings, train
+
+    classes = annotations.read_classes(given.classes)
+    table = annotations.read_annotations(given.annotations, classes)
+    normalisation = weights.normalisation_for(given.weights)
+    detector = detectors.create(
+        "retinanet", classes, backbone=given.backbone, image_size=given.image_size, normalisation=normalisation
+    )
+    chosen = {name: getattr(given, name) for name in TrainingSettings.__dataclass_fields__ if hasattr(given, name)}
+    settings = TrainingSettings(**chosen)
+    evaluate = None
+    if given.val_annotations:
+        validation = annotations.read_annotations(given.val_annotations, classes)
+        evaluate = epoch_evaluation(detector, validation, Path(given.val_annotations).parent)
+    network = detector.network(given.freeze_backbone, given.seed)
+    record = {"weights": weights.start(network, detector, given.weights)}
+    folder = Path(given.annotations).parent
+    trained = train(detector, network, table, folder, settings, given.out, evaluate, record, f"{given.out}_log.csv")
+    print(f"best: {trained.best}\nlast: {trained.last}")
+
+
+def convert_command(given) -> None:
+    from retinamask.dataset import annotations
+    from retinamask.detectors import snapshots
+    from retinamask.inference.convert import adopt, convert
+
+    weights = Path(given.snapshot).with_suffix(".h5")
+    if given.classes and not weights.with_suffix(".json").exists():
+        sides = (given.image_min_side, given.image_max_side)
+        snapshot = adopt(weights, annotations.read_classes(given.classes), given.backbone, *sides)
+        print(f"adopted: {snapshot}")
+        if snapshot.kind == "inference":
+            return
+    else:
+        snapshot = snapshots.read(weights)
+    print(f"converted: {convert(snapshot, given.out, given.score_threshold, given.nms_threshold)}")
+
+
+def detect_command(given) -> None:
+    from retinamask.dataset import annotations
+    from retinamask.inference.detect import Predictor, detect, find_images
+
+    out = Path(given.out)
+    if out.exists() and not given.force:
+        raise ValueError(f"{out} exists; choose another name, or replace it with --force")
+    paths = find_images(given.sources, out.parent)
+    predictor = Predictor.load(given.snapshot)
+    table, unreadable = detect(predictor, paths, out.parent, given.score_threshold, given.batch_size)
+    for message in unreadable:
+        print(f"left out: {message}", file=sys.stderr)
+    annotations.write_detections(table, out)
+    found = len(annotations.objects(table))
+    print(f"{found} detections in {len(paths) - len(unreadable)} images, {len(unreadable)} unreadable: {out}")
+
+
+def evaluate_command(given) -> None:
+    from retinamask.dataset import annotations
+    from retinamask.detectors import snapshots
+    from retinamask.evaluation import coco
+    from retinamask.inference.detect import Predictor, detect
+
+    classes = annotations.read_classes(given.classes)
+    table = annotations.read_annotations(given.annotations, classes)
+    if given.detections:
+        detections = annotations.read_detections(given.detections)
+        detections = annotations.moved(detections, Path(given.detections).parent, Path(given.annotations).parent)
+    else:
+        snapshot = snapshots.read(given.snapshot)
+        snapshots.check_classes(snapshot, classes)
+        paths, folder = annotations.image_paths(table), Path(given.annotations).parent
+        detections, unreadable = detect(Predictor.load(snapshot), paths, folder)
+        for message in unreadable:
+            print(f"counted as without detections: {message}", file=sys.stderr)
+    metrics = coco.evaluate(table, detections, classes)
+    print(coco.metrics_table(metrics).to_string(index=False))
+    for name, figures in metrics["per_class"].items():
+        print(name, figures)
+    if given.out:
+        coco.write_metrics(metrics, given.out)
+
+
+def run_command(given) -> int:
+    from retinamask import notebooks
+    from retinamask.notebook_parameters import read_parameters_file
+
+    parameters = read_parameters_file(given.parameters_file) if given.parameters_file else {}
+    parameters |= dict(given.parameter)
+    names = notebooks.PIPELINE if given.notebook == "pipeline" else Path(given.notebook).stem
+    return _run_and_report(names, parameters, given.name, given.force)
+
+
+def _run_and_report(names, parameters, name: str | None, force: bool) -> int:
+    """Run notebooks, write the page of the run, and say where to look."""
+    from retinamask import notebooks
+    from retinamask.evaluation.page import write_page
+
+    try:
+        run_dir = notebooks.run(names, parameters, name, force)
+    except notebooks.NotebookError as error:
+        print(f"retinamask: {error}", file=sys.stderr)
+        return 1
+    page = write_page(run_dir, f"Face masks found by {run_dir.name}")
+    sheet = run_dir / "contact_sheet.png"
+    print("\nLook at:", *[f"  {path}" for path in (page, sheet) if path.exists()], sep="\n")
+    return 0
+
+
+def doctor_command(given) -> int:
+    from retinamask.doctor import report
+
+    facts, faults = report()
+    print(*facts, sep="\n")
+    print(*[f"WRONG: {fault}" for fault in faults] or ["Nothing is wrong."], sep="\n")
+    return 1 if faults else 0
+
+
+def keras_retinanet_command(given) -> None:
+    from retinamask.detectors import keras_commands
+
+    keras_commands.run(given.name, given.arguments)
+
+
+def demo_command(given) -> int:
+    from retinamask import notebooks
+    from retinamask.dataset.sample import draw_sample
+
+    print(f"Drawing {given.images} scenes in {given.data}")
+    draw_sample(given.data, given.images, size=256, seed=1)
+    parameters = {
+        "xml_dir": given.data,
+        "image_size": 192,
+        "epochs": 6,
+        "steps": max(1, given.steps // 6),
+        "evaluate_every": 3,
+        "learning_rate": 6e-4,
+    }
+    return _run_and_report(notebooks.PIPELINE, parameters, given.name, force=False)

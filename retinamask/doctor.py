@@ -1,0 +1,103 @@
+"""What is installed, and what is wrong with it in one line each.
+
+Beside the command line; everything here only looks.
+"""
+
+import importlib
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+# Versions that the project needs: name, and what its version must start with.
+NEEDED = {
+    "tensorflow": "2.21.",
+    "tf-keras": "2.21.",
+    "keras-retinanet": "1.0.0",
+    "keras-resnet": "0.2.0",
+    "opencv-python": "4.",
+    "numpy": "2.",
+    "pandas": "3.",
+    "pillow": "13.",
+    "matplotlib": "3.",
+    "papermill": "2.",
+    "jupyter": "1.",
+    "labelImg": "1.8.6",
+}
+OPENCV_WHEELS = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+_REINSTALL = "run: pip install -r requirements.txt"
+
+
+def report() -> tuple[list[str], list[str]]:
+    """Look at everything.
+
+    Returns:
+        Lines that say what there is, and lines that say what is wrong (empty if nothing is).
+    """
+    facts, faults = [f"Python {platform.python_version()} on {platform.platform()}"], []
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        faults.append(f"Python {platform.python_version()}: expected 3.11 to 3.13; make the environment anew with one")
+    for name, prefix in NEEDED.items():
+        found = installed(name)
+        facts.append(f"{name} {found or 'is not installed'}")
+        if not found or not found.startswith(prefix):
+            faults.append(f"{name} {found or 'is missing'}: expected {prefix.rstrip('.')}; {_REINSTALL}")
+    for check in (opencv_faults, overlap_faults, keras_faults, labelimg_faults):
+        faults += check(facts)
+    return facts, faults
+
+
+def installed(name: str) -> str | None:
+    """The installed version of a distribution."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def opencv_faults(facts: list[str], find: Callable[[str], str | None] = installed) -> Iterator[str]:
+    """OpenCV's wheels all write the same ``cv2`` folder: exactly one may be there, and not version 5."""
+    found = {name: number for name in OPENCV_WHEELS if (number := find(name))}
+    facts.append("OpenCV wheels: " + (", ".join(f"{name} {number}" for name, number in found.items()) or "none"))
+    if len(found) > 1:
+        yield f"{len(found)} OpenCV wheels ({', '.join(found)}): uninstall all of them, then {_REINSTALL}"
+    for name, number in found.items():
+        if int(number.split(".")[0]) >= 5:
+            yield f"{name} {number} lost its Caffe and Darknet readers: pip install 'opencv-python==4.14.0.94'"
+
+
+def overlap_faults(facts: list[str]) -> Iterator[str]:
+    """keras-retinanet's compiled part, which needs a C compiler when it is installed."""
+    try:
+        importlib.import_module("keras_retinanet.utils.compute_overlap")
+        facts.append("keras-retinanet's compiled overlap extension: there")
+    except ImportError as error:
+        yield (
+            f"keras-retinanet's compiled overlap extension is missing ({error}): install a C compiler and Python's "
+            "headers, then pip install --force-reinstall --no-deps keras-retinanet==1.0.0"
+        )
+
+
+def keras_faults(facts: list[str]) -> Iterator[str]:
+    """TensorFlow with Keras 2, and the devices it computes on."""
+    try:
+        from retinamask.detectors._keras import device_line
+
+        facts.append(device_line())
+    except Exception as error:  # whatever stops TensorFlow is what the user came to hear
+        yield f"TensorFlow does not start: {error}"
+
+
+def labelimg_faults(facts: list[str]) -> Iterator[str]:
+    """labelImg's window needs Qt, and Qt needs libraries of the system."""
+    try:
+        importlib.import_module("PyQt5.QtWidgets")
+        facts.append("labelImg's window (Qt 5): can be opened where there is a screen")
+    except ImportError as error:
+        libraries = "libgl1 libegl1 libxkbcommon-x11-0 libdbus-1-3"
+        yield f"labelImg's window does not open ({error}): apt-get install {libraries}"

@@ -1,0 +1,295 @@
+"""Strict runs of the notebooks: parameters are checked first, and each run gets a folder of its own.
+
+It sits above everything but the command line. papermill does the running; what it leaves open is closed
+here: an unknown parameter, a value of the wrong type or a broken parameters file stops the run before a
+kernel starts, and a notebook that fails says which cell failed, why, and where the broken notebook lies.
+"""
+
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from retinamask.notebook_parameters import StrPath, check_parameters, known_parameters, unknown
+from retinamask.run_record import RunRecord, make_run_folder, make_timed_run_folder
+
+PIPELINE = (
+    "01_build_annotations",
+    "02_train_retinanet",
+    "03_convert_snapshot",
+    "04_visualise_detections",
+    "05_evaluate",
+)
+
+
+class NotebookError(RuntimeError):
+    """A notebook that did not run to its end.
+
+    Attributes:
+        notebook_path: the broken notebook, as far as it was executed.
+        failed_cell: `notebook`, `number`, `title`, `error` and `message` of the cell that failed.
+    """
+
+    def __init__(self, message: str, notebook_path: Path, failed_cell: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.notebook_path = notebook_path
+        self.failed_cell = failed_cell
+
+
+def enter_project() -> Path:
+    """Make the project's root the working folder, wherever the notebook was started; return it.
+
+    JupyterLab starts a notebook in the notebook's own folder, papermill where it was called.
+
+    Raises:
+        ValueError: no folder at or above the working folder has `notebooks/` and `retinamask/`.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks").is_dir() and (folder / "retinamask").is_dir():
+            os.chdir(folder)
+            return folder
+    raise ValueError(f"{here} is not inside the project; start the notebook below the folder that has notebooks/")
+
+
+def run(
+    names: str | Iterable[str],
+    parameters: Mapping[str, Any],
+    name: str | None = None,
+    force: bool = False,
+    runs_dir: StrPath = "runs",
+    notebooks_dir: StrPath = "notebooks",
+    progress: bool = True,
+) -> Path:
+    """Run one notebook, or several one after another, in a new folder `<runs_dir>/<name>/` with a record.
+
+    Everything is checked before the folder is made. A parameter goes to each notebook that has it; the
+    parameter `run_dir`, unless given, becomes the run's folder.
+
+    Args:
+        names: the notebooks' names, without folder; `PIPELINE` for all.
+        parameters: values by parameter name, for all the notebooks together.
+        name: the run's name; made of the notebook's name, or "pipeline", and the time where it is left out.
+        force: whether a run of the same name is moved aside (never deleted).
+        runs_dir: the folder of all runs.
+        notebooks_dir: the folder of the notebooks; the folder above it is the project's root.
+        progress: whether what the cells print is shown on the terminal as they run.
+
+    Returns:
+        The run's folder, absolute.
+
+    Raises:
+        ValueError: an unknown notebook or parameter, a wrong value, a name that is unsafe or taken.
+        NotebookError: a notebook failed; the record says so too, and the rest was not started.
+    """
+    import papermill  # noqa: F401  a missing papermill must show before a folder is made
+
+    notebooks = _find_notebooks([names] if isinstance(names, str) else list(names), Path(notebooks_dir))
+    values = _values_by_notebook(notebooks, parameters)
+    stem = notebooks[0].stem if len(notebooks) == 1 else "pipeline"
+    run_dir = make_run_folder(runs_dir, name, force) if name is not None else make_timed_run_folder(runs_dir, stem)
+    for own in values.values():
+        if "run_dir" in own and "run_dir" not in parameters:
+            own["run_dir"] = str(run_dir)
+    record = RunRecord(run_dir, values, Path(notebooks_dir).resolve().parent)
+    try:
+        for notebook in notebooks:
+            with record.notebook(notebook.stem):
+                run_notebook(notebook, values[notebook.stem], run_dir, progress=progress)
+    except BaseException as error:
+        record.end(error)
+        raise
+    record.end()
+    return run_dir
+
+
+def run_notebook(
+    notebook: StrPath,
+    parameters: Mapping[str, Any],
+    run_dir: StrPath,
+    *,
+    cwd: StrPath | None = None,
+    progress: bool = True,
+) -> Path:
+    """Execute one notebook into a folder.
+
+    Args:
+        notebook: the notebook's path.
+        parameters: values by parameter name, checked again here.
+        run_dir: the folder that gets the executed notebook.
+        cwd: the kernel's working directory; the project's root, above the notebook's folder, if left out.
+        progress: whether what the cells print is shown on the terminal (stderr) as they run.
+
+    Returns:
+        The path of the executed notebook.
+
+    Raises:
+        ValueError: a wrong parameter, or a notebook of that name in `run_dir`.
+        NotebookError: a cell failed, the kernel died or did not start.
+    """
+    import papermill
+
+    notebook = Path(notebook)
+    values = check_parameters(notebook, parameters)
+    output = Path(run_dir).resolve() / notebook.name
+    if output.exists():
+        raise ValueError(f"{output}: exists; give another folder")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    watch = _Watch(notebook.stem, sys.stderr if progress else None)
+    log = logging.getLogger("papermill")
+    log.addFilter(_is_no_false_alarm)
+    try:
+        papermill.execute_notebook(
+            _literal_path(notebook.resolve()),
+            _literal_path(output),
+            values,
+            # This environment's kernel, whichever the notebook names: the record's versions are of this one.
+            kernel_name="python3",
+            language="python",
+            cwd=str(notebook.resolve().parent.parent if cwd is None else Path(cwd)),
+            progress_bar=False,
+            stdout_file=watch.stdout,
+            stderr_file=watch.stderr,
+            coalesce_streams=True,
+            on_cell_start=watch.cell_started,
+        )
+    except Exception as error:
+        raise _notebook_error(notebook, output, watch.cells, error) from error
+    finally:
+        log.removeFilter(_is_no_false_alarm)
+        watch.end_lines()
+    return output
+
+
+class _Watch:
+    """The cells begun so far, each announced on the stream, and what passes their output on to it."""
+
+    def __init__(self, name: str, stream: TextIO | None) -> None:
+        self.cells: list[Any] = []
+        self._name, self._stream = name, stream
+        # Apart, so that the text of one does not run into a progress bar on the other.
+        self.stdout, self.stderr = (_Lines(stream), _Lines(stream)) if stream else (None, None)
+
+    def cell_started(self, cell: Any, cell_index: int) -> None:
+        """nbclient calls this before each cell, a text cell too."""
+        self.end_lines()
+        self.cells.append(cell)
+        if self._stream and cell.cell_type == "code" and not _is_injected(cell):
+            number, title = _place(self.cells)
+            print(f"[{self._name}] cell {number}: {title}", file=self._stream, flush=True)
+
+    def end_lines(self) -> None:
+        """Show what was printed without an end of line."""
+        if self._stream:
+            self.stdout.end_line()
+            self.stderr.end_line()
+
+
+class _Lines:
+    """Passes a cell's output on as it comes, so that a long cell is seen to be alive.
+
+    To a terminal the output goes as it is. To a file it goes by whole lines; of a progress bar, which draws
+    itself over and over after a carriage return, only the last state and one every half minute are kept.
+    """
+
+    SECONDS_BETWEEN_STATES = 30.0
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._line, self._shown = stream, "", time.monotonic()
+
+    def write(self, text: str) -> None:
+        """papermill calls this with each piece of output."""
+        if self._stream.isatty():
+            self._stream.write(text)
+            return
+        *lines, rest = (self._line + text.replace("\b", "")).split("\n")
+        for line in lines:
+            self._show(line)
+        self._line = _last_state(rest) + ("\r" if rest.endswith("\r") else "")
+        if time.monotonic() - self._shown >= self.SECONDS_BETWEEN_STATES:
+            self.end_line()
+
+    def flush(self) -> None:
+        """papermill calls this after each piece of output."""
+        self._stream.flush()
+
+    def end_line(self) -> None:
+        """Show what was printed without an end of line."""
+        if self._line:
+            self._show(self._line)
+            self._line = ""
+
+    def _show(self, line: str) -> None:
+        print(_last_state(line), file=self._stream, flush=True)
+        self._shown = time.monotonic()
+
+
+def _last_state(line: str) -> str:
+    return line.rstrip("\r").rpartition("\r")[2]
+
+
+def _notebook_error(notebook: Path, output: Path, cells: list[Any], error: Exception) -> NotebookError:
+    if hasattr(error, "cell_index"):  # papermill's own: the cell, and the error that was raised in it
+        cells, name, message = cells[: error.cell_index + 1], error.ename, error.evalue
+    else:
+        name, message = type(error).__name__, str(error)
+    if name == "DeadKernelError":
+        message = "the kernel died; a process killed for want of memory ends like this"
+    number, title = _place(cells) if cells else (None, None)
+    where = f"cell {number} ({title})" if cells else "before its first cell"
+    return NotebookError(
+        f"{notebook}: {where} failed: {name}: {message}\nthe broken notebook: {output}",
+        output,
+        {"notebook": notebook.stem, "number": number, "title": title, "error": name, "message": message},
+    )
+
+
+def _place(cells: list[Any]) -> tuple[int, str]:
+    """The last cell's number in the notebook as its author sees it, and its heading or else first line."""
+    before, cell = cells[-2] if len(cells) > 1 else None, cells[-1]
+    heading = before and before.cell_type == "markdown" and re.match(r"#+ +(.+)", before.source.strip())
+    title = heading.group(1) if heading else cell.source.strip().partition("\n")[0]
+    return sum(not _is_injected(cell) for cell in cells), title.strip()
+
+
+def _is_injected(cell: Any) -> bool:
+    return "injected-parameters" in cell.metadata.get("tags", [])
+
+
+def _is_no_false_alarm(message: logging.LogRecord) -> bool:
+    """papermill does not see a `str | None` parameter and warns; the names have been checked here."""
+    return not str(message.msg).startswith("Passed unknown parameter")
+
+
+def _literal_path(path: Path) -> str:
+    """papermill fills in `{...}` in paths: braces that are part of a folder's name are doubled."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _find_notebooks(names: list[str], folder: Path) -> list[Path]:
+    stems = [name.removesuffix(".ipynb") for name in names]
+    found = sorted(path.stem for path in folder.glob("*.ipynb"))
+    for stem in stems:
+        if stem not in found:
+            raise ValueError(f"{folder}: no notebook named {stem!r}; it has: {', '.join(found) or 'none'}")
+    if not stems or len(set(stems)) < len(stems):
+        raise ValueError(f"notebooks to run: expected each of them once, got {', '.join(stems) or 'none'}")
+    return [folder / f"{stem}.ipynb" for stem in stems]
+
+
+def _values_by_notebook(notebooks: list[Path], parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every parameter of every notebook, defaults included, all of them checked."""
+    known = {notebook: known_parameters(notebook) for notebook in notebooks}
+    together = dict.fromkeys(name for own in known.values() for name in own)
+    for name in parameters:
+        if name not in together:
+            raise ValueError(f"{', '.join(map(str, notebooks))}: {unknown(name, together)}")
+    return {
+        notebook.stem: {name: parameter.default for name, parameter in own.items()}
+        | check_parameters(notebook, {name: value for name, value in parameters.items() if name in own})
+        for notebook, own in known.items()
+    }

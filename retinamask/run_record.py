@@ -1,0 +1,243 @@
+"""What a run leaves on disk: a folder of its own under `runs/`, and `run.json`, the record of the run.
+
+It sits below `retinamask.notebooks`, which runs the notebooks, and imports nothing of the package. The
+record is there from the run's first moment (status "running"), so that a run that was killed leaves a trace.
+Package versions are read from the installed metadata, so that nothing heavy is imported.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RECORD_NAME = "run.json"
+PACKAGES = (
+    "retinamask", "tensorflow", "tf-keras", "keras-retinanet", "numpy", "pandas", "pillow", "papermill",
+)  # fmt: skip
+
+
+class RunRecord:
+    """The record of one run, kept in `run.json` in the run's folder and written anew at every change.
+
+    Args:
+        run_dir: the run's folder, which exists.
+        parameters: every parameter of every notebook, defaults included, by notebook name.
+        project: the project's root, asked for its git revision.
+    """
+
+    def __init__(self, run_dir: Path, parameters: Mapping[str, Mapping[str, Any]], project: Path) -> None:
+        self._run_dir = run_dir
+        self._clock = time.monotonic()
+        self.content: dict[str, Any] = {
+            "name": run_dir.name,
+            "status": "running",
+            "started": _now(),
+            "ended": None,
+            "seconds": None,
+            "notebooks": {name: _waiting(values) for name, values in parameters.items()},
+            "failed_cell": None,
+            "error": None,
+            "seed": _common_seed(parameters),
+            "dataset_fingerprint": None,
+            "metrics": None,
+            "packages": {package: _version(package) for package in PACKAGES},
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "process": {"host": socket.gethostname(), "pid": os.getpid()},
+            "git": _git(project),
+        }
+        self._write()
+
+    @contextlib.contextmanager
+    def notebook(self, name: str) -> Iterator[None]:
+        """Record the start, the end and the outcome of one notebook, which the `with` block runs."""
+        entry, clock = self.content["notebooks"][name], time.monotonic()
+        entry.update(status="running", started=_now())
+        self._write()
+        try:
+            yield
+        except BaseException:
+            entry["status"] = "failed"
+            raise
+        else:
+            entry["status"] = "finished"
+        finally:
+            entry.update(ended=_now(), seconds=round(time.monotonic() - clock, 3))
+            self._write()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Close the record.
+
+        Args:
+            error: what stopped the run, recorded with its `failed_cell` if it has one; None if it finished.
+        """
+        dataset = _read_json(self._run_dir / "dataset.json")
+        self.content.update(
+            status="failed" if error else "finished",
+            ended=_now(),
+            seconds=round(time.monotonic() - self._clock, 3),
+            failed_cell=getattr(error, "failed_cell", None),
+            error=f"{type(error).__name__}: {error}" if error else None,
+            dataset_fingerprint=dataset.get("fingerprint") if isinstance(dataset, dict) else None,
+            metrics=_read_json(self._run_dir / "metrics.json"),
+        )
+        self._write()
+
+    def _write(self) -> None:
+        # Written beside and moved over: a reader, or a crash, never meets half a record.
+        target = self._run_dir / RECORD_NAME
+        temporary = target.with_name(f".{RECORD_NAME}.{os.getpid()}")
+        temporary.write_text(json.dumps(self.content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(target)
+
+
+def make_run_folder(runs_dir: str | os.PathLike[str], name: str, force: bool = False) -> Path:
+    """Make the folder of a run under a name that the user chose.
+
+    With `force` a run of the same name is moved aside, never deleted: to `<name>.old-<time>`, which is said
+    on the terminal.
+
+    Args:
+        runs_dir: the folder of all runs; made if need be.
+        name: the run's name: letters, digits, `.`, `_` and `-`.
+        force: whether a run of that name may be moved aside.
+
+    Returns:
+        The new, empty folder, as an absolute path.
+
+    Raises:
+        ValueError: an unsafe name; a name that is taken; a run of that name that is still going on.
+    """
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        raise ValueError(
+            f"run name {name!r}: letters, digits, '.', '_' and '-' are allowed, at most 100 of them, "
+            "the first a letter, a digit or '_'"
+        )
+    folder = _runs_folder(runs_dir) / name
+    if force and os.path.lexists(folder):
+        _move_aside(folder)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        raise ValueError(f"{folder}: a run of that name exists; choose another name, or force") from None
+    return folder
+
+
+def make_timed_run_folder(runs_dir: str | os.PathLike[str], stem: str) -> Path:
+    """Make the folder of a run that was given no name: `<stem>-<date>-<time>`, numbered where that is taken.
+
+    Args:
+        runs_dir: the folder of all runs; made if need be.
+        stem: what the name begins with.
+
+    Returns:
+        The new, empty folder, as an absolute path.
+
+    Raises:
+        ValueError: `runs_dir` is not a folder.
+    """
+    return _first_free(_runs_folder(runs_dir) / f"{stem}-{_stamp()}", Path.mkdir)
+
+
+def _runs_folder(runs_dir: str | os.PathLike[str]) -> Path:
+    folder = Path(runs_dir).resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"{folder}: is not a folder, so no run can be kept in it") from None
+    return folder
+
+
+def _move_aside(folder: Path) -> None:
+    if _is_going_on(folder):
+        raise ValueError(f"{folder}: this run is still going on; stop it, or choose another name")
+    # `rename` would silently take the place of an empty folder: the new name is made sure of first.
+    aside = _first_free(folder.with_name(f"{folder.name}.old-{_stamp()}"), _refuse_existing)
+    folder.rename(aside)
+    print(f"{folder}: the earlier run was moved to {aside}", file=sys.stderr, flush=True)
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(path)
+
+
+def _first_free(path: Path, claim: Callable[[Path], None]) -> Path:
+    """The first of `path`, `path-2`, `path-3`... that `claim` does not refuse by FileExistsError."""
+    for count in itertools.count(1):
+        candidate = path if count == 1 else path.with_name(f"{path.name}-{count}")
+        with contextlib.suppress(FileExistsError):
+            claim(candidate)
+            return candidate
+    raise RuntimeError("not reached: the count has no end")
+
+
+def _is_going_on(folder: Path) -> bool:
+    record = _read_json(folder / RECORD_NAME)
+    if not isinstance(record, dict) or record.get("status") != "running" or os.name != "posix":
+        return False
+    try:
+        if record["process"]["host"] != socket.gethostname():
+            return False
+        os.kill(record["process"]["pid"], 0)  # signal 0 only asks whether the process exists
+    except PermissionError:
+        return True
+    except (KeyError, TypeError, OSError, OverflowError):
+        return False
+    return True
+
+
+def _read_json(path: Path) -> Any:
+    """A notebook's own file, or None: a missing or broken one must not fail the run. NaN becomes null."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except (OSError, ValueError):
+        return None
+
+
+def _waiting(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    times = {"started": None, "ended": None, "seconds": None}
+    return {"status": "waiting", **times, "parameters": dict(parameters)}
+
+
+def _common_seed(parameters: Mapping[str, Mapping[str, Any]]) -> Any:
+    """The seed, None where no notebook has one; by notebook where the notebooks do not agree."""
+    seeds = {name: values["seed"] for name, values in parameters.items() if "seed" in values}
+    return seeds if len(set(seeds.values())) > 1 else next(iter(seeds.values()), None)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(project: Path) -> dict[str, Any] | None:
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(project), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+
+    try:
+        return {"revision": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError, UnicodeError):
+        return None
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _stamp() -> str:
+    return datetime.now().strftime("%Y%m%d-%H%M%S")

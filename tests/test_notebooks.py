@@ -1,0 +1,605 @@
+"""Parameters of notebooks, runs, their errors and their record.
+
+A kernel takes seconds to start: what can be checked without one is, and each notebook run here checks several
+things at once.
+"""
+
+import io
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from retinamask import notebooks, run_record
+from retinamask.notebook_parameters import check_parameters, known_parameters, read_parameters_file
+from retinamask.notebooks import NotebookError, run, run_notebook
+from retinamask.run_record import RunRecord, make_run_folder, make_timed_run_folder
+
+DECLARED = """\
+# The settings of the training.
+epochs: int = 3  # how often the data is seen
+learning_rate: float = 1  # the step; an int as default
+freeze: bool = True
+tag: str = "a # b"  # a text with a hash
+labels: list[str] = [
+    "with_mask",
+    "without_mask",
+]  # the classes
+weights: str | None = None  # a snapshot
+limit: int | None = -1
+"""
+
+
+def code(source, *tags):
+    return nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)})
+
+
+def text(source):
+    return nbformat.v4.new_markdown_cell(source)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes a notebook of the given cells into a project's folder `notebooks`."""
+    (tmp_path / "notebooks").mkdir()
+
+    def write_notebook(name, *cells):
+        path = tmp_path / "notebooks" / f"{name}.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=list(cells)), path)
+        return path
+
+    return write_notebook
+
+
+@pytest.fixture
+def training(write):
+    return write("02_train", text("# Training"), code(DECLARED, "parameters"))
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    """Runs without a kernel: the notebooks that would be executed, with their parameters, as a list."""
+    executed = []
+    monkeypatch.setattr(
+        notebooks,
+        "run_notebook",
+        lambda notebook, parameters, run_dir, **_: executed.append((notebook.stem, dict(parameters))),
+    )
+    return executed
+
+
+def record_of(run_dir):
+    return json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+
+
+# The parameters cell.
+
+
+def test_known_parameters(training):
+    known = known_parameters(training)
+    assert {name: (p.type_name, p.default, p.help) for name, p in known.items()} == {
+        "epochs": ("int", 3, "how often the data is seen"),
+        "learning_rate": ("float", 1.0, "the step; an int as default"),
+        "freeze": ("bool", True, ""),
+        "tag": ("str", "a # b", "a text with a hash"),
+        "labels": ("list[str]", ["with_mask", "without_mask"], "the classes"),
+        "weights": ("str | None", None, "a snapshot"),
+        "limit": ("int | None", -1, ""),
+    }
+    assert [p.name for p in known.values()] == list(known)
+    assert type(known["learning_rate"].default) is float
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "epochs = 3",
+            "line 2 of the parameters cell: expected 'name: type = literal  # help', found 'epochs = 3'",
+        ),
+        ("epochs: int", "found 'epochs: int'"),
+        ("self.epochs: int = 3", "found 'self.epochs: int = 3'"),
+        ("import os", "found 'import os'"),
+        ("%matplotlib inline", "line 2 of the parameters cell is not Python"),
+        (
+            "epochs: dict = {}",
+            "epochs is dict, expected str, int, float, bool, list[str], each with ' | None' or",
+        ),
+        ("epochs: int = '3'", "epochs is int, its default is no such literal: '3'"),
+        ("epochs: int = True", "epochs is int, its default is no such literal: True"),
+        ("epochs: int = None", "epochs is int, its default is no such literal: None"),
+        ("home: str = str(1)", "home is str, its default is no such literal: str(1)"),
+        ("labels: list[str] = [1]", "its default is no such literal: [1]"),
+        ("rate: float = 1e999", "its default is no such literal"),
+        ("first: int = 2", "the parameters cell has 'first' twice; keep one"),
+    ],
+)
+def test_a_parameters_cell_that_is_refused(write, line, message):
+    path = write("bad", code(f"first: int = 1\n{line}", "parameters"))
+    with pytest.raises(ValueError) as caught:
+        known_parameters(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cells", "found"),
+    [
+        ([code("epochs: int = 3")], 0),
+        ([code("a: int = 3", "parameters"), code("b: int = 3", "parameters")], 2),
+        ([nbformat.v4.new_markdown_cell("a: int = 3", metadata={"tags": ["parameters"]})], 1),
+    ],
+)
+def test_one_parameters_cell_is_needed(write, cells, found):
+    path = write("bad", *cells)
+    with pytest.raises(ValueError) as caught:
+        known_parameters(path)
+    assert str(caught.value) == f"{path}: expected one code cell tagged 'parameters', found {found}"
+
+
+@pytest.mark.parametrize("content", [None, "", "not json", "{}", "[]", '{"nbformat": 4, "nbformat_minor": 5}', "\xff"])
+def test_a_file_that_is_no_notebook(tmp_path, content):
+    path = tmp_path / "broken.ipynb"
+    if content is not None:
+        path.write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"broken\.ipynb: is not a notebook that can be read: "):
+        known_parameters(path)
+
+
+# The values.
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("epochs", 7, 7),
+        ("epochs", "7", 7),
+        ("learning_rate", "1e-5", 1e-5),
+        ("learning_rate", 2, 2.0),
+        ("learning_rate", "2", 2.0),
+        ("freeze", "true", True),
+        ("freeze", "False", False),
+        ("freeze", False, False),
+        ("tag", "123", "123"),
+        ("tag", "none", "none"),
+        ("tag", "", ""),
+        ("labels", "a, b", ["a", "b"]),
+        ("labels", "", []),
+        ("labels", ["a,b"], ["a,b"]),
+        ("weights", None, None),
+        ("weights", "none", "none"),
+        ("limit", "none", None),
+        ("limit", None, None),
+        ("limit", "5", 5),
+    ],
+)
+def test_a_value_gets_the_declared_type(training, name, value, expected):
+    checked = check_parameters(training, {name: value})
+    assert checked == {name: expected}
+    assert type(checked[name]) is type(expected)
+    assert check_parameters(training, checked) == checked
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("epochs", "ten", "epochs is int, got 'ten' (str)"),
+        ("epochs", "1.0", "epochs is int, got '1.0' (str)"),
+        ("epochs", 1.0, "epochs is int, got 1.0 (float)"),
+        ("epochs", True, "epochs is int, got True (bool)"),
+        ("epochs", "true", "epochs is int, got 'true' (str)"),
+        ("epochs", None, "epochs is int, got None (NoneType)"),
+        ("learning_rate", False, "learning_rate is float, got False (bool)"),
+        ("learning_rate", "fast", "learning_rate is float, got 'fast' (str)"),
+        ("learning_rate", "nan", "learning_rate is float, got 'nan' (str); it must be finite"),
+        ("learning_rate", float("inf"), "learning_rate is float, got inf (float); it must be finite"),
+        ("learning_rate", 10**400, "(int); int too large to convert to float"),
+        ("freeze", "yes", "freeze is bool, got 'yes' (str)"),
+        ("freeze", 1, "freeze is bool, got 1 (int)"),
+        ("tag", 123, "tag is str, got 123 (int)"),
+        ("tag", None, "tag is str, got None (NoneType)"),
+        (
+            "labels",
+            ["a", 1],
+            "labels is list[str], got ['a', 1] (list); its items must be texts, none of them empty",
+        ),
+        (
+            "labels",
+            "a,,b",
+            "labels is list[str], got 'a,,b' (str); its items must be texts, none of them empty",
+        ),
+        ("weights", 3, "weights is str | None, got 3 (int)"),
+        ("limit", "few", "limit is int | None, got 'few' (str)"),
+        (
+            "epoch",
+            3,
+            "no parameter named 'epoch'; did you mean 'epochs'? it has: "
+            "epochs, learning_rate, freeze, tag, labels, weights, limit",
+        ),
+        ("xyz", 3, "no parameter named 'xyz'; it has: epochs, "),
+        (3, 3, "no parameter named 3; it has: epochs, "),
+    ],
+)
+def test_a_value_that_is_refused(training, name, value, message):
+    with pytest.raises(ValueError) as caught:
+        check_parameters(training, {name: value})
+    assert str(caught.value).startswith(f"{training}: ")
+    assert message in str(caught.value)
+
+
+def test_a_notebook_without_parameters(write):
+    path = write("none", code("# nothing yet", "parameters"))
+    assert known_parameters(path) == {}
+    with pytest.raises(ValueError, match="no parameter named 'a'; it has: none"):
+        check_parameters(path, {"a": 1})
+
+
+# The parameters file.
+
+
+def test_a_parameters_file(tmp_path, training):
+    path = tmp_path / "values.yaml"
+    path.write_text("\ufeff# fast\nlearning_rate: 1e-5\nepochs: 2\nlabels: [a, b]\nweights:\n", encoding="utf-8")
+    values = read_parameters_file(path)
+    assert check_parameters(training, values) == {
+        "learning_rate": 1e-5,
+        "epochs": 2,
+        "labels": ["a", "b"],
+        "weights": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", ":3: 'a' is given twice; keep one"),
+        ("- a\n- b\n", ":1: expected 'name: value' lines, found list"),
+        ("\n\nepochs 3\n", ":3: expected 'name: value' lines, found str"),
+        ("# nothing\n", ":1: expected 'name: value' lines, found NoneType"),
+        ("a: 1\nb: [1\n", ":3: broken YAML: "),
+        ("a: 1\nb: !!python/name:os.system x\n", ":2: broken YAML: could not determine a constructor"),
+        ("a: 1\n---\nb: 1\n", ":2: broken YAML: but found another document"),
+        ("a: 1\n[1]: 2\n", ":2: broken YAML: found unhashable key"),
+        ("a: 1\non: 2\n", ":2: 'on' is no parameter's name; quote it"),
+        ("a: \x07\n", ": broken YAML: "),
+        ("a: 2026-13-45\n", ": cannot be read: month"),
+        ("a: \xff\n", ": cannot be read: 'utf-8'"),
+        (None, ": cannot be read: [Errno 2]"),
+    ],
+)
+def test_a_parameters_file_that_is_refused(tmp_path, content, message):
+    path = tmp_path / "values.yaml"
+    if content is not None:
+        path.write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError) as caught:
+        read_parameters_file(path)
+    assert str(caught.value).startswith(f"{path}{message}")
+
+
+# The run's folder.
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "../a", "a\\b", "/tmp", ".hidden", "-f", "a b", "a\n", "x" * 101]
+)
+def test_an_unsafe_name_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"run name .* are allowed"):
+        make_run_folder(tmp_path / "runs", name)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_taken_name_is_refused_and_forced(tmp_path, capsys):
+    first = make_run_folder(tmp_path, "a")
+    (first / "model").write_text("precious")
+    with pytest.raises(ValueError, match="a run of that name exists; choose another name, or force"):
+        make_run_folder(tmp_path, "a")
+    for _ in range(2):  # within one second: the folders moved aside do not meet
+        make_run_folder(tmp_path, "a", force=True)
+    olds = sorted(tmp_path.glob("a.old-*"))
+    assert len(olds) == 2
+    assert [(old / "model").read_text() for old in olds if (old / "model").exists()] == ["precious"]
+    assert list(first.iterdir()) == []
+    assert f"{first}: the earlier run was moved to {olds[0]}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are asked for by signal")
+def test_a_run_that_is_going_on_is_not_moved(tmp_path):
+    folder = make_run_folder(tmp_path, "a")
+    record = RunRecord(folder, {}, tmp_path)
+    with pytest.raises(ValueError, match="this run is still going on; stop it, or choose another name"):
+        make_run_folder(tmp_path, "a", force=True)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    record.content["process"]["pid"] = dead.pid
+    record._write()
+    assert make_run_folder(tmp_path, "a", force=True) == folder
+
+
+def test_a_file_in_the_place_of_the_runs(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(ValueError, match="is not a folder, so no run can be kept in it"):
+        make_timed_run_folder(tmp_path / "runs", "pipeline")
+
+
+def test_runs_started_at_once_never_share_a_folder(tmp_path):
+    def start(_):
+        try:
+            return make_run_folder(tmp_path, "same")
+        except ValueError:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        timed = list(pool.map(lambda _: make_timed_run_folder(tmp_path, "pipeline"), range(8)))
+        named = list(pool.map(start, range(8)))
+    assert len(set(timed)) == 8
+    assert named.count(None) == 7
+
+
+# Which notebooks run with which values; no kernel is started.
+
+
+def test_each_notebook_gets_the_parameters_it_has(write, tmp_path, no_kernel):
+    write("a", code("seed: int = 1\nrun_dir: str = ''\nonly_a: str = 'x'", "parameters"))
+    write("b", code("seed: int = 2\nrun_dir: str = ''", "parameters"))
+    folders = {"runs_dir": tmp_path / "runs", "notebooks_dir": tmp_path / "notebooks"}
+    run_dir = run(["a", "b"], {"only_a": "5", "seed": "9"}, name="first", **folders)
+    assert run_dir == tmp_path / "runs" / "first"
+    assert no_kernel == [
+        ("a", {"seed": 9, "run_dir": str(run_dir), "only_a": "5"}),
+        ("b", {"seed": 9, "run_dir": str(run_dir)}),
+    ]
+    assert record_of(run_dir)["seed"] == 9
+
+    timed = run("b.ipynb", {"run_dir": "elsewhere"}, **folders)
+    assert no_kernel[-1] == ("b", {"seed": 2, "run_dir": "elsewhere"})
+    assert timed.name.startswith("b-2")
+    assert run(["a", "b"], {}, **folders).name.startswith("pipeline-2")
+
+
+@pytest.mark.parametrize(
+    ("names", "parameters", "message"),
+    [
+        ("c", {}, "no notebook named 'c'; it has: a, b"),
+        ([], {}, "notebooks to run: expected each of them once, got none"),
+        (["a", "a.ipynb"], {}, "notebooks to run: expected each of them once, got a, a"),
+        (
+            ["a", "b"],
+            {"sed": 3},
+            "b.ipynb: no parameter named 'sed'; did you mean 'seed'? it has: seed, only_a",
+        ),
+        (["a", "b"], {"seed": "x"}, "seed is int, got 'x' (str)"),
+        ("b", {"only_a": 1}, "no parameter named 'only_a'; it has: seed"),
+    ],
+)
+def test_what_is_refused_before_a_folder_is_made(write, tmp_path, no_kernel, names, parameters, message):
+    write("a", code("seed: int = 1\nonly_a: str = 'x'", "parameters"))
+    write("b", code("seed: int = 2", "parameters"))
+    (tmp_path / "runs" / "old").mkdir(parents=True)
+    with pytest.raises(ValueError) as caught:
+        run(names, parameters, "old", True, tmp_path / "runs", tmp_path / "notebooks")
+    assert message in str(caught.value)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["old"]
+    assert no_kernel == []
+
+
+# The record.
+
+
+def test_record(tmp_path):
+    record = RunRecord(tmp_path, {"a": {"seed": 1}, "b": {"seed": 2}}, tmp_path)
+    assert record_of(tmp_path)["status"] == "running"
+    with record.notebook("a"):
+        assert record_of(tmp_path)["notebooks"]["a"]["status"] == "running"
+    (tmp_path / "dataset.json").write_text('{"fingerprint": "abc"}')
+    (tmp_path / "metrics.json").write_text('{"mAP": NaN, "n": 3}')
+    record.end()
+    content = record_of(tmp_path)
+    assert content["status"] == "finished"
+    assert content["notebooks"]["a"]["status"] == "finished"
+    assert content["notebooks"]["a"]["seconds"] >= 0
+    assert content["notebooks"]["b"] == {
+        "status": "waiting",
+        "started": None,
+        "ended": None,
+        "seconds": None,
+        "parameters": {"seed": 2},
+    }
+    assert content["seed"] == {"a": 1, "b": 2}
+    assert content["dataset_fingerprint"] == "abc"
+    assert content["metrics"] == {"mAP": None, "n": 3}
+    assert content["packages"].keys() == set(run_record.PACKAGES)
+    assert content["packages"]["papermill"]
+    assert content["started"] <= content["ended"]
+    assert [path.name for path in tmp_path.glob(".run.json*")] == []
+
+
+def test_a_broken_metrics_file_does_not_fail_the_run(tmp_path):
+    record = RunRecord(tmp_path, {}, tmp_path)
+    (tmp_path / "metrics.json").write_text("{")
+    (tmp_path / "dataset.json").write_text("[]")
+    record.end()
+    content = record_of(tmp_path)
+    assert (content["metrics"], content["dataset_fingerprint"], content["seed"]) == (None, None, None)
+
+
+def test_git_revision(tmp_path, monkeypatch):
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert run_record._git(tmp_path) is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert run_record._git(tmp_path) is None
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    clean = run_record._git(tmp_path)
+    assert len(clean["revision"]) == 40
+    assert clean["dirty"] is False
+    (tmp_path / "new.py").write_text("")
+    assert run_record._git(tmp_path) == {"revision": clean["revision"], "dirty": True}
+    monkeypatch.setenv("PATH", "")
+    assert run_record._git(tmp_path) is None
+
+
+# What is shown while a cell runs.
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "pieces", "shown"),
+    [
+        (io.StringIO, ["a\nb", "c\n", "d"], "a\nbc\nd\n"),
+        (io.StringIO, ["1/3", "\b\b\b\r2/3", "\b\b\b\r3/3\n", "next"], "3/3\nnext\n"),
+        (io.StringIO, ["1/2\r", "2/2\r", "\n", "a\r\n", "\n"], "2/2\na\n\n"),
+        (Terminal, ["1/3", "\r2/3", "\n"], "1/3\r2/3\n"),
+    ],
+)
+def test_output_that_is_shown(stream, pieces, shown):
+    stream = stream()
+    lines = notebooks._Lines(stream)
+    for piece in pieces:
+        lines.write(piece)
+        lines.flush()
+    lines.end_line()
+    assert stream.getvalue() == shown
+
+
+def test_a_long_progress_bar_is_shown_now_and_then(monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(notebooks.time, "monotonic", lambda: next(clock))
+    stream = io.StringIO()
+    lines = notebooks._Lines(stream)
+    for step in range(12):
+        lines.write(f"\r{step}/12")
+    assert 2 <= len(stream.getvalue().splitlines()) <= 6
+    assert "\r" not in stream.getvalue()
+
+
+# Real kernels.
+
+
+class TimedStream(io.StringIO):
+    def __init__(self):
+        super().__init__()
+        self.times = {}
+
+    def write(self, piece):
+        for line in piece.splitlines():
+            self.times.setdefault(line, time.monotonic())
+        return super().write(piece)
+
+
+def test_a_run(write, tmp_path, monkeypatch, caplog):
+    """Parameters, `run_dir`, the kernel's folder, output while a cell runs, and the record, in one kernel."""
+    (tmp_path / "runs {x}").mkdir()  # papermill would take the braces for a parameter
+    work = (
+        "import json, os, time, pathlib\n"
+        "import sys\nprint('50%\\r99%', end='', file=sys.stderr, flush=True)\n"
+        "print('first', flush=True)\ntime.sleep(1)\nprint('second')\n"
+        "out = pathlib.Path(run_dir) / 'metrics.json'\n"
+        "out.write_text(json.dumps([os.getcwd(), rate, labels, weights, keep]));"
+    )
+    declared = (
+        "rate: float = 1.0\nlabels: list[str] = []\nweights: str | None = None\n"
+        "keep: bool = True\nseed: int = 5\nrun_dir: str = ''"
+    )
+    write("work", text("# Work"), code(declared, "parameters"), text("## The work\nat last"), code(work))
+    stream = TimedStream()
+    monkeypatch.setattr(sys, "stderr", stream)
+    values = {"rate": "1e-5", "labels": "a,b'\"\\", "keep": "false"}
+    run_dir = run("work", values, "one", False, tmp_path / "runs {x}", tmp_path / "notebooks")
+
+    lines = ["[work] cell 2: Work", "[work] cell 4: The work", "first", "second", "99%"]
+    assert stream.getvalue().splitlines() == lines
+    assert caplog.text == ""
+    assert stream.times["second"] - stream.times["first"] > 0.5
+    record = record_of(run_dir)
+    assert record["metrics"] == [str(tmp_path), 1e-5, ["a", "b'\"\\"], None, False]
+    assert (record["status"], record["seed"], record["error"]) == ("finished", 5, None)
+    entry = record["notebooks"]["work"]
+    assert entry["status"] == "finished"
+    assert entry["parameters"] == {
+        "rate": 1e-5,
+        "labels": ["a", "b'\"\\"],
+        "weights": None,
+        "keep": False,
+        "seed": 5,
+        "run_dir": str(run_dir),
+    }
+    assert 1 <= entry["seconds"] <= record["seconds"]
+    assert sorted(path.name for path in run_dir.iterdir()) == ["metrics.json", "run.json", "work.ipynb"]
+    with pytest.raises(ValueError, match=r"work\.ipynb: exists; give another folder"):
+        run_notebook(tmp_path / "notebooks" / "work.ipynb", {}, run_dir)
+
+
+def test_a_failing_cell(write, tmp_path, capsys):
+    """The error, the record and the broken notebook; the notebook after it is not started."""
+    write(
+        "a",
+        code("n: int = 0", "parameters"),
+        code("print('before')\n"),
+        code("\nrate = 1 / n\nrate"),
+        code("2"),
+    )
+    write("b", code("n: int = 0", "parameters"))
+    with pytest.raises(NotebookError) as caught:
+        run(["a", "b"], {"n": 0}, "one", False, tmp_path / "runs", tmp_path / "notebooks", progress=False)
+    broken = tmp_path / "runs" / "one" / "a.ipynb"
+    assert str(caught.value) == (
+        f"{tmp_path / 'notebooks' / 'a.ipynb'}: cell 3 (rate = 1 / n) failed: "
+        f"ZeroDivisionError: division by zero\nthe broken notebook: {broken}"
+    )
+    assert caught.value.notebook_path == broken
+    assert "division by zero" in broken.read_text()
+    record = record_of(broken.parent)
+    assert record["status"] == "failed"
+    assert record["failed_cell"] == {
+        "notebook": "a",
+        "number": 3,
+        "title": "rate = 1 / n",
+        "error": "ZeroDivisionError",
+        "message": "division by zero",
+    }
+    assert {name: entry["status"] for name, entry in record["notebooks"].items()} == {
+        "a": "failed",
+        "b": "waiting",
+    }
+    assert not (broken.parent / "b.ipynb").exists()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_kernel_that_dies(write, tmp_path):
+    path = write("a", code("n: int = 0", "parameters"), text("## Too much"), code("import os\nos.kill(os.getpid(), 9)"))
+    with pytest.raises(NotebookError) as caught:
+        run_notebook(path, {}, tmp_path / "out", progress=False)
+    assert "a.ipynb: cell 3 (Too much) failed: DeadKernelError: the kernel died; " in str(caught.value)
+    assert f"the broken notebook: {tmp_path / 'out' / 'a.ipynb'}" in str(caught.value)
+    assert (tmp_path / "out" / "a.ipynb").exists()
+
+
+def test_a_kernel_that_does_not_start(write, tmp_path, monkeypatch):
+    import papermill
+
+    def refuse(*arguments, **options):
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(papermill, "execute_notebook", refuse)
+    path = write("a", code("n: int = 0", "parameters"))
+    with pytest.raises(NotebookError, match=r"a\.ipynb: before its first cell failed: RuntimeError: no kernel"):
+        run_notebook(path, {}, tmp_path / "out")
+
+
+def test_importing_is_cheap():
+    heavy = "{'papermill', 'nbformat', 'tensorflow', 'numpy', 'yaml'}"
+    script = f"import sys, retinamask.notebooks; print(sorted({heavy} & set(sys.modules)))"
+    root = Path(notebooks.__file__).parents[1]
+    shown = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"

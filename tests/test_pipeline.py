@@ -1,0 +1,117 @@
+"""The notebooks as files, and all of them run in order on a tiny sample, as papermill runs them."""
+
+import ast
+import json
+import subprocess
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from retinamask.dataset import annotations
+from retinamask.notebook_parameters import known_parameters
+from retinamask.notebooks import PIPELINE, enter_project, run
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def git_status() -> str:
+    return subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny, tmp_path_factory):
+    """The folder of a run of all notebooks, and what git said before it."""
+    before, folder = git_status(), tmp_path_factory.mktemp("pipeline")
+    parameters = {
+        "xml_dir": str(tiny / "scenes"),
+        "snapshots_dir": str(folder / "snapshots"),
+        "image_size": 96,
+        "epochs": 1,
+        "steps": 2,
+        "batch_size": 2,
+        "val_share": 0.25,
+        "test_share": 0.25,
+        "score_threshold": "0.05",
+    }
+    return run(PIPELINE, parameters, "tiny", runs_dir=folder / "runs", notebooks_dir=ROOT / "notebooks"), before
+
+
+def test_the_pipeline_is_all_of_the_notebooks():
+    assert [path.stem for path in NOTEBOOKS] == list(PIPELINE)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_clean(path):
+    cells = nbformat.read(path, as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert cells[0].source.startswith("# ") and "**Reads**" in cells[0].source and "**Takes**" in cells[0].source
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    for cell in code:
+        assert not any(line.lstrip().startswith(("!", "%")) for line in cell.source.splitlines())
+        kinds = (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
+        assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(cell.source)))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_parameter_is_explained_and_papermill_reads_it(path):
+    import papermill
+
+    known = known_parameters(path)
+    assert all(parameter.help for parameter in known.values()) and "run_dir" in known
+    assert set(papermill.inspect_notebook(str(path))) == set(known)
+
+
+def test_the_pipeline_leaves_what_a_person_looks_for(pipeline):
+    run_dir, _ = pipeline
+    expected = {f"{name}.ipynb" for name in PIPELINE}
+    expected |= {f"{name}.csv" for name in ("annotations", "train", "val", "test", "classes", "detections", "log")}
+    expected |= {"contact_sheet.png", "training_curves.png", "precision_recall.png", "metrics.json", "run.json"}
+    assert expected <= {path.name for path in run_dir.iterdir()}
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    figures = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl", "per_class"]
+    assert set(figures) <= set(metrics) and list(metrics["per_class"]) == ["mask", "no_mask"]
+
+
+def test_the_record_says_what_was_done(pipeline):
+    record = json.loads((pipeline[0] / "run.json").read_text())
+    assert record["status"] == "finished" and record["dataset_fingerprint"]
+    assert record["packages"]["keras-retinanet"] == "1.0.0" and record["metrics"]["images"] == 3
+    assert record["notebooks"]["02_train_retinanet"]["parameters"]["learning_rate"] == 6e-4
+
+
+def test_training_never_saw_the_test_images(pipeline):
+    run_dir, _ = pipeline
+    seen = [set(annotations.read_annotations(run_dir / f"{name}.csv")["image_path"]) for name in ("train", "val")]
+    test = set(annotations.read_detections(run_dir / "detections.csv")["image_path"])
+    assert len(test) == 3 and not test & (seen[0] | seen[1])
+
+
+def test_pictures_are_shown_in_the_notebooks(pipeline):
+    for name in ("01_build_annotations", "02_train_retinanet", "04_visualise_detections", "05_evaluate"):
+        cells = nbformat.read(pipeline[0] / f"{name}.ipynb", as_version=4).cells
+        outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
+        assert any("image/png" in output.get("data", {}) for output in outputs), name
+
+
+def test_the_working_tree_is_as_clean_as_before(pipeline):
+    assert git_status() == pipeline[1]
+
+
+def test_a_notebook_started_in_its_own_folder_finds_the_project(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT / "notebooks")
+    assert enter_project() == ROOT
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="is not inside the project"):
+        enter_project()
+
+
+def test_without_a_snapshot_detection_says_what_to_run_first(tiny, tmp_path):
+    from retinamask.notebooks import NotebookError
+
+    parameters = {"snapshots_dir": str(tmp_path / "none"), "annotations_csv": str(tiny / "annotations.csv")}
+    with pytest.raises(NotebookError, match="run 03_convert_snapshot first") as raised:
+        run("05_evaluate", parameters, "lonely", runs_dir=tmp_path, notebooks_dir=ROOT / "notebooks")
+    assert (tmp_path / "lonely" / "05_evaluate.ipynb").is_file() and "cell 5" in str(raised.value)
