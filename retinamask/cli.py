@@ -129,7 +129,7 @@ def _add_run_commands(subparsers) -> None:
     run.add_argument("--force", action="store_true", help="move an earlier run of that name aside")
 
     demo = _add(subparsers, "demo", commands.demo_command, "Draw faces, train on them, and show what is found.")
-    demo.add_argument("--images", type=int, default=400, help="how many scenes to draw")
-    demo.add_argument("--steps", type=int, default=240, help="training steps")
+    demo.add_argument("--images", type=int, default=700, help="how many scenes to draw")
+    demo.add_argument("--steps", type=int, default=300, help="training steps")
     demo.add_argument("--data", default="data/demo", help="where the scenes go")
     demo.add_argument("--name", help="name of the run's folder; made from the time if left out")

@@ -173,10 +173,10 @@ def demo_command(given) -> int:
     draw_sample(given.data, given.images, size=256, seed=1)
     parameters = {
         "xml_dir": given.data,
-        "image_size": 192,
-        "epochs": 6,
-        "steps": max(1, given.steps // 6),
-        "evaluate_every": 3,
+        "image_size": 160,
+        "epochs": 5,
+        "steps": max(1, given.steps // 5),
+        "evaluate_every": 5,
         "learning_rate": 6e-4,
     }
     return _run_and_report(notebooks.PIPELINE, parameters, given.name, force=False)

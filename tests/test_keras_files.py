@@ -1,6 +1,7 @@
 """Whole-model files: hostile ones are refused before anything runs, honest ones of keras-retinanet are adopted."""
 
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -56,14 +57,14 @@ def test_their_snapshot_detects_the_same_in_ours(theirs, tiny):
     image, scale = resize_image(read_image_bgr(str(path)), min_side=128, max_side=200)
     loaded = models.load_model(str(theirs / "converted.h5"))
     boxes, scores, labels = loaded.predict_on_batch(preprocess_image(image)[None])
+    inside = np.clip(boxes[0] / scale, 0, 96)
+    real = (labels[0] >= 0) & (inside[:, 2:] > inside[:, :2]).all(axis=1)  # ours leaves empty boxes out
+    assert real.sum() > 5
     for predictor in (ours, also):
         found = predictor([images.read_image(path)])[0]
-        count = len(found.scores)
-        assert count > 5
-        np.testing.assert_allclose(found.scores, scores[0][:count], atol=1e-4)
-        np.testing.assert_array_equal(found.labels, labels[0][:count])
-        inside = np.clip(boxes[0][:count] / scale, 0, 96)
-        np.testing.assert_allclose(found.boxes_xyxy, inside, atol=0.01)
+        np.testing.assert_allclose(found.scores, scores[0][real], atol=1e-4)
+        np.testing.assert_array_equal(found.labels, labels[0][real])
+        np.testing.assert_allclose(found.boxes_xyxy, inside[real], atol=0.01)
 
 
 def test_another_number_of_classes_is_refused(theirs):
@@ -73,19 +74,19 @@ def test_another_number_of_classes_is_refused(theirs):
 
 def test_a_lambda_layer_is_refused_and_never_runs(tmp_path):
     keras = _keras.prepare()
-    marker = tmp_path / "ran"
+    marker = str(tmp_path / "ran")
     layer = keras.layers.Lambda(lambda x: (open(marker, "w").close(), x)[1])  # noqa: SIM115
     model = keras.Sequential([keras.layers.Input((2,)), layer])
     with pytest.warns(UserWarning, match="HDF5"):
         model.save(tmp_path / "hostile.h5")
-    marker.unlink(missing_ok=True)
+    Path(marker).unlink(missing_ok=True)
     with pytest.raises(snapshots.SnapshotError, match="names Lambda"):
         keras_files.check(tmp_path / "hostile.h5")
     for command in (["evaluate", "csv", "a", "b", str(tmp_path / "hostile.h5")], ["convert-model"]):
         arguments = command[1:] if len(command) > 1 else [str(tmp_path / "hostile.h5"), str(tmp_path / "out.h5")]
         with pytest.raises((ValueError, OSError)):
             keras_commands.run(command[0], arguments)
-    assert not marker.exists()
+    assert not Path(marker).exists()
 
 
 def write_config(path, config, change=None):
@@ -139,6 +140,8 @@ def test_an_unknown_command_is_answered_with_the_known_ones():
         keras_commands.run("fly", [])
 
 
+# keras-retinanet leaves the images that it measures open
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_their_training_runs_on_our_csv_with_the_learning_rate_asked_for(tiny, tmp_path, monkeypatch, capsys):
     rates = []
     adam = _keras.prepare().optimizers.Adam

@@ -1,0 +1,112 @@
+"""The command line: what it passes on, what it prints, how it ends."""
+
+import json
+
+import pytest
+
+from retinamask import commands
+from retinamask.cli import main
+from retinamask.dataset import annotations
+from retinamask.dataset.sample import CLASSES
+
+
+def test_sample_and_annotations(tmp_path, capsys):
+    assert main(["sample", "--out", str(tmp_path / "s"), "--images", "3", "--size", "64"]) == 0
+    (tmp_path / "s" / "annotations" / "broken.xml").write_text("<annotation>")
+    table, classes = tmp_path / "a.csv", tmp_path / "c.csv"
+    arguments = ["annotations", str(tmp_path / "s"), "--out", str(table), "--classes", str(classes)]
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert "3 images" in said.out and "1 skipped file" in said.out and "broken.xml" in said.err
+    assert set(annotations.read_classes(classes)) <= set(CLASSES)
+    assert main(arguments) == 2
+    assert "a.csv exists; choose another name, or replace it with --force" in capsys.readouterr().err
+    assert main([*arguments, "--force"]) == 0
+
+
+def test_an_existing_class_list_keeps_its_ids(tmp_path):
+    main(["sample", "--out", str(tmp_path / "s"), "--images", "3", "--size", "64"])
+    classes = tmp_path / "c.csv"
+    annotations.write_classes({"no_mask": 0, "hat": 1, "mask": 2}, classes)
+    before = classes.read_bytes()
+    assert main(["annotations", str(tmp_path / "s"), "--out", str(tmp_path / "a.csv"), "--classes", str(classes)]) == 0
+    assert classes.read_bytes() == before
+
+
+def test_convert_detect_and_evaluate(trained, tiny, tmp_path, capsys):
+    model, found = tmp_path / "model.h5", tmp_path / "found.csv"
+    assert main(["convert", str(trained.last.weights), "--out", str(model)]) == 0
+    scenes = str(tiny / "scenes")
+    arguments = ["detect", scenes, "--snapshot", str(model), "--out", str(found), "--score-threshold", "0.05"]
+    assert main(arguments) == 0
+    assert len(annotations.image_paths(annotations.read_detections(found))) == 12
+    assert main(arguments) == 2
+    table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv")]
+    assert main(["evaluate", *table, "--snapshot", str(model), "--out", str(tmp_path / "one.json")]) == 0
+    assert main(["evaluate", *table, "--detections", str(found), "--out", str(tmp_path / "two.json")]) == 0
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert one["AP50"] == pytest.approx(two["AP50"], abs=0.02) and one["boxes"] == two["boxes"]
+    assert "AP50" in capsys.readouterr().out
+
+
+def test_train_passes_everything_on(tiny, tmp_path, monkeypatch):
+    given = {}
+
+    def remember(detector, network, table, folder, settings, stem, evaluate, record, log_csv):
+        given.update(locals())
+        return type("Trained", (), {"best": "best", "last": "last"})
+
+    monkeypatch.setattr("retinamask.training.train.train", remember)
+    table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv")]
+    options = "--backbone mobilenet128_0.25 --image-size 96 --epochs 3 --steps 7 --batch-size 2 --learning-rate 1e-5"
+    more = "--schedule constant --precision float32 --keep-every-epoch --seed 4"
+    assert main(["train", *table, "--out", str(tmp_path / "x"), *options.split(), *more.split()]) == 0
+    settings = given["settings"]
+    assert (settings.epochs, settings.steps, settings.batch_size, settings.learning_rate) == (3, 7, 2, 1e-5)
+    assert (settings.schedule, settings.precision, settings.keep_every_epoch, settings.seed) == (
+        "constant",
+        "float32",
+        True,
+        4,
+    )
+    assert given["detector"].settings.normalisation == "live" and given["detector"].settings.image_size == 96
+    assert given["record"] == {"weights": {"source": "none"}} and given["evaluate"] is None
+
+
+def test_run_merges_the_file_and_the_command_line(tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(commands, "_run_and_report", lambda *arguments: given.update(all=arguments) or 0)
+    (tmp_path / "p.yaml").write_text("learning_rate: 1e-5\nepochs: 3\n")
+    main(["run", "pipeline", "-f", str(tmp_path / "p.yaml"), "-p", "epochs", "4", "--name", "n", "--force"])
+    names, parameters, name, force = given["all"]
+    assert len(names) == 5 and parameters == {"learning_rate": "1e-5", "epochs": "4"} and (name, force) == ("n", True)
+    main(["run", "notebooks/05_evaluate.ipynb"])
+    assert given["all"][0] == "05_evaluate"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["annotations", "nowhere"], "nowhere does not exist"),
+        (["detect", "nowhere", "--snapshot", "x.h5"], "nowhere does not exist"),
+        (["convert", "nothing.h5"], "nothing.h5 does not exist"),
+        (["evaluate", "no.csv", "no.csv", "--detections", "d.csv"], "no.csv does not exist"),
+        (["run", "06_unknown"], "06_unknown"),
+        (["keras-retinanet", "fly"], "it has: train, evaluate"),
+        (["sample", "--out", "s", "--images", "0"], "images is 0"),
+    ],
+)
+def test_mistakes_are_one_message_and_status_2(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("retinamask: ") and message in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "command", ["sample", "annotations", "train", "convert", "detect", "evaluate", "run", "doctor", "demo"]
+)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0 and "usage: retinamask" in capsys.readouterr().out
