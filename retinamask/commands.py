@@ -16,8 +16,7 @@ def sample_command(given) -> None:
 
 def annotations_command(given) -> None:
     from retinamask.dataset import annotations
-    from retinamask.dataset.formats import read_voc, summary
-    from retinamask.dataset.formats.voc import class_ids
+    from retinamask.dataset.formats import class_ids, read_voc, summary
 
     out, classes_csv = Path(given.out), Path(given.classes)
     if out.exists() and not given.force:

@@ -1,5 +1,6 @@
 """Annotation file formats, each to and from the one table of `retinamask.dataset.annotations`."""
 
-from retinamask.dataset.formats.voc import Problem, read_voc, summary, write_voc
+from retinamask.dataset.formats.voc import Problem, class_ids, read_voc, summary
+from retinamask.dataset.formats.voc_xml import write_voc
 
-__all__ = ["Problem", "read_voc", "summary", "write_voc"]
+__all__ = ["Problem", "class_ids", "read_voc", "summary", "write_voc"]

@@ -1,6 +1,6 @@
-"""Parse one Pascal VOC XML safely, keeping line numbers for messages.
+"""One Pascal VOC XML: parsed safely, with line numbers for messages, or written as labelImg does.
 
-Below `voc`, which makes sense of what is found here. defusedxml refuses entity bombs and external
+Below `voc`, which makes sense of what is parsed here. defusedxml refuses entity bombs and external
 entities; a SAX handler is used because it knows the line of every element.
 """
 
@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.sax import SAXParseException
 from xml.sax.handler import ContentHandler
+from xml.sax.saxutils import escape
 
 import defusedxml
 import defusedxml.sax
+import numpy as np
+
+from retinamask.dataset import files
 
 MAX_BYTES = 16 * 1024 * 1024  # a labelImg file with 10,000 boxes has 4 MB
 
@@ -108,3 +112,55 @@ def _number(text: str | None) -> float:
     except ValueError:
         return math.nan
     return number if math.isfinite(number) else math.nan
+
+
+def write_voc(
+    xml_path: str | Path,
+    image_path: str | Path,
+    size_wh: tuple[int, int],
+    boxes_xyxy: np.ndarray,
+    class_names: list[str],
+) -> None:
+    """Write one image's boxes as labelImg 1.8.6 would, except that ``path`` holds the file name only.
+
+    (labelImg writes the absolute path, which is wrong on every other computer and tells the user's name.)
+
+    Args:
+        xml_path: where to write, atomically.
+        image_path: the image; its name and its folder's name are recorded.
+        size_wh: width and height of the upright image in pixels.
+        boxes_xyxy: shape ``(N, 4)``, pixels; cut to whole numbers as labelImg does.
+        class_names: ``N`` names.
+    """
+    image_path, (width, height) = Path(image_path), size_wh
+    lines = [
+        "<annotation>",
+        f"\t{_leaf('folder', image_path.parent.name)}",
+        f"\t{_leaf('filename', image_path.name)}",
+        f"\t{_leaf('path', image_path.name)}",
+        "\t<source>\n\t\t<database>Unknown</database>\n\t</source>",
+        f"\t<size>\n\t\t<width>{width}</width>\n\t\t<height>{height}</height>\n\t\t<depth>3</depth>\n\t</size>",
+        "\t<segmented>0</segmented>",
+    ]
+    for box, name in zip(np.asarray(boxes_xyxy).reshape(-1, 4).tolist(), class_names, strict=True):
+        lines += _object_lines([int(edge) for edge in box], name, size_wh)
+    files.write_text(xml_path, "\n".join([*lines, "</annotation>", ""]))
+
+
+def _object_lines(box: list[int], name: str, size_wh: tuple[int, int]) -> list[str]:
+    x1, y1, x2, y2 = box
+    truncated = int(x1 == 1 or y1 == 1 or x2 == size_wh[0] or y2 == size_wh[1])  # labelImg's own rule
+    return [
+        "\t<object>",
+        f"\t\t{_leaf('name', name)}",
+        "\t\t<pose>Unspecified</pose>",
+        f"\t\t<truncated>{truncated}</truncated>",
+        "\t\t<difficult>0</difficult>",
+        f"\t\t<bndbox>\n\t\t\t<xmin>{x1}</xmin>\n\t\t\t<ymin>{y1}</ymin>",
+        f"\t\t\t<xmax>{x2}</xmax>\n\t\t\t<ymax>{y2}</ymax>\n\t\t</bndbox>",
+        "\t</object>",
+    ]
+
+
+def _leaf(tag: str, text: str) -> str:
+    return f"<{tag}>{escape(text)}</{tag}>" if text else f"<{tag}/>"
