@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         return given.command(given) or 0
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"retinamask: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -25,6 +25,8 @@ def annotations_command(given) -> None:
     table, problems = read_voc(given.sources, out.parent, given.images, known, given.with_unannotated)
     for problem in problems:
         print(problem, file=sys.stderr)
+    if annotations.objects(table).empty:
+        raise ValueError(f"no box is left for {classes_csv}; {summary(problems)}: fix them, or name another --classes")
     classes = known or class_ids(table)
     if known is None:
         annotations.write_classes(classes, classes_csv)

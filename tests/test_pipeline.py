@@ -33,7 +33,7 @@ def pipeline(tiny, tmp_path_factory):
         "batch_size": 2,
         "val_share": 0.25,
         "test_share": 0.25,
-        "score_threshold": "0.05",
+        "show_from_score": "0.05",
     }
     return run(PIPELINE, parameters, "tiny", runs_dir=folder / "runs", notebooks_dir=ROOT / "notebooks"), before
 

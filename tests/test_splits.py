@@ -57,7 +57,11 @@ def test_the_files_of_a_run_are_read_again(tmp_path):
     run_dir = tmp_path / "runs" / "one"
     first, classes = splits_of_run(run_dir, source, tmp_path / "data" / "classes.csv", seed=4)
     assert classes == CLASSES and first["train"]["image_path"][0].startswith("../../data/images/")
-    again, _ = splits_of_run(run_dir, "not there", "nor this")
+    again, _ = splits_of_run(run_dir)
+    other = tmp_path / "data" / "other.csv"
+    annotations.write_annotations(table_of(21), other)
+    with pytest.raises(annotations.AnnotationError, match="holds splits of another table"):
+        splits_of_run(run_dir, other)
     for name in SPLITS:
         assert again[name].equals(first[name])
 

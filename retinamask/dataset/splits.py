@@ -3,6 +3,7 @@
 The three tables are written as CSVs into a run's folder, so that every step of the run reads the same.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -101,17 +102,32 @@ def write_splits(
 
 
 def splits_of_run(
-    run_dir: str | Path, annotations_csv: str | Path, classes_csv: str | Path, seed: int = 0
+    run_dir: str | Path, annotations_csv: str | Path = "", classes_csv: str | Path = "", seed: int = 0
 ) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
     """The splits in a run's folder; if there are none yet, those of ``annotations_csv``, which are then written.
 
+    Args:
+        run_dir: the run's folder.
+        annotations_csv: the table; empty is the run's own, or ``annotations.csv`` if it has none.
+        classes_csv: its classes; empty is ``classes.csv`` beside the table.
+        seed: of the split, if it is made here.
+
     Returns:
         Tables by the names in `SPLITS`, image paths relative to ``run_dir``, and the classes.
+
+    Raises:
+        AnnotationError: the folder holds the splits of another table than the one that is asked for.
     """
     run_dir = Path(run_dir)
-    if (run_dir / "dataset.json").is_file():
-        classes = read_classes(run_dir / "classes.csv")
-        return {name: read_annotations(run_dir / f"{name}.csv", classes) for name in SPLITS}, classes
-    classes = read_classes(classes_csv)
-    table = read_annotations(annotations_csv, classes)
-    return write_splits(table, classes, Path(annotations_csv).parent, run_dir, seed=seed), classes
+    if annotations_csv or not (run_dir / "dataset.json").is_file():
+        annotations_csv = Path(annotations_csv or "annotations.csv")
+        classes = read_classes(classes_csv or annotations_csv.with_name("classes.csv"))
+        table = read_annotations(annotations_csv, classes)
+        if not (run_dir / "dataset.json").is_file():
+            return write_splits(table, classes, annotations_csv.parent, run_dir, seed=seed), classes
+        if json.loads((run_dir / "dataset.json").read_text())["fingerprint"] != fingerprint(table, classes):
+            raise AnnotationError(
+                f"{run_dir} holds splits of another table than {annotations_csv}; use another run_dir"
+            )
+    classes = read_classes(run_dir / "classes.csv")
+    return {name: read_annotations(run_dir / f"{name}.csv", classes) for name in SPLITS}, classes

@@ -65,7 +65,7 @@ class RetinaNet:
     name = "retinanet"
 
     def __init__(self, classes: dict[str, int], settings: RetinaNetSettings):
-        self.classes = classes
+        self.classes = dict(sorted(classes.items(), key=lambda item: item[1]))
         self.settings = settings
         self._anchors: dict[tuple[int, int], np.ndarray] = {}
 
@@ -137,6 +137,10 @@ class RetinaNet:
                 backbone = models.backbone(self.settings.backbone)
                 network = backbone.retinanet(len(self.classes), num_anchors=self._num_anchors(), modifier=modifier)
         _draw_heads(network, keras.initializers.HeNormal if live else _focal_loss_initializer)
+        if not live:
+            for layer in network.layers:  # keras-retinanet freezes only its ResNets
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.trainable = False
         if live:
             _ready_for_training_from_nothing(network, self.settings.momentum)
         return network

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from retinamask.dataset import files
-from retinamask.dataset.annotations import AnnotationError
+from retinamask.dataset.annotations import AnnotationError, fingerprint
 
 FORMAT = 1
 KINDS = ("training", "inference")
@@ -142,6 +142,11 @@ def newest(folder: str | Path, kind: str, run: str | None = None) -> Path:
         what = "02_train_retinanet first" if kind == "training" else "03_convert_snapshot first"
         raise SnapshotError(f"no {kind} snapshot in {folder}; run {what}, or name a snapshot")
     return max(found)[-1].with_suffix(".h5")
+
+
+def trained_on(snapshot: Snapshot, table) -> bool:
+    """Whether ``table`` is what the snapshot was trained on, so that the run's other splits are held out."""
+    return snapshot.record.get("training", {}).get("dataset_fingerprint") == fingerprint(table, snapshot.classes)
 
 
 def check_classes(snapshot: Snapshot, classes: dict[str, int]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from retinamask.dataset.annotations import AnnotationError, objects
 from retinamask.evaluation import coco
 from retinamask.inference.detect import Predictor, detect
 
@@ -23,6 +24,8 @@ def epoch_evaluation(
     The inference network is built at the first call and shares the weights, so later calls see what was
     learnt since.
     """
+    if objects(table).empty:
+        raise AnnotationError("the validation table holds no box; nothing can be evaluated on it")
     predictors: list[Predictor] = []
     paths = list(dict.fromkeys(table["image_path"]))
 

@@ -88,6 +88,9 @@ def adopt(
     if not (backbone or found.backbone):
         raise SnapshotError(f"{path}: its backbone is no ResNet and cannot be told; name it")
     sides = {"backbone": backbone or found.backbone, "image_size": min_side, "max_side": max_side}
+    weights = Path(path).with_name(f"{Path(path).stem}_adopted.h5")
+    if weights.exists():
+        raise SnapshotError(f"{weights} exists; use it, or move it away")
     detector = detectors.create("retinanet", classes, **sides, **found.settings)
     network = detector.network()
     if found.kind == "inference":
@@ -103,14 +106,16 @@ def adopt(
     }
     if found.thresholds:
         record["inference"] = found.thresholds
-    return snapshots.save(network, Path(path).with_name(f"{Path(path).stem}_adopted.h5"), record)
+    return snapshots.save(network, weights, record)
 
 
 def _same_conversion(weights: Path, record: dict[str, Any]) -> Snapshot:
     """The snapshot at ``weights`` if it is what converting would give; anything else is not replaced."""
     with contextlib.suppress(SnapshotError):
         existing = snapshots.read(weights)
-        if all(existing.record.get(name) == record[name] for name in ("converted_from", "inference")):
+        if all(
+            existing.record.get(name) == record[name] for name in ("converted_from", "inference", "classes", "settings")
+        ):
             return existing
     raise SnapshotError(f"{weights} exists and is another model; choose another name or move it away")
 

@@ -3,6 +3,7 @@
 Sits above `dataset` and `detectors`; `train` draws its batches from here.
 """
 
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,9 @@ import pandas as pd
 
 from retinamask.dataset import images
 from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError, image_paths, objects
+from retinamask.dataset.boxes import areas, clip, reach_outside
+
+log = logging.getLogger(__name__)
 
 CACHE_BYTES = 2_000_000_000  # resized images kept in memory; further ones are decoded again each time
 
@@ -29,7 +33,7 @@ class Examples:
         self.detector = detector
         self._cache: dict[str, np.ndarray] = {}
         self._cached_bytes = 0
-        self.paths, self._scales, self.unusable = [], {}, []
+        self.paths, self._scales, self._sizes, self.unusable = [], {}, {}, []
         self._find_usable(image_paths(table))
         self._objects = dict(list(objects(table).groupby("image_path")))
         if not self.paths:
@@ -45,8 +49,10 @@ class Examples:
         if rows is None:
             boxes, labels = np.zeros((0, 4)), np.zeros(0, int)
         else:
-            boxes = rows[BOX_COLUMNS].to_numpy(float) * self._scales[path]
-            labels = rows["class_name"].map(self.detector.classes).to_numpy(int)
+            inside = boxes_of(rows, self._sizes[path])
+            keep = areas(inside) > 0
+            boxes = inside[keep] * self._scales[path]
+            labels = rows["class_name"].map(self.detector.classes).to_numpy(int)[keep]
         return self._image(path), boxes, labels
 
     def _image(self, path: str) -> np.ndarray:
@@ -74,6 +80,15 @@ class Examples:
                 else:
                     self.paths.append(path)
                     self._scales[path] = self.detector.scale(found)
+                    self._sizes[path] = found
+
+
+def boxes_of(rows: pd.DataFrame, size_wh: tuple[int, int]) -> np.ndarray:
+    """An image's boxes clipped to it, ``(M, 4)``; what lies outside is logged and has no area left."""
+    written = rows[BOX_COLUMNS].to_numpy(float)
+    for box in written[reach_outside(written, size_wh) > 0]:
+        log.warning("%s: box %s reaches outside the image of %s", rows["image_path"].iloc[0], box.tolist(), size_wh)
+    return clip(written, size_wh)
 
 
 def batches(
