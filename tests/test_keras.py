@@ -1,5 +1,6 @@
 """Keras 2 for keras-retinanet: in which order TensorFlow is imported, and the learning rate."""
 
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,9 @@ from retinamask.detectors import _keras
 
 
 def run_python(code: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    """Run ``code`` in a fresh Python that does not inherit the choice of Keras made in this one."""
+    environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
 
 
 def test_importing_the_package_leaves_tensorflow_alone():
