@@ -1,6 +1,6 @@
 # make demo        install, train on drawn faces, show what was found (minutes on a laptop)
 # make test        install and run the tests          make test-slow   those that train for minutes
-# make notebook    open the notebooks in JupyterLab   make lint        what continuous integration checks
+# make notebook    open the notebooks in JupyterLab   make lint        ruff, and notebooks without outputs
 # make bench       measure speed against named peers  make clean       remove .venv and caches, keep your work
 # Another Python:  make test PYTHON=python3.12
 

@@ -111,6 +111,7 @@ def _add_model_commands(subparsers) -> None:
     judged.add_argument("--snapshot", help="snapshot of either kind to run on the images")
     judged.add_argument("--detections", help="detections CSV to judge instead")
     evaluate.add_argument("--out", help="also write the figures to this JSON file")
+    evaluate.add_argument("--force", action="store_true", help="replace an existing JSON file")
 
 
 def _add_run_commands(subparsers) -> None:
@@ -131,5 +132,5 @@ def _add_run_commands(subparsers) -> None:
     demo = _add(subparsers, "demo", commands.demo_command, "Draw faces, train on them, and show what is found.")
     demo.add_argument("--images", type=int, default=700, help="how many scenes to draw")
     demo.add_argument("--steps", type=int, default=300, help="training steps")
-    demo.add_argument("--data", default="data/demo", help="where the scenes go")
+    demo.add_argument("--data", help="where the scenes go; data/demo_IMAGES if left out")
     demo.add_argument("--name", help="name of the run's folder; made from the time if left out")

@@ -19,8 +19,7 @@ def annotations_command(given) -> None:
     from retinamask.dataset.formats import class_ids, read_voc, summary
 
     out, classes_csv = Path(given.out), Path(given.classes)
-    if out.exists() and not given.force:
-        raise ValueError(f"{out} exists; choose another name, or replace it with --force")
+    _refuse_existing(out, given.force)
     known = annotations.read_classes(classes_csv) if classes_csv.exists() else None
     table, problems = read_voc(given.sources, out.parent, given.images, known, given.with_unannotated)
     for problem in problems:
@@ -58,10 +57,13 @@ def train_command(given) -> None:
     if given.val_annotations:
         validation = annotations.read_annotations(given.val_annotations, classes)
         evaluate = epoch_evaluation(detector, validation, Path(given.val_annotations).parent)
+    log_csv = Path(f"{given.out}_log.csv")
+    if log_csv.exists():
+        raise ValueError(f"{log_csv} exists; choose another --out")
     network = detector.network(given.freeze_backbone, given.seed)
     record = {"weights": weights.start(network, detector, given.weights)}
     folder = Path(given.annotations).parent
-    trained = train(detector, network, table, folder, settings, given.out, evaluate, record, f"{given.out}_log.csv")
+    trained = train(detector, network, table, folder, settings, given.out, evaluate, record, log_csv)
     print(f"best: {trained.best}\nlast: {trained.last}")
 
 
@@ -76,6 +78,7 @@ def convert_command(given) -> None:
         snapshot = adopt(weights, annotations.read_classes(given.classes), given.backbone, *sides)
         print(f"adopted: {snapshot}")
         if snapshot.kind == "inference":
+            print("it was converted before; its own thresholds stay, --out and the thresholds given here do not apply")
             return
     else:
         snapshot = snapshots.read(weights)
@@ -87,13 +90,14 @@ def detect_command(given) -> None:
     from retinamask.inference.detect import Predictor, detect, find_images
 
     out = Path(given.out)
-    if out.exists() and not given.force:
-        raise ValueError(f"{out} exists; choose another name, or replace it with --force")
+    _refuse_existing(out, given.force)
     paths = find_images(given.sources, out.parent)
     predictor = Predictor.load(given.snapshot)
     table, unreadable = detect(predictor, paths, out.parent, given.score_threshold, given.batch_size)
     for message in unreadable:
         print(f"left out: {message}", file=sys.stderr)
+    if len(unreadable) == len(paths):
+        raise ValueError(f"none of the {len(paths)} image(s) could be read; nothing is written to {out}")
     annotations.write_detections(table, out)
     found = len(annotations.objects(table))
     print(f"{found} detections in {len(paths) - len(unreadable)} images, {len(unreadable)} unreadable: {out}")
@@ -105,6 +109,8 @@ def evaluate_command(given) -> None:
     from retinamask.evaluation import coco
     from retinamask.inference.detect import Predictor, detect
 
+    if given.out:
+        _refuse_existing(Path(given.out), given.force)
     classes = annotations.read_classes(given.classes)
     table = annotations.read_annotations(given.annotations, classes)
     if given.detections:
@@ -118,6 +124,7 @@ def evaluate_command(given) -> None:
         for message in unreadable:
             print(f"counted as without detections: {message}", file=sys.stderr)
     metrics = coco.evaluate(table, detections, classes)
+    print(*coco.remarks(detections), sep="\n", file=sys.stderr)
     print(coco.metrics_table(metrics).to_string(index=False))
     for name, figures in metrics["per_class"].items():
         print(name, figures)
@@ -131,17 +138,19 @@ def run_command(given) -> int:
 
     parameters = read_parameters_file(given.parameters_file) if given.parameters_file else {}
     parameters |= dict(given.parameter)
-    names = notebooks.PIPELINE if given.notebook == "pipeline" else Path(given.notebook).stem
-    return _run_and_report(names, parameters, given.name, given.force)
+    notebook = Path(given.notebook)
+    folder = notebook.parent if notebook.parent != Path() else Path("notebooks")
+    names = notebooks.PIPELINE if given.notebook == "pipeline" else notebook.stem
+    return _run_and_report(names, parameters, given.name, given.force, folder)
 
 
-def _run_and_report(names, parameters, name: str | None, force: bool) -> int:
-    """Run notebooks, write the page of the run, and say where to look."""
+def _run_and_report(names, parameters, name: str | None, force: bool = False, folder: Path = Path("notebooks")) -> int:
+    """Run the notebooks of a folder, write the page of the run, and say where to look."""
     from retinamask import notebooks
     from retinamask.evaluation.page import write_page
 
     try:
-        run_dir = notebooks.run(names, parameters, name, force)
+        run_dir = notebooks.run(names, parameters, name, force, notebooks_dir=folder)
     except notebooks.NotebookError as error:
         print(f"retinamask: {error}", file=sys.stderr)
         return 1
@@ -170,14 +179,22 @@ def demo_command(given) -> int:
     from retinamask import notebooks
     from retinamask.dataset.sample import draw_sample
 
-    print(f"Drawing {given.images} scenes in {given.data}")
-    draw_sample(given.data, given.images, size=256, seed=1)
+    notebooks.enter_project()
+    data = given.data or f"data/demo_{given.images}"
+    print(f"Drawing {given.images} scenes in {data}")
+    draw_sample(data, given.images, size=256, seed=1)
     parameters = {
-        "xml_dir": given.data,
+        "xml_dir": data,
         "image_size": 160,
         "epochs": 5,
         "steps": max(1, given.steps // 5),
         "evaluate_every": 5,
         "learning_rate": 6e-4,
     }
-    return _run_and_report(notebooks.PIPELINE, parameters, given.name, force=False)
+    return _run_and_report(notebooks.PIPELINE, parameters, given.name)
+
+
+def _refuse_existing(path: Path, force: bool = False) -> None:
+    """What a user has is replaced only when that is asked for."""
+    if path.exists() and not force:
+        raise ValueError(f"{path} exists; choose another name, or replace it with --force")

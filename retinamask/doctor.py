@@ -47,8 +47,9 @@ def report() -> tuple[list[str], list[str]]:
         facts.append(f"{name} {found or 'is not installed'}")
         if not found or not found.startswith(prefix):
             faults.append(f"{name} {found or 'is missing'}: expected {prefix.rstrip('.')}; {_REINSTALL}")
-    for check in (opencv_faults, overlap_faults, keras_faults, labelimg_faults):
+    for check in (opencv_faults, overlap_faults, keras_faults):
         faults += check(facts)
+    labelimg_facts(facts)
     return facts, faults
 
 
@@ -93,11 +94,11 @@ def keras_faults(facts: list[str]) -> Iterator[str]:
         yield f"TensorFlow does not start: {error}"
 
 
-def labelimg_faults(facts: list[str]) -> Iterator[str]:
-    """labelImg's window needs Qt, and Qt needs libraries of the system."""
+def labelimg_facts(facts: list[str]) -> None:
+    """labelImg's window needs Qt, and Qt needs libraries of the system; a server does without."""
     try:
         importlib.import_module("PyQt5.QtWidgets")
-        facts.append("labelImg's window (Qt 5): can be opened where there is a screen")
+        facts.append("labelImg's window (Qt 5): opens where there is a screen")
     except ImportError as error:
         libraries = "libgl1 libegl1 libxkbcommon-x11-0 libdbus-1-3"
-        yield f"labelImg's window does not open ({error}): apt-get install {libraries}"
+        facts.append(f"labelImg's window does not open ({error}); to draw boxes here: apt-get install {libraries}")

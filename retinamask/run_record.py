@@ -1,6 +1,6 @@
 """What a run leaves on disk: a folder of its own under `runs/`, and `run.json`, the record of the run.
 
-It sits below `retinamask.notebooks`, which runs the notebooks, and imports nothing of the package. The
+It sits below `retinamask.notebooks`, which runs the notebooks, and reads nothing of the notebooks. The
 record is there from the run's first moment (status "running"), so that a run that was killed leaves a trace.
 Package versions are read from the installed metadata, so that nothing heavy is imported.
 """
@@ -20,6 +20,8 @@ from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from retinamask.dataset import files
 
 RECORD_NAME = "run.json"
 PACKAGES = (
@@ -95,11 +97,8 @@ class RunRecord:
         self._write()
 
     def _write(self) -> None:
-        # Written beside and moved over: a reader, or a crash, never meets half a record.
-        target = self._run_dir / RECORD_NAME
-        temporary = target.with_name(f".{RECORD_NAME}.{os.getpid()}")
-        temporary.write_text(json.dumps(self.content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(target)
+        text = json.dumps(self.content, indent=2, ensure_ascii=False)
+        files.write_text(self._run_dir / RECORD_NAME, text + "\n")
 
 
 def make_run_folder(runs_dir: str | os.PathLike[str], name: str, force: bool = False) -> Path:

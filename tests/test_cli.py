@@ -1,6 +1,7 @@
 """The command line: what it passes on, what it prints, how it ends."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -45,8 +46,16 @@ def test_convert_detect_and_evaluate(trained, tiny, tmp_path, capsys):
     assert main(["evaluate", *table, "--snapshot", str(model), "--out", str(tmp_path / "one.json")]) == 0
     assert main(["evaluate", *table, "--detections", str(found), "--out", str(tmp_path / "two.json")]) == 0
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert main(["evaluate", *table, "--detections", str(found), "--out", str(tmp_path / "two.json")]) == 2
     assert one["AP50"] == pytest.approx(two["AP50"], abs=0.02) and one["boxes"] == two["boxes"]
     assert "AP50" in capsys.readouterr().out
+
+
+def test_nothing_readable_is_a_mistake(trained, tmp_path, capsys):
+    (tmp_path / "a.jpg").write_text("no picture")
+    out = tmp_path / "found.csv"
+    assert main(["detect", str(tmp_path), "--snapshot", str(trained.last.weights), "--out", str(out)]) == 2
+    assert "none of the 1 image(s) could be read" in capsys.readouterr().err and not out.exists()
 
 
 def test_train_passes_everything_on(tiny, tmp_path, monkeypatch):
@@ -78,10 +87,11 @@ def test_run_merges_the_file_and_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(commands, "_run_and_report", lambda *arguments: given.update(all=arguments) or 0)
     (tmp_path / "p.yaml").write_text("learning_rate: 1e-5\nepochs: 3\n")
     main(["run", "pipeline", "-f", str(tmp_path / "p.yaml"), "-p", "epochs", "4", "--name", "n", "--force"])
-    names, parameters, name, force = given["all"]
+    names, parameters, name, force, folder = given["all"]
+    assert folder == Path("notebooks")
     assert len(names) == 5 and parameters == {"learning_rate": "1e-5", "epochs": "4"} and (name, force) == ("n", True)
-    main(["run", "notebooks/05_evaluate.ipynb"])
-    assert given["all"][0] == "05_evaluate"
+    main(["run", "elsewhere/05_mine.ipynb"])
+    assert given["all"] == ("05_mine", {}, None, False, Path("elsewhere"))
 
 
 @pytest.mark.parametrize(

@@ -262,3 +262,9 @@ def test_metrics_are_written_as_strict_json(tmp_path):
     written = json.loads(path.read_text(), parse_constant=pytest.fail)
     assert written == {**metrics, "loss": None, "curve": [0.5, None]}
     assert [file.name for file in path.parent.iterdir()] == ["metrics.json"]
+
+
+def test_detections_that_begin_at_a_high_score_are_remarked_on():
+    weak = pd.concat([detection(score=0.06), detection(score=0.9)])
+    assert coco.remarks(weak) == [] and coco.remarks(make_table([], DETECTION_COLUMNS)) == []
+    assert "no detection scores below 0.50" in coco.remarks(detection(score=0.5))[0]

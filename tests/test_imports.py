@@ -14,6 +14,7 @@ ORDER = [
     "dataset.formats.image_files",
     "dataset.formats.voc_xml",
     "dataset.formats.voc",
+    "dataset.formats",
     "dataset.splits",
     "dataset.sample.painter",
     "dataset.sample.look",
@@ -22,11 +23,13 @@ ORDER = [
     "dataset.sample.backgrounds",
     "dataset.sample.faces",
     "dataset.sample.scenes",
+    "dataset.sample",
     "detectors._keras",
     "detectors.retinanet",
     "detectors.snapshots",
     "detectors.weights",
     "detectors.keras_files",
+    "detectors",
     "detectors.keras_commands",
     "training.input_pipeline",
     "training.train",
@@ -47,15 +50,24 @@ ORDER = [
 
 
 def imported(module: str) -> set[str]:
-    """Names of retinamask modules that ``module`` imports, anywhere in the file."""
-    tree = ast.parse((PACKAGE / (module.replace(".", "/") + ".py")).read_text())
+    """Names of retinamask modules and packages that ``module`` imports, anywhere in the file."""
+    path = PACKAGE / module.replace(".", "/")
+    tree = ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text())
     found = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "retinamask":
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: relative imports are not looked through here"
             parent = node.module.removeprefix("retinamask").lstrip(".")
-            names = [f"{parent}.{alias.name}".lstrip(".") for alias in node.names]
-            found |= {name for name in (*names, parent) if name in ORDER}
-    return found
+            names = {f"{parent}.{alias.name}".lstrip(".") for alias in node.names}
+            found |= names & set(ORDER) or {parent}  # a package counts only where something of its own is meant
+    return {name.removeprefix("retinamask.") for name in found} & set(ORDER)
+
+
+def test_both_ways_of_importing_are_seen():
+    assert imported("commands") >= {"detectors", "dataset.annotations", "evaluation.coco", "dataset.formats"}
+    assert imported("detectors") == {"detectors.retinanet", "detectors.snapshots"}
 
 
 @pytest.mark.parametrize("module", ORDER)
@@ -66,7 +78,10 @@ def test_imports_point_one_way(module):
 
 def test_every_module_is_listed():
     files = [path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py")]
-    assert sorted(".".join(file.parts) for file in files if file.name != "__init__") == sorted(ORDER)
+    modules = [".".join(file.parts) for file in files if file.name != "__init__"]
+    importing = [".".join(file.parent.parts) for file in files if file.name == "__init__"]
+    importing = [package for package in importing if package and imported(package)]
+    assert sorted(modules + importing) == sorted(ORDER)
 
 
 def test_no_pickle_and_no_eval():

@@ -72,6 +72,18 @@ def test_another_number_of_classes_is_refused(theirs):
         adopt(theirs / "resnet50_csv_01.h5", {"mask": 0})
 
 
+def test_options_of_their_conversion_that_would_be_lost_are_refused(theirs, tmp_path):
+    with pytest.warns(UserWarning, match="HDF5"):
+        keras_commands.run("convert-model", [str(theirs / "resnet50_csv_01.h5"), str(tmp_path / "c.h5"), "--no-nms"])
+    with pytest.raises(snapshots.SnapshotError, match="was converted with nms=False"):
+        adopt(tmp_path / "c.h5", CLASSES)
+
+
+def test_a_file_of_theirs_without_classes_says_what_to_do(theirs):
+    with pytest.raises(snapshots.SnapshotError, match="retinamask convert .*resnet50_csv_01.h5 --classes classes.csv"):
+        snapshots.read(theirs / "resnet50_csv_01.h5")
+
+
 def test_a_lambda_layer_is_refused_and_never_runs(tmp_path):
     keras = _keras.prepare()
     marker = str(tmp_path / "ran")

@@ -32,7 +32,7 @@ def test_a_run_leaves_snapshots_a_log_and_a_record(trained, tiny, table):
     record = json.loads(trained.last.weights.with_suffix(".json").read_text())
     assert record["classes"] == CLASSES and record["settings"]["backbone"] == "resnet50"
     training = record["training"]
-    assert training["dataset_fingerprint"] == annotations.fingerprint(table, CLASSES)
+    assert training["training_table_fingerprint"] == annotations.fingerprint(table, CLASSES)
     assert training["parameters"]["seed"] == 5 and training["weights"] == "none"
     assert training["versions"]["keras-retinanet"] == "1.0.0"
 
@@ -43,7 +43,7 @@ def test_the_learning_rate_asked_for_is_used(trained):
 
 def test_the_cosine_schedule_warms_up_and_falls():
     settings = TrainingSettings(epochs=10, learning_rate=1e-3)
-    schedule = make_optimizer(_keras.prepare(), settings, steps=20)._learning_rate
+    schedule = make_optimizer(_keras.prepare(), settings, steps=20).learning_rate
     rates = [float(schedule(step)) for step in range(201)]
     assert max(rates) == pytest.approx(1e-3) and rates.index(max(rates)) == 20
     assert rates[0] == pytest.approx(1e-4) and rates[-1] == pytest.approx(1e-5)
@@ -105,9 +105,35 @@ def test_a_loss_that_is_no_number_stops_the_run(small, tmp_path, loss):
         run.after_step(2, {"loss": loss})
 
 
+def test_an_evaluation_that_fails_does_not_take_the_epoch_along(small, tmp_path):
+    def fails(network):
+        raise MemoryError("no room to evaluate")
+
+    network = small.network()
+    network.compile(optimizer=make_optimizer(_keras.prepare(), TrainingSettings(), 1), loss=small.losses())
+    run = EpochRecorder(small, network, TrainingSettings(), 1, tmp_path / "kept", fails, tmp_path / "log.csv")
+    with pytest.raises(MemoryError):
+        run.after_epoch(0, {"loss": 0.5})
+    assert snapshots.read(tmp_path / "kept_last.h5").record["training"]["metrics"]["loss"] == 0.5
+    assert (tmp_path / "log.csv").read_text().startswith("epoch,loss")
+
+
+def test_a_box_outside_its_image_is_logged_once_and_clipped(small, tiny, caplog):
+    path = "scenes/images/scene_0000.jpg"
+    examples = Examples(annotations.make_table([(path, 10, 20, 100, 60, "mask")]), tiny, small)
+    (one, labels), (again, _) = (examples.load(path)[1:] for _ in range(2))
+    assert one.tolist() == again.tolist() == [[10, 20, 96, 60]] and labels.tolist() == [0]
+    assert caplog.text.count("reaches outside the image") == 1
+
+
 def test_earlier_snapshots_are_not_overwritten(trained, small, table, tiny):
     with pytest.raises(TrainingError, match="tiny_best.h5 exists; choose another run name"):
         train(small, small.network(), table, tiny, TrainingSettings(), trained.best.weights.with_name("tiny"))
+
+
+def test_a_name_that_keras_would_not_read_again_is_refused(small, tmp_path):
+    with pytest.raises(snapshots.SnapshotError, match="not in .weights.h5"):
+        snapshots.save(None, tmp_path / "a.weights.h5", {})
 
 
 def test_a_class_that_the_detector_lacks_is_named(small, tiny, tmp_path):

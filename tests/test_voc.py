@@ -228,11 +228,28 @@ def test_decimal_coordinates_are_kept(tmp_path):
     assert (rows(table), problems) == ([("a.jpg", 5.25, 6.5, 20, 25, "mask")], [])
 
 
-def test_an_image_whose_objects_all_go_stays(tmp_path):
+def test_an_image_whose_objects_all_go_is_left_out(tmp_path):
+    """It shows something, so it must not be learnt as an image without objects."""
     draw(tmp_path / "a.jpg")
     save(tmp_path / "a.xml", xml(("cat", 1, 2, 3, 4)))
     table, problems = read_voc([tmp_path], tmp_path, classes={"mask": 0})
-    assert (rows(table), summary(problems)) == ([("a.jpg", *EMPTY)], "1 dropped box")
+    assert (rows(table), summary(problems)) == ([], "1 dropped box, 1 skipped file")
+
+
+def test_a_box_under_one_pixel_is_dropped_and_named(tmp_path):
+    draw(tmp_path / "a.jpg")
+    save(tmp_path / "a.xml", xml(("mask", 1, 2, 3, 4), ("mask", 5.1, 5, 5.4, 9)))
+    table, problems = read_voc([tmp_path], tmp_path)
+    assert len(table) == 1 and "(5.1, 5, 5.4, 9) is under one pixel" in problems[0].message
+
+
+def test_hidden_copies_of_jupyter_are_not_read(tmp_path):
+    draw(tmp_path / "a.jpg")
+    save(tmp_path / "a.xml", xml(("mask", 1, 2, 3, 4)))
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    save(tmp_path / ".ipynb_checkpoints" / "a-checkpoint.xml", xml(("mask", 1, 2, 3, 4)))
+    table, problems = read_voc([tmp_path], tmp_path)
+    assert len(table) == 1 and problems == []
 
 
 def test_labels_of_body_parts_are_not_those_of_the_person(tmp_path):

@@ -19,10 +19,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from retinamask.dataset import files
+from retinamask.dataset.boxes import whole_pixels
 
 BOX_COLUMNS = ["x1", "y1", "x2", "y2"]
 COLUMNS = ["image_path", *BOX_COLUMNS, "class_name"]
@@ -146,7 +146,7 @@ def write_annotations(table: pd.DataFrame, path: str | Path) -> int:
         AnnotationError: a box has no whole pixel left after rounding.
     """
     boxes = objects(table)
-    rounded = np.floor(boxes[BOX_COLUMNS] + 0.5)
+    rounded = whole_pixels(boxes[BOX_COLUMNS])
     vanished = ~((rounded["x1"] < rounded["x2"]) & (rounded["y1"] < rounded["y2"]))  # true for nan too
     if vanished.any():
         first = boxes[vanished].iloc[0]

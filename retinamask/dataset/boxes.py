@@ -40,6 +40,11 @@ def clip(boxes_xyxy: np.ndarray, size_wh: tuple[float, float]) -> np.ndarray:
     return np.clip(boxes_xyxy, 0, [width, height, width, height])
 
 
+def whole_pixels(boxes_xyxy: np.ndarray) -> np.ndarray:
+    """Edges rounded to whole pixels, halves up: a box of one pixel or more never vanishes."""
+    return np.floor(boxes_xyxy + 0.5)
+
+
 def reach_outside(boxes_xyxy: np.ndarray, size_wh: tuple[float, float]) -> np.ndarray:
     """How many pixels each box reaches past the image at its worst edge, shape ``(N,)``, 0 inside."""
     boxes_xyxy = np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4)

@@ -72,9 +72,20 @@ def describe(path: str | Path) -> KerasFile:
         raise SnapshotError(f"{path}: has no layer {error}; expected a RetinaNet of keras-retinanet") from None
     anchors = [layer["config"] for layer in layers.values() if layer["class_name"] == "Anchors"]
     filters = [layer["config"] for layer in layers.values() if layer["class_name"] == "FilterDetections"]
+    _refuse_other_filters(filters, path)
     thresholds = {name: filters[0][name] for name in ("score_threshold", "nms_threshold")} if filters else {}
     kind = "inference" if filters else "training"
     return KerasFile(kind, class_count, _backbone(layers), _anchor_settings(anchors), thresholds)
+
+
+def _refuse_other_filters(filters: list[dict], path: str | Path) -> None:
+    """A converted model must end as keras-retinanet's ``convert-model`` makes it end without options."""
+    usual = {"nms": True, "class_specific_filter": True, "max_detections": 300}
+    other = [f"{name}={filters[0][name]}" for name in usual if filters and filters[0].get(name) != usual[name]]
+    if other:
+        raise SnapshotError(
+            f"{path}: was converted with {', '.join(other)}, which is not taken over; give the training snapshot"
+        )
 
 
 def _class_names(config: Any) -> Iterator[str]:

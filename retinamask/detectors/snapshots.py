@@ -36,7 +36,7 @@ class Snapshot:
         weights: the ``.h5`` file.
         record: the JSON beside it: ``kind`` (``training`` or ``inference``), ``detector``, ``classes`` (name to
             id), ``settings`` (of the detector), ``inference`` (thresholds, for that kind), ``training`` (parameters,
-            dataset fingerprint, metrics, versions), ``created`` and ``weights_sha256``.
+            fingerprint of the training table, metrics, versions), ``created`` and ``weights_sha256``.
     """
 
     weights: Path
@@ -64,6 +64,7 @@ def save(network, weights: str | Path, record: dict[str, Any]) -> Snapshot:
     An older snapshot of that name is replaced. The checksum and the time are added to the record.
     """
     weights = Path(weights)
+    check_name(weights)
     with files.replacing(weights) as temporary, _without_advice():
         network.save(temporary, include_optimizer=False)
         checksum = files.sha256(temporary)
@@ -71,6 +72,12 @@ def save(network, weights: str | Path, record: dict[str, Any]) -> Snapshot:
     record = {"format": FORMAT, **record, "created": created, "weights_sha256": checksum}
     files.write_json(weights.with_suffix(".json"), record)
     return Snapshot(weights, record)
+
+
+def check_name(weights: Path) -> None:
+    """Raise `SnapshotError` for a name that tf-keras would not read again as what it is."""
+    if weights.suffix != ".h5" or weights.name.endswith(".weights.h5"):
+        raise SnapshotError(f"{weights}: expected a name that ends in .h5, and not in .weights.h5")
 
 
 @contextlib.contextmanager
@@ -94,11 +101,14 @@ def read(path: str | Path) -> Snapshot:
         SnapshotError: a file is missing or damaged, or the weights are not those that the JSON describes.
     """
     weights, described = Path(path).with_suffix(".h5"), Path(path).with_suffix(".json")
-    for file, what in ((weights, "weights"), (described, "description")):
+    for file, other in ((weights, described), (described, weights)):
         if not file.is_file():
-            raise SnapshotError(
-                f"{file} does not exist; a snapshot is an .h5 and a .json file, and its {what} is missing"
+            theirs = (
+                f". If {weights.name} is keras-retinanet's own: retinamask convert {weights} --classes classes.csv"
+                if other == weights and weights.is_file()
+                else ""
             )
+            raise SnapshotError(f"{file} does not exist; a snapshot is an .h5 and a .json file{theirs}")
     record = _read_record(described)
     if files.sha256(weights) != record["weights_sha256"]:
         raise SnapshotError(
@@ -146,7 +156,7 @@ def newest(folder: str | Path, kind: str, run: str | None = None) -> Path:
 
 def trained_on(snapshot: Snapshot, table) -> bool:
     """Whether ``table`` is what the snapshot was trained on, so that the run's other splits are held out."""
-    return snapshot.record.get("training", {}).get("dataset_fingerprint") == fingerprint(table, snapshot.classes)
+    return snapshot.record.get("training", {}).get("training_table_fingerprint") == fingerprint(table, snapshot.classes)
 
 
 def check_classes(snapshot: Snapshot, classes: dict[str, int]) -> None:

@@ -36,6 +36,8 @@ MEANINGS = {
     "ARl": "AR100 of large objects",
 }
 
+SUSPICIOUS_LOWEST_SCORE = 0.1  # a table that starts higher has perhaps lost its weak detections
+
 # Positions on the last two axes of the evaluator's arrays: precision has the axes IoU, recall, class, area
 # range and number of detections; recall has the same without the second.
 ALL_AREAS, MOST_DETECTIONS = 0, -1
@@ -67,6 +69,17 @@ def evaluate(annotations: pd.DataFrame, detections: pd.DataFrame, classes: dict[
     metrics["images"] = len(image_paths(annotations))
     metrics["boxes"] = len(objects(annotations))
     return metrics
+
+
+def remarks(detections: pd.DataFrame) -> list[str]:
+    """What a reader of the figures should know about the detections that they judge."""
+    lowest = objects(detections)["score"].min()
+    if lowest > SUSPICIOUS_LOWEST_SCORE:
+        return [
+            f"WARNING: no detection scores below {lowest:.2f}. If they were cut at a threshold, average precision "
+            f"comes out lower than the detector deserves: detect again with a score threshold of 0.05."
+        ]
+    return []
 
 
 def precision_recall(

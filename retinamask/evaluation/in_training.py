@@ -3,6 +3,7 @@
 Training takes it as a function, so that it need not import this folder.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pandas as pd
 from retinamask.dataset.annotations import AnnotationError, objects
 from retinamask.evaluation import coco
 from retinamask.inference.detect import Predictor, detect
+
+log = logging.getLogger(__name__)
 
 _LOGGED = ("AP", "AP50", "AP75", "AR100")
 
@@ -32,7 +35,9 @@ def epoch_evaluation(
     def evaluate(network) -> dict[str, float | None]:
         if not predictors:
             predictors.append(Predictor(detector, detector.inference_network(network)))
-        detections, _ = detect(predictors[0], paths, folder, batch_size=batch_size)
+        detections, unreadable = detect(predictors[0], paths, folder, batch_size=batch_size)
+        for message in unreadable:
+            log.warning("counted as without detections: %s", message)
         figures = coco.evaluate(table, detections, detector.classes)
         return {name: figures[name] for name in _LOGGED}
 

@@ -52,8 +52,7 @@ def convert(
         if not 0 <= threshold <= 1:
             raise ValueError(f"{name} is {threshold}, expected 0 to 1")
     weights = Path(weights) if weights else snapshot.weights.with_name(f"{snapshot.weights.stem}_inference.h5")
-    if weights.suffix != ".h5":
-        raise SnapshotError(f"{weights}: expected a name that ends in .h5")
+    snapshots.check_name(weights)
     thresholds = {"score_threshold": score_threshold, "nms_threshold": nms_threshold}
     source = {"name": snapshot.weights.name, "weights_sha256": snapshot.record["weights_sha256"]}
     record = {**snapshot.record, "kind": "inference", "inference": thresholds, "converted_from": source}
@@ -72,7 +71,8 @@ def adopt(
         path: the file; it is checked, and only its weights are read.
         classes: name to id, as in the ``classes.csv`` of its training.
         backbone: its backbone; ResNets are recognised.
-        min_side, max_side: the sides to which its training resized images.
+        min_side, max_side: the sides to which its training resized images. A training file does not say
+            which anchors it used; keras-retinanet's usual ones are taken.
 
     Returns:
         The snapshot ``<stem>_adopted.h5`` beside the file.

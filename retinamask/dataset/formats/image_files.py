@@ -70,10 +70,10 @@ class ImageIndex:
 
 def is_image(path: Path) -> bool:
     """Whether a file's ending is one that `retinamask.dataset.images` reads; hidden files are not."""
-    return path.suffix.lower() in images.EXTENSIONS and not _is_hidden(path) and path.is_file()
+    return path.suffix.lower() in images.EXTENSIONS and not is_hidden(path) and path.is_file()
 
 
-def _is_hidden(path: Path) -> bool:
+def is_hidden(path: Path) -> bool:
     """A dot file, or a copy that Jupyter keeps."""
     return path.name.startswith(".") or path.parent.name == ".ipynb_checkpoints"
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from retinamask.dataset import boxes, images
 from retinamask.dataset.annotations import AnnotationError, make_table, relative_path
-from retinamask.dataset.formats.image_files import ImageIndex
+from retinamask.dataset.formats.image_files import ImageIndex, is_hidden
 from retinamask.dataset.formats.voc_xml import VocFile, VocObject, parse
 
 CLIP_LIMIT = 5  # pixels that a box may reach past the image and still be clipped, not dropped
@@ -130,7 +130,7 @@ def _xml_paths(sources: list[Path]) -> list[Path]:
 
 
 def _is_xml(path: Path) -> bool:
-    return path.suffix.lower() == ".xml" and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() == ".xml" and not is_hidden(path) and path.is_file()
 
 
 def _folders(sources: list[Path]) -> list[Path]:
@@ -166,6 +166,9 @@ def _take(
     reading.problems += _notes(xml_path, voc, size_wh, turned)
     relative = relative_path(image_path, csv_folder)
     kept = _kept(xml_path, voc.objects, size_wh, classes, reading)
+    if voc.objects and not kept:  # it shows something: it must not be learnt as an image without objects
+        reading.problems.append(Problem("skipped file", str(xml_path), "no box is left; the image is left out"))
+        return
     reading.rows += [(relative, *box) for box in kept] or [(relative, *_NO_OBJECT)]
 
 
@@ -194,14 +197,16 @@ def _kept(
     """``(x1, y1, x2, y2, class_name)`` of each object that can be used, clipped if need be."""
     boxes_xyxy = np.array([item.box_xyxy for item in objects]).reshape(-1, 4)
     clipped, reaches = boxes.clip(boxes_xyxy, size_wh), boxes.reach_outside(boxes_xyxy, size_wh).tolist()
-    areas = boxes.areas(clipped).tolist()
+    areas, whole = boxes.areas(clipped).tolist(), boxes.areas(boxes.whole_pixels(clipped)).tolist()
     image = f"the image of {size_wh[0]} x {size_wh[1]} pixels"
     kept = []
-    for item, box, area, reach in zip(objects, clipped.tolist(), areas, reaches, strict=True):
+    for item, box, area, whole_area, reach in zip(objects, clipped.tolist(), areas, whole, reaches, strict=True):
         where = f"{xml_path} line {item.line}"
         wrong = _what_is_wrong(item, classes)
         if not wrong and (not area or reach > CLIP_LIMIT):
             wrong = f"box {_shown(item.box_xyxy)} lies outside {image}"
+        if not wrong and not whole_area:
+            wrong = f"box {_shown(item.box_xyxy)} is under one pixel"
         if wrong:
             reading.problems.append(Problem("dropped box", where, wrong))
             continue
