@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from retinamask import commands
 from retinamask.cli import main
+from retinamask.commands import runs
 from retinamask.dataset import annotations
 from retinamask.dataset.sample import CLASSES
 
@@ -84,7 +84,7 @@ def test_train_passes_everything_on(tiny, tmp_path, monkeypatch):
 
 def test_run_merges_the_file_and_the_command_line(tmp_path, monkeypatch):
     given = {}
-    monkeypatch.setattr(commands, "_run_and_report", lambda *arguments: given.update(all=arguments) or 0)
+    monkeypatch.setattr(runs, "_run_and_report", lambda *arguments: given.update(all=arguments) or 0)
     (tmp_path / "p.yaml").write_text("learning_rate: 1e-5\nepochs: 3\n")
     main(["run", "pipeline", "-f", str(tmp_path / "p.yaml"), "-p", "epochs", "4", "--name", "n", "--force"])
     names, parameters, name, force, folder = given["all"]

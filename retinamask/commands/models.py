@@ -1,0 +1,154 @@
+"""Commands on snapshots: train, convert, detect, evaluate.
+
+Each command calls the functions that the notebooks call. Imports stand inside the functions, so that a command
+starts only what it needs.
+"""
+
+import sys
+from pathlib import Path
+
+from retinamask.commands.parsing import add_command, refuse_existing
+
+
+def add_commands(subparsers) -> None:
+    """Declare the commands of this file."""
+    train = add_command(subparsers, "train", train_command, "Train a RetinaNet on an annotation CSV.")
+    train.add_argument("annotations", help="CSV of the training images")
+    train.add_argument("classes", help="classes.csv")
+    train.add_argument("--val-annotations", help="CSV of images to evaluate on; the best epoch is chosen by AP50")
+    train.add_argument("--out", default="snapshots/retinanet", help="stem of the snapshots: OUT_best.h5, OUT_last.h5")
+    train.add_argument("--backbone", default="resnet50", help="any that keras-retinanet has")
+    train.add_argument("--weights", default="none", help="none, imagenet, coco, or an .h5 file to start from")
+    train.add_argument("--image-size", type=int, default=512, help="images are fitted into a square of this side")
+    train.add_argument("--epochs", type=int, default=20, help="rounds; one evaluation and snapshot each")
+    train.add_argument("--steps", type=int, default=0, help="steps an epoch; 0 shows every image once")
+    train.add_argument("--batch-size", type=int, default=4, help="images a step")
+    train.add_argument("--learning-rate", type=float, default=1e-4, help="peak of the schedule")
+    train.add_argument("--schedule", choices=["cosine", "constant"], default="cosine", help="learning rate schedule")
+    train.add_argument("--freeze-backbone", action="store_true", help="train pyramid and heads only")
+    train.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help="of the CPU")
+    train.add_argument("--keep-every-epoch", action="store_true", help="a snapshot of every epoch, not two")
+    train.add_argument("--seed", type=int, default=0, help="decides order, augmentation and random weights")
+
+    convert = add_command(subparsers, "convert", convert_command, "Convert a training snapshot for inference.")
+    convert.add_argument("snapshot", help=".h5 or .json of a training snapshot")
+    convert.add_argument("--out", help=".h5 to write; SNAPSHOT_inference.h5 if left out")
+    convert.add_argument("--score-threshold", type=float, default=0.05, help="weaker boxes are dropped before NMS")
+    convert.add_argument("--nms-threshold", type=float, default=0.5, help="IoU from which the weaker box goes")
+
+    theirs = convert.add_argument_group("for an .h5 of keras-retinanet's own, which has no .json beside it")
+    theirs.add_argument("--classes", help="classes.csv of its training")
+    theirs.add_argument("--backbone", help="its backbone; ResNets are recognised")
+    theirs.add_argument("--image-min-side", type=int, default=800, help="shorter side that it was trained at")
+    theirs.add_argument("--image-max-side", type=int, default=1333, help="longer side at most")
+
+    detect = add_command(subparsers, "detect", detect_command, "Detect in images and write a detections CSV.")
+    detect.add_argument("sources", nargs="+", metavar="SOURCE", help="images, or folders of images")
+    detect.add_argument("--snapshot", required=True, help="snapshot of either kind")
+    detect.add_argument("--out", default="detections.csv", help="rows path,x1,y1,x2,y2,class_name,score")
+    detect.add_argument("--score-threshold", type=float, default=0.5, help="keep detections from this score on")
+    detect.add_argument("--batch-size", type=int, default=4, help="images per network call")
+    detect.add_argument("--force", action="store_true", help="replace an existing CSV")
+
+    evaluate = add_command(subparsers, "evaluate", evaluate_command, "The twelve COCO figures, and per class.")
+    evaluate.add_argument("annotations", help="CSV of the held-out images")
+    evaluate.add_argument("classes", help="classes.csv")
+    judged = evaluate.add_mutually_exclusive_group(required=True)
+    judged.add_argument("--snapshot", help="snapshot of either kind to run on the images")
+    judged.add_argument("--detections", help="detections CSV to judge instead")
+    evaluate.add_argument("--out", help="also write the figures to this JSON file")
+    evaluate.add_argument("--force", action="store_true", help="replace an existing JSON file")
+
+
+def train_command(given) -> None:
+    from retinamask import detectors
+    from retinamask.dataset import annotations
+    from retinamask.detectors import weights
+    from retinamask.evaluation.in_training import epoch_evaluation
+    from retinamask.training.train import TrainingSettings, train
+
+    classes = annotations.read_classes(given.classes)
+    table = annotations.read_annotations(given.annotations, classes)
+    normalisation = weights.normalisation_for(given.weights)
+    detector = detectors.create(
+        "retinanet", classes, backbone=given.backbone, image_size=given.image_size, normalisation=normalisation
+    )
+    chosen = {name: getattr(given, name) for name in TrainingSettings.__dataclass_fields__ if hasattr(given, name)}
+    settings = TrainingSettings(**chosen)
+    evaluate = None
+    if given.val_annotations:
+        validation = annotations.read_annotations(given.val_annotations, classes)
+        evaluate = epoch_evaluation(detector, validation, Path(given.val_annotations).parent)
+    log_csv = Path(f"{given.out}_log.csv")
+    if log_csv.exists():
+        raise ValueError(f"{log_csv} exists; choose another --out")
+    network = detector.network(given.freeze_backbone, given.seed)
+    record = {"weights": weights.start(network, detector, given.weights)}
+    folder = Path(given.annotations).parent
+    trained = train(detector, network, table, folder, settings, given.out, evaluate, record, log_csv)
+    print(f"best: {trained.best}\nlast: {trained.last}")
+
+
+def convert_command(given) -> None:
+    from retinamask.dataset import annotations
+    from retinamask.detectors import snapshots
+    from retinamask.inference.convert import adopt, convert
+
+    weights = Path(given.snapshot).with_suffix(".h5")
+    if given.classes and not weights.with_suffix(".json").exists():
+        sides = (given.image_min_side, given.image_max_side)
+        snapshot = adopt(weights, annotations.read_classes(given.classes), given.backbone, *sides)
+        print(f"adopted: {snapshot}")
+        if snapshot.kind == "inference":
+            print("it was converted before; its own thresholds stay, --out and the thresholds given here do not apply")
+            return
+    else:
+        snapshot = snapshots.read(weights)
+    print(f"converted: {convert(snapshot, given.out, given.score_threshold, given.nms_threshold)}")
+
+
+def detect_command(given) -> None:
+    from retinamask.dataset import annotations
+    from retinamask.inference.detect import Predictor, detect, find_images
+
+    out = Path(given.out)
+    refuse_existing(out, given.force)
+    paths = find_images(given.sources, out.parent)
+    predictor = Predictor.load(given.snapshot)
+    table, unreadable = detect(predictor, paths, out.parent, given.score_threshold, given.batch_size)
+    for message in unreadable:
+        print(f"left out: {message}", file=sys.stderr)
+    if len(unreadable) == len(paths):
+        raise ValueError(f"none of the {len(paths)} image(s) could be read; nothing is written to {out}")
+    annotations.write_detections(table, out)
+    found = len(annotations.objects(table))
+    print(f"{found} detections in {len(paths) - len(unreadable)} images, {len(unreadable)} unreadable: {out}")
+
+
+def evaluate_command(given) -> None:
+    from retinamask.dataset import annotations
+    from retinamask.detectors import snapshots
+    from retinamask.evaluation import coco
+    from retinamask.inference.detect import Predictor, detect
+
+    if given.out:
+        refuse_existing(Path(given.out), given.force)
+    classes = annotations.read_classes(given.classes)
+    table = annotations.read_annotations(given.annotations, classes)
+    if given.detections:
+        detections = annotations.read_detections(given.detections)
+        detections = annotations.moved(detections, Path(given.detections).parent, Path(given.annotations).parent)
+    else:
+        snapshot = snapshots.read(given.snapshot)
+        snapshots.check_classes(snapshot, classes)
+        paths, folder = annotations.image_paths(table), Path(given.annotations).parent
+        detections, unreadable = detect(Predictor.load(snapshot), paths, folder)
+        for message in unreadable:
+            print(f"counted as without detections: {message}", file=sys.stderr)
+    metrics = coco.evaluate(table, detections, classes)
+    print(*coco.remarks(detections), sep="\n", file=sys.stderr)
+    print(coco.metrics_table(metrics).to_string(index=False))
+    for name, figures in metrics["per_class"].items():
+        print(name, figures)
+    if given.out:
+        coco.write_metrics(metrics, given.out)

@@ -1,0 +1,96 @@
+"""Commands that run notebooks, the demo, keras-retinanet, or look at the installation.
+
+Each command calls the functions that the notebooks call. Imports stand inside the functions, so that a command
+starts only what it needs.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from retinamask.commands.parsing import add_command
+
+
+def add_commands(subparsers) -> None:
+    """Declare the commands of this file."""
+    add_command(subparsers, "doctor", doctor_command, "Say what is installed and what is wrong with it.")
+    text = "Run keras-retinanet's own train, evaluate, convert-model or debug with its own arguments."
+    theirs = add_command(subparsers, "keras-retinanet", keras_retinanet_command, text)
+    theirs.add_argument("name", metavar="train|evaluate|convert-model|debug", help="its command")
+    theirs.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on; --help is keras-retinanet's own")
+
+    text = "Run a notebook, or the pipeline 01 to 05, strictly, with a record under runs/."
+    run = add_command(subparsers, "run", run_command, text)
+    run.add_argument("notebook", help="a notebook's name or path, or: pipeline")
+    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    run.add_argument("-f", "--parameters-file", help="YAML file of parameters; -p overrides it")
+    run.add_argument("--name", help="name of the run's folder; made from the time if left out")
+    run.add_argument("--force", action="store_true", help="move an earlier run of that name aside")
+
+    demo = add_command(subparsers, "demo", demo_command, "Draw faces, train on them, and show what is found.")
+    demo.add_argument("--images", type=int, default=700, help="how many scenes to draw")
+    demo.add_argument("--steps", type=int, default=300, help="training steps")
+    demo.add_argument("--data", help="where the scenes go; data/demo_IMAGES if left out")
+    demo.add_argument("--name", help="name of the run's folder; made from the time if left out")
+
+
+def run_command(given) -> int:
+    from retinamask import notebooks
+    from retinamask.notebook_parameters import read_parameters_file
+
+    parameters = read_parameters_file(given.parameters_file) if given.parameters_file else {}
+    parameters |= dict(given.parameter)
+    notebook = Path(given.notebook)
+    folder = notebook.parent if notebook.parent != Path() else Path("notebooks")
+    names = notebooks.PIPELINE if given.notebook == "pipeline" else notebook.stem
+    return _run_and_report(names, parameters, given.name, given.force, folder)
+
+
+def _run_and_report(names, parameters, name: str | None, force: bool = False, folder: Path = Path("notebooks")) -> int:
+    """Run the notebooks of a folder, write the page of the run, and say where to look."""
+    from retinamask import notebooks
+    from retinamask.evaluation.page import write_page
+
+    try:
+        run_dir = notebooks.run(names, parameters, name, force, notebooks_dir=folder)
+    except notebooks.NotebookError as error:
+        print(f"retinamask: {error}", file=sys.stderr)
+        return 1
+    page = write_page(run_dir, f"Face masks found by {run_dir.name}")
+    sheet = run_dir / "contact_sheet.png"
+    print("\nLook at:", *[f"  {path}" for path in (page, sheet) if path.exists()], sep="\n")
+    return 0
+
+
+def doctor_command(given) -> int:
+    from retinamask.doctor import report
+
+    facts, faults = report()
+    print(*facts, sep="\n")
+    print(*[f"WRONG: {fault}" for fault in faults] or ["Nothing is wrong."], sep="\n")
+    return 1 if faults else 0
+
+
+def keras_retinanet_command(given) -> None:
+    from retinamask.detectors import keras_commands
+
+    keras_commands.run(given.name, given.arguments)
+
+
+def demo_command(given) -> int:
+    from retinamask import notebooks
+    from retinamask.dataset.sample import draw_sample
+
+    notebooks.enter_project()
+    data = given.data or f"data/demo_{given.images}"
+    print(f"Drawing {given.images} scenes in {data}")
+    draw_sample(data, given.images, size=256, seed=1)
+    parameters = {
+        "xml_dir": data,
+        "image_size": 160,
+        "epochs": 5,
+        "steps": max(1, given.steps // 5),
+        "evaluate_every": 5,
+        "learning_rate": 6e-4,
+    }
+    return _run_and_report(notebooks.PIPELINE, parameters, given.name)
