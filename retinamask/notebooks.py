@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from retinamask.notebook_parameters import StrPath, check_parameters, known_parameters, unknown
-from retinamask.run_record import RunRecord, make_run_folder, make_timed_run_folder
+from retinamask.run_record import RunRecord, existing_run_folder, make_run_folder, make_timed_run_folder
 
 PIPELINE = (
     "01_build_annotations",
@@ -64,6 +64,7 @@ def run(
     runs_dir: StrPath = "runs",
     notebooks_dir: StrPath = "notebooks",
     progress: bool = True,
+    continued: str | None = None,
 ) -> Path:
     """Run one notebook, or several one after another, in a new folder `<runs_dir>/<name>/` with a record.
 
@@ -78,6 +79,8 @@ def run(
         runs_dir: the folder of all runs.
         notebooks_dir: the folder of the notebooks; the folder above it is the project's root.
         progress: whether what the cells print is shown on the terminal as they run.
+        continued: the name of an earlier run to go on with in its folder, instead of a new one. A notebook
+            that it holds already is not run again.
 
     Returns:
         The run's folder, absolute.
@@ -91,7 +94,11 @@ def run(
     notebooks = _find_notebooks([names] if isinstance(names, str) else list(names), Path(notebooks_dir))
     values = _values_by_notebook(notebooks, parameters)
     stem = notebooks[0].stem if len(notebooks) == 1 else "pipeline"
-    run_dir = make_run_folder(runs_dir, name, force) if name is not None else make_timed_run_folder(runs_dir, stem)
+    if continued is not None:
+        run_dir = existing_run_folder(runs_dir, continued)
+        _refuse_executed(notebooks, run_dir)
+    else:
+        run_dir = make_run_folder(runs_dir, name, force) if name is not None else make_timed_run_folder(runs_dir, stem)
     for own in values.values():
         if "run_dir" in own and "run_dir" not in parameters:
             own["run_dir"] = str(run_dir)
@@ -155,6 +162,8 @@ def run_notebook(
             stdout_file=watch.stdout,
             stderr_file=watch.stderr,
             coalesce_streams=True,
+            # ipykernel warns at each start that its sockets, which are local here, are not encrypted.
+            extra_arguments=["--IPKernelApp.log_level=40"],
             on_cell_start=watch.cell_started,
         )
     except Exception as error:
@@ -268,6 +277,13 @@ def _is_no_false_alarm(message: logging.LogRecord) -> bool:
 def _literal_path(path: Path) -> str:
     """papermill fills in `{...}` in paths: braces that are part of a folder's name are doubled."""
     return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _refuse_executed(notebooks: list[Path], run_dir: Path) -> None:
+    """What a run has left stays: a notebook that it holds would write over its results."""
+    for notebook in notebooks:
+        if (run_dir / notebook.name).exists():
+            raise ValueError(f"{run_dir / notebook.name}: was run there before; start a new run for another try")
 
 
 def _find_notebooks(names: list[str], folder: Path) -> list[Path]:

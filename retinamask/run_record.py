@@ -32,6 +32,8 @@ PACKAGES = (
 class RunRecord:
     """The record of one run, kept in `run.json` in the run's folder and written anew at every change.
 
+    In the folder of an earlier run that goes on, the notebooks of before stay in it.
+
     Args:
         run_dir: the run's folder, which exists.
         parameters: every parameter of every notebook, defaults included, by notebook name.
@@ -41,13 +43,17 @@ class RunRecord:
     def __init__(self, run_dir: Path, parameters: Mapping[str, Mapping[str, Any]], project: Path) -> None:
         self._run_dir = run_dir
         self._clock = time.monotonic()
+        earlier = _read_json(run_dir / RECORD_NAME) or {}
         self.content: dict[str, Any] = {
             "name": run_dir.name,
             "status": "running",
             "started": _now(),
             "ended": None,
             "seconds": None,
-            "notebooks": {name: _waiting(values) for name, values in parameters.items()},
+            "notebooks": {
+                **earlier.get("notebooks", {}),
+                **{name: _waiting(values) for name, values in parameters.items()},
+            },
             "failed_cell": None,
             "error": None,
             "seed": _common_seed(parameters),
@@ -130,6 +136,22 @@ def make_run_folder(runs_dir: str | os.PathLike[str], name: str, force: bool = F
         folder.mkdir()
     except FileExistsError:
         raise ValueError(f"{folder}: a run of that name exists; choose another name, or force") from None
+    return folder
+
+
+def existing_run_folder(runs_dir: str | os.PathLike[str], name: str) -> Path:
+    """The folder of an earlier run that is to go on.
+
+    Raises:
+        ValueError: there is no such run, or it is still going on.
+    """
+    folder = _runs_folder(runs_dir) / name
+    if not (folder / RECORD_NAME).is_file():
+        runs = sorted((path.parent for path in folder.parent.glob(f"*/{RECORD_NAME}")), key=os.path.getmtime)
+        newest = ", ".join(run.name for run in runs[-5:]) or "none"
+        raise ValueError(f"{folder}: no run of that name; the newest are: {newest}")
+    if _is_going_on(folder):
+        raise ValueError(f"{folder}: this run is still going on; wait for it, or stop it")
     return folder
 
 

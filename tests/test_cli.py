@@ -51,11 +51,24 @@ def test_convert_detect_and_evaluate(trained, tiny, tmp_path, capsys):
     assert "AP50" in capsys.readouterr().out
 
 
+def test_a_file_beside_the_name_to_write_is_left_alone(trained, tmp_path, capsys):
+    (tmp_path / "mine.json").write_text("mine")
+    assert main(["convert", str(trained.last.weights), "--out", str(tmp_path / "mine.h5")]) == 2
+    assert (tmp_path / "mine.json").read_text() == "mine" and "is another model" in capsys.readouterr().err
+
+
+def test_a_table_whose_images_are_elsewhere_is_not_judged(trained, tiny, tmp_path, capsys):
+    table, classes = tmp_path / "annotations.csv", str(tiny / "classes.csv")
+    table.write_bytes((tiny / "annotations.csv").read_bytes())
+    assert main(["evaluate", str(table), classes, "--snapshot", str(trained.last.weights)]) == 2
+    assert "none of the 12 image(s)" in capsys.readouterr().err
+
+
 def test_nothing_readable_is_a_mistake(trained, tmp_path, capsys):
     (tmp_path / "a.jpg").write_text("no picture")
     out = tmp_path / "found.csv"
     assert main(["detect", str(tmp_path), "--snapshot", str(trained.last.weights), "--out", str(out)]) == 2
-    assert "none of the 1 image(s) could be read" in capsys.readouterr().err and not out.exists()
+    assert "none of the 1 image(s) below" in capsys.readouterr().err and not out.exists()
 
 
 def test_train_passes_everything_on(tiny, tmp_path, monkeypatch):
@@ -87,11 +100,11 @@ def test_run_merges_the_file_and_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "_run_and_report", lambda *arguments: given.update(all=arguments) or 0)
     (tmp_path / "p.yaml").write_text("learning_rate: 1e-5\nepochs: 3\n")
     main(["run", "pipeline", "-f", str(tmp_path / "p.yaml"), "-p", "epochs", "4", "--name", "n", "--force"])
-    names, parameters, name, force, folder = given["all"]
-    assert folder == Path("notebooks")
+    names, parameters, name, force, folder, continued = given["all"]
+    assert folder == Path("notebooks") and continued is None
     assert len(names) == 5 and parameters == {"learning_rate": "1e-5", "epochs": "4"} and (name, force) == ("n", True)
     main(["run", "elsewhere/05_mine.ipynb"])
-    assert given["all"] == ("05_mine", {}, None, False, Path("elsewhere"))
+    assert given["all"] == ("05_mine", {}, None, False, Path("elsewhere").resolve(), None)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +114,8 @@ def test_run_merges_the_file_and_the_command_line(tmp_path, monkeypatch):
         (["detect", "nowhere", "--snapshot", "x.h5"], "nowhere does not exist"),
         (["convert", "nothing.h5"], "nothing.h5 does not exist"),
         (["evaluate", "no.csv", "no.csv", "--detections", "d.csv"], "no.csv does not exist"),
-        (["run", "06_unknown"], "06_unknown"),
+        (["run", "06_unknown"], "is not inside the project"),
+        (["run", "05_evaluate", "-p", "run_dir", "x"], "--continue RUN"),
         (["keras-retinanet", "fly"], "it has: train, evaluate"),
         (["sample", "--out", "s", "--images", "0"], "images is 0"),
     ],

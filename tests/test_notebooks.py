@@ -603,3 +603,20 @@ def test_importing_is_cheap():
     root = Path(notebooks.__file__).parents[1]
     shown = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
     assert shown.stdout == "[]\n"
+
+
+def test_a_run_goes_on_in_its_folder(tmp_path, write):
+    notebook = "seed: int = 1\nrun_dir: str = ''"
+    for name in ("first", "second"):
+        write(name, code(notebook, "parameters"), code("print(run_dir)"))
+    folders = {"runs_dir": tmp_path / "runs", "notebooks_dir": tmp_path / "notebooks", "progress": False}
+    run_dir = run("first", {}, "mine", **folders)
+    assert run("second", {"seed": 4}, continued="mine", **folders) == run_dir
+    record = record_of(run_dir)
+    assert {name: entry["status"] for name, entry in record["notebooks"].items()} == dict.fromkeys(
+        ("first", "second"), "finished"
+    )
+    with pytest.raises(ValueError, match="first.ipynb: was run there before"):
+        run("first", {}, continued="mine", **folders)
+    with pytest.raises(ValueError, match="no run of that name; the newest are: mine"):
+        run("second", {}, continued="other", **folders)

@@ -8,7 +8,7 @@ import pytest
 from retinamask import detectors
 from retinamask.dataset import annotations, images
 from retinamask.dataset.sample import CLASSES
-from retinamask.detectors import _keras, snapshots
+from retinamask.detectors import _keras, snapshots, weights
 from retinamask.training.input_pipeline import Examples, augmented, batches
 from retinamask.training.train import EpochRecorder, TrainingError, TrainingSettings, computing, make_optimizer, train
 
@@ -118,6 +118,24 @@ def test_an_evaluation_that_fails_does_not_take_the_epoch_along(small, tmp_path)
     assert (tmp_path / "log.csv").read_text().startswith("epoch,loss")
 
 
+@pytest.mark.parametrize(
+    ("rows", "best"),
+    [
+        ([{"AP50": 0.0, "AP": 0.0}] * 3, 3),  # nothing found yet: the loss decides
+        ([{"AP50": 1.0, "AP": 0.5}, {"AP50": 1.0, "AP": 0.7}, {"AP50": 1.0, "AP": 0.6}], 2),
+        ([{}, {}, {"AP50": 0.1, "AP": 0.1}], 3),  # evaluated at the end only
+        ([{"AP50": 0.4, "AP": 0.1}, {}, {"AP50": 0.3, "AP": 0.2}], 1),
+        ([{}, {}, {}], 3),
+    ],
+)
+def test_the_best_epoch_is_the_best(small, tmp_path, monkeypatch, rows, best):
+    run = EpochRecorder(small, None, TrainingSettings(), 1, tmp_path / "x", None, None)
+    monkeypatch.setattr(run, "_save", lambda end, row, best: row["epoch"])
+    for number, row in enumerate(rows):
+        run._keep({"epoch": number + 1, "loss": 3 - number, **row})
+    assert (run.best, run.last) == (best, len(rows))
+
+
 def test_a_box_outside_its_image_is_logged_once_and_clipped(small, tiny, caplog):
     path = "scenes/images/scene_0000.jpg"
     examples = Examples(annotations.make_table([(path, 10, 20, 100, 60, "mask")]), tiny, small)
@@ -166,6 +184,23 @@ def test_precision_is_put_back_afterwards():
         assert used == "float32"
     options = tensorflow.config.optimizer.get_experimental_options()
     assert not options.get("auto_mixed_precision_onednn_bfloat16", False)
+
+
+def test_weights_of_another_class_count_fit_in_part(trained, capsys):
+    detector = detectors.create("retinanet", {"face": 0}, image_size=96, normalisation="live")
+    network = detector.network(seed=1)
+    loaded = weights.start(network, detector, str(trained.last.weights))
+    assert loaded["in_part"] == ["classification_submodel"] and loaded["layers"] > 60
+    assert "in part only: classification_submodel" in capsys.readouterr().out
+    theirs = detectors.load(trained.last, "training")[1]
+    for name in ("conv1", "P4", "regression_submodel"):
+        for one, other in zip(network.get_layer(name).get_weights(), theirs.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_slip_in_weights_is_named_before_anything_is_built():
+    with pytest.raises(weights.WeightsError, match="weights is 'imagnet', expected none, imagenet, coco or the path"):
+        weights.normalisation_for("imagnet")
 
 
 def test_snapshots_are_found_by_run_and_kind(trained, tiny):

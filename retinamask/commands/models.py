@@ -118,8 +118,6 @@ def detect_command(given) -> None:
     table, unreadable = detect(predictor, paths, out.parent, given.score_threshold, given.batch_size)
     for message in unreadable:
         print(f"left out: {message}", file=sys.stderr)
-    if len(unreadable) == len(paths):
-        raise ValueError(f"none of the {len(paths)} image(s) could be read; nothing is written to {out}")
     annotations.write_detections(table, out)
     found = len(annotations.objects(table))
     print(f"{found} detections in {len(paths) - len(unreadable)} images, {len(unreadable)} unreadable: {out}")

@@ -25,11 +25,12 @@ def add_commands(subparsers) -> None:
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     run.add_argument("-f", "--parameters-file", help="YAML file of parameters; -p overrides it")
     run.add_argument("--name", help="name of the run's folder; made from the time if left out")
+    run.add_argument("--continue", dest="continued", metavar="RUN", help="go on in the folder of an earlier run")
     run.add_argument("--force", action="store_true", help="move an earlier run of that name aside")
 
     demo = add_command(subparsers, "demo", demo_command, "Draw faces, train on them, and show what is found.")
     demo.add_argument("--images", type=int, default=700, help="how many scenes to draw")
-    demo.add_argument("--steps", type=int, default=300, help="training steps")
+    demo.add_argument("--steps", type=int, default=240, help="training steps")
     demo.add_argument("--data", help="where the scenes go; data/demo_IMAGES if left out")
     demo.add_argument("--name", help="name of the run's folder; made from the time if left out")
 
@@ -40,19 +41,34 @@ def run_command(given) -> int:
 
     parameters = read_parameters_file(given.parameters_file) if given.parameters_file else {}
     parameters |= dict(given.parameter)
+    if "run_dir" in parameters:
+        raise ValueError(
+            "run_dir is the run's own folder: choose a --name, or go on in an earlier run with --continue RUN"
+        )
+    if given.continued and given.name:
+        raise ValueError("give --name for a new run or --continue for an earlier one, not both")
     notebook = Path(given.notebook)
-    folder = notebook.parent if notebook.parent != Path() else Path("notebooks")
+    folder = notebook.parent.resolve() if notebook.parent != Path() else Path("notebooks")
+    if folder == Path("notebooks"):
+        notebooks.enter_project()
     names = notebooks.PIPELINE if given.notebook == "pipeline" else notebook.stem
-    return _run_and_report(names, parameters, given.name, given.force, folder)
+    return _run_and_report(names, parameters, given.name, given.force, folder, given.continued)
 
 
-def _run_and_report(names, parameters, name: str | None, force: bool = False, folder: Path = Path("notebooks")) -> int:
+def _run_and_report(
+    names,
+    parameters,
+    name: str | None,
+    force: bool = False,
+    folder: Path = Path("notebooks"),
+    continued: str | None = None,
+) -> int:
     """Run the notebooks of a folder, write the page of the run, and say where to look."""
     from retinamask import notebooks
     from retinamask.evaluation.page import write_page
 
     try:
-        run_dir = notebooks.run(names, parameters, name, force, notebooks_dir=folder)
+        run_dir = notebooks.run(names, parameters, name, force, notebooks_dir=folder, continued=continued)
     except notebooks.NotebookError as error:
         print(f"retinamask: {error}", file=sys.stderr)
         return 1
@@ -90,7 +106,7 @@ def demo_command(given) -> int:
         "image_size": 160,
         "epochs": 5,
         "steps": max(1, given.steps // 5),
-        "evaluate_every": 5,
+        "val_share": 0.05,  # of so many scenes enough to choose the best epoch by
         "learning_rate": 6e-4,
     }
     return _run_and_report(notebooks.PIPELINE, parameters, given.name)

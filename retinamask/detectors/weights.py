@@ -6,7 +6,6 @@ has. Where a publisher states no checksum the SHA-256 is printed and recorded.
 
 import json
 import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,15 @@ class WeightsError(ValueError):
 
 
 def normalisation_for(weights: str) -> str:
-    """``live`` batch normalisation for random weights and what was trained so, else ``frozen``."""
+    """``live`` batch normalisation for random weights and what was trained so, else ``frozen``.
+
+    Raises:
+        WeightsError: no such file; said here, before a network is built.
+    """
     if weights == "none":
         return "live"
+    if weights not in ("imagenet", "coco"):
+        _check_file(weights)
     description = Path(weights).with_suffix(".json")
     if weights not in ("imagenet", "coco") and description.is_file():
         settings = json.loads(description.read_text(encoding="utf-8")).get("settings", {})
@@ -45,7 +50,8 @@ def start(network, detector, weights: str) -> dict[str, Any]:
             keras-retinanet's, or weights alone).
 
     Returns:
-        What was loaded, for the training record: ``source`` and, for files, ``sha256`` and ``layers``.
+        What was loaded, for the training record: ``source`` and, for files, ``sha256``, ``layers`` (their
+        number) and ``in_part`` (names of those that fit only in part).
 
     Raises:
         WeightsError: no network connection, no such file, or no layer of the file fits.
@@ -53,9 +59,12 @@ def start(network, detector, weights: str) -> dict[str, Any]:
     if weights == "none":
         return {"source": "none"}
     path = _path(weights, detector.settings.backbone)
-    loaded = {"source": weights, "sha256": files.sha256(path), "layers": _load_by_name(network, path)}
+    layers, in_part = _load_by_name(network, path)
+    loaded = {"source": weights, "sha256": files.sha256(path), "layers": layers, "in_part": in_part}
     log.info("%d layers start from %s (SHA-256 %s)", loaded["layers"], path, loaded["sha256"])
-    print(f"{loaded['layers']} layers start from {path.name}, SHA-256 {loaded['sha256']}", flush=True)
+    print(f"{layers} layers start from {path.name}, SHA-256 {loaded['sha256']}", flush=True)
+    if in_part:
+        print(f"other shapes, so in part only: {', '.join(in_part)}", flush=True)
     return loaded
 
 
@@ -74,6 +83,10 @@ def _path(weights: str, backbone: str) -> Path:
         return _downloaded(
             lambda: get_file(url.rsplit("/", 1)[1], url, cache_subdir="models"), f"COCO weights from {url}"
         )
+    return _check_file(weights)
+
+
+def _check_file(weights: str) -> Path:
     if not Path(weights).is_file():
         raise WeightsError(f"weights is {weights!r}, expected none, imagenet, coco or the path of an existing .h5 file")
     return Path(weights)
@@ -89,23 +102,31 @@ def _downloaded(download, what: str) -> Path:
         ) from None
 
 
-def _load_by_name(network, path: Path) -> int:
-    """Load the layers that the file and the network share; return how many there are."""
+def _load_by_name(network, path: Path) -> tuple[int, list[str]]:
+    """Load the layers that the file and the network share.
+
+    Returns:
+        How many there are, and those of them that fit only in part: heads of another number of classes.
+    """
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
             group = file.get("model_weights", file)
-            named = {name for name in group if len(group[name].attrs.get("weight_names", ()))}
+            shapes = {name: [group[name][weight].shape for weight in _weight_names(group[name])] for name in group}
     except OSError as error:
         raise WeightsError(f"{path}: not readable as HDF5 ({error}); expected a Keras .h5 file") from None
+    named = {name for name in shapes if shapes[name]}
     shared = named & {layer.name for layer in network.layers}
     if not shared:
         raise WeightsError(
             f"{path}: none of its layers ({', '.join(sorted(named)[:5])} ...) is in the network "
             f"({', '.join(layer.name for layer in network.layers[1:6])} ...); is it for another backbone?"
         )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Skipping loading weights")  # heads of another class count
-        network.load_weights(path, by_name=True, skip_mismatch=True)
-    return len(shared)
+    network.load_weights(path, by_name=True, skip_mismatch=True)
+    own = {name: [weight.shape for weight in network.get_layer(name).get_weights()] for name in shared}
+    return len(shared), sorted(name for name in shared if sorted(own[name]) != sorted(shapes[name]))
+
+
+def _weight_names(group) -> list[str]:
+    return list(group.attrs.get("weight_names", ()))

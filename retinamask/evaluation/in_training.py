@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from retinamask.dataset.annotations import AnnotationError, objects
+from retinamask.dataset.annotations import AnnotationError, image_paths, objects
 from retinamask.evaluation import coco
 from retinamask.inference.detect import Predictor, detect
 
@@ -30,7 +30,9 @@ def epoch_evaluation(
     if objects(table).empty:
         raise AnnotationError("the validation table holds no box; nothing can be evaluated on it")
     predictors: list[Predictor] = []
-    paths = list(dict.fromkeys(table["image_path"]))
+    paths = image_paths(table)
+    if not any(Path(folder, path).is_file() for path in paths):
+        raise AnnotationError(f"none of the {len(paths)} validation images is below {folder}, such as {paths[0]}")
 
     def evaluate(network) -> dict[str, float | None]:
         if not predictors:

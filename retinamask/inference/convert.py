@@ -56,7 +56,7 @@ def convert(
     thresholds = {"score_threshold": score_threshold, "nms_threshold": nms_threshold}
     source = {"name": snapshot.weights.name, "weights_sha256": snapshot.record["weights_sha256"]}
     record = {**snapshot.record, "kind": "inference", "inference": thresholds, "converted_from": source}
-    if weights.exists():
+    if weights.exists() or weights.with_suffix(".json").exists():
         return _same_conversion(weights, record)
     detector, network = detectors.load(snapshot, "training")
     return snapshots.save(detector.inference_network(network, **thresholds), weights, record)
@@ -89,9 +89,11 @@ def adopt(
         raise SnapshotError(f"{path}: its backbone is no ResNet and cannot be told; name it")
     sides = {"backbone": backbone or found.backbone, "image_size": min_side, "max_side": max_side}
     weights = Path(path).with_name(f"{Path(path).stem}_adopted.h5")
-    if weights.exists():
-        raise SnapshotError(f"{weights} exists; use it, or move it away")
-    detector = detectors.create("retinanet", classes, **sides, **found.settings)
+    source = {"name": Path(path).name, "sha256": files.sha256(path)}
+    settings = {**sides, **found.settings}
+    if weights.exists() or weights.with_suffix(".json").exists():
+        return _adopted_before(weights, source, classes, settings)
+    detector = detectors.create("retinanet", classes, **settings)
     network = detector.network()
     if found.kind == "inference":
         network = detector.inference_network(network, **found.thresholds)
@@ -102,11 +104,26 @@ def adopt(
         "classes": classes,
         "settings": detector.record(),
         "preprocessing": detector.preprocessing,
-        "training": {"adopted_from": {"name": Path(path).name, "sha256": files.sha256(path)}},
+        "training": {"adopted_from": source},
     }
     if found.thresholds:
         record["inference"] = found.thresholds
     return snapshots.save(network, weights, record)
+
+
+def _adopted_before(
+    weights: Path, source: dict[str, str], classes: dict[str, int], settings: dict[str, Any]
+) -> Snapshot:
+    """The snapshot at ``weights`` if it was adopted from the same file in the same way."""
+    with contextlib.suppress(SnapshotError):
+        existing = snapshots.read(weights)
+        same = all(
+            existing.record["settings"].get(name) in (value, list(value) if isinstance(value, tuple) else value)
+            for name, value in settings.items()
+        )
+        if existing.record.get("training", {}).get("adopted_from") == source and existing.classes == classes and same:
+            return existing
+    raise SnapshotError(f"{weights} exists and is another model; move it away")
 
 
 def _same_conversion(weights: Path, record: dict[str, Any]) -> Snapshot:

@@ -77,6 +77,9 @@ def detect(
 
     Returns:
         The table of detections, and a message for each image that could not be read.
+
+    Raises:
+        AnnotationError: not a single image could be read.
     """
     if not 0 <= score_threshold <= 1 or batch_size < 1:
         raise ValueError(
@@ -91,6 +94,8 @@ def detect(
                 rows += _rows(path, detections, predictor.class_names)
         if progress:
             progress(min(start + batch_size, len(paths)), len(paths))
+    if paths and len(unreadable) == len(paths):
+        raise AnnotationError(f"none of the {len(paths)} image(s) below {folder} can be read, such as: {unreadable[0]}")
     return make_table(rows, DETECTION_COLUMNS), unreadable
 
 

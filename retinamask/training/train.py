@@ -188,7 +188,7 @@ def _current_rate(optimizer) -> float:
 def _refuse_existing(stem: Path) -> None:
     """A user's earlier snapshots are never overwritten."""
     name = glob.escape(stem.name)
-    taken = [path for end in ("best", "last", "[0-9][0-9][0-9]") for path in stem.parent.glob(f"{name}_{end}.h5")]
+    taken = [path for end in ("best", "last", "[0-9][0-9][0-9]") for path in stem.parent.glob(f"{name}_{end}.*")]
     if taken:
         raise TrainingError(f"{taken[0]} exists; choose another run name or move it away")
 
@@ -217,7 +217,7 @@ class EpochRecorder:
         self.rows: list[dict[str, float]] = []
         self.best: snapshots.Snapshot | None = None
         self.last: snapshots.Snapshot | None = None
-        self._best_score = -math.inf
+        self._best_rank: tuple[float, ...] = ()
         self._started = self._shown = time.monotonic()
 
     def after_step(self, step: int, logs: dict[str, float]) -> None:
@@ -250,11 +250,11 @@ class EpochRecorder:
         return {name: value for name, value in figures.items() if value is not None}
 
     def _keep(self, row: dict[str, float]) -> None:
-        """Without an evaluation the lowest loss is the best."""
-        score = row.get("AP50", -math.inf if self.evaluate else -row["loss"])
+        """The best epoch has the highest AP50, then AP; without an evaluation, the lowest loss."""
+        rank = (row.get("AP50", -1.0), row.get("AP", -1.0), -row["loss"])
         self.last = self._save("last", row, best=False)
-        if score > self._best_score or self.best is None:
-            self._best_score = score
+        if self.best is None or rank > self._best_rank:
+            self._best_rank = rank
             self.best = self._save("best", row, best=True)
         if self.settings.keep_every_epoch:
             self._save(f"{row['epoch']:03d}", row, best=False)
