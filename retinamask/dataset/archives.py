@@ -277,7 +277,7 @@ def _beside(name: str, target: str) -> str:
     """Where a link in the archive leads, as seen from the archive's root."""
     parts: list[str] = list(PurePosixPath(name).parent.parts)
     for part in PurePosixPath(target).parts:
-        if part == ".." and parts:
+        if part == ".." and parts and parts[-1] != "..":
             parts.pop()
         else:
             parts.append(part)  # an absolute target or a ".." too many stays in sight

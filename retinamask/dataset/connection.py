@@ -99,6 +99,12 @@ def judged(error: requests.RequestException, url: str) -> Exception:
     if isinstance(error, requests.exceptions.Timeout) or "timed out" in str(error):
         return TryAgain("the server did not answer in time")
     if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
-        cause = error.args[0] if error.args else error
-        return TryAgain(f"no connection, or it was lost ({getattr(cause, 'reason', cause)})")
+        return TryAgain(f"no connection, or it was lost ({_root(error)})")
     return DownloadError(f"{url}: {error}")
+
+
+def _root(error: Exception) -> Exception:
+    """What lies below an error of urllib3, whose own words are long."""
+    cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
+    cause = getattr(cause, "reason", cause)
+    return cause.args[-1] if cause.args and isinstance(cause.args[-1], Exception) else cause

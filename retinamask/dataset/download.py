@@ -133,9 +133,10 @@ def _persist(attempt, part: _Part, patience: Patience) -> None:
             failures = 1 if part.size() > furthest else failures + 1
             furthest = max(furthest, part.size())
             if failures >= patience.failures:
+                kept = f": {part.size():,} bytes are kept in {part.path}" if part.size() else ""
                 raise DownloadError(
                     f"{part.url}: {cause}; gave up after {failures} failures in a row. Look at the network connection "
-                    f"and run it again: {part.size():,} bytes are kept in {part.path}"
+                    f"and run it again{kept}"
                 ) from None
             wait_s = patience.first_wait_s * 2 ** (failures - 1) if cause.wait_s is None else cause.wait_s
             wait_s = min(wait_s, _LONGEST_WAIT_S)
