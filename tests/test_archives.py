@@ -251,6 +251,29 @@ def test_a_changed_byte(tmp_path, kind):
     refused(archive, "damaged or cut short")
 
 
+def test_names_that_no_file_can_have(make, tmp_path):
+    refused(make({"n" * 300: b"a"}), "damaged .File name too long")
+    raw = zip_of(tmp_path / "b.zip", {"ab": b"a"}).read_bytes()
+    raw = raw.replace(struct.pack("<HH", 2, 0) + b"ab", struct.pack("<HH", 0, 2) + b"ab")  # the name becomes an extra
+    at = raw.index(b"PK\x01\x02") + 28
+    (tmp_path / "b.zip").write_bytes(raw[:at] + struct.pack("<HH", 0, 2) + raw[at + 4 :])
+    refused(tmp_path / "b.zip", "damaged")
+
+
+@pytest.mark.parametrize(("field", "number"), [(12, 2**31), (16, 2**31), (12, 0), (10, 60_000)])
+def test_a_directory_that_lies_elsewhere(tmp_path, field, number):
+    archive = zip_of(tmp_path / "a.zip", FILES)
+    raw = bytearray(archive.read_bytes())
+    start = len(raw) - 22 + field
+    raw[start : start + (2 if field == 10 else 4)] = struct.pack("<H" if field == 10 else "<I", number)
+    archive.write_bytes(raw)
+    try:
+        unpacked = unpack(archive, tmp_path / "out")
+    except ArchiveError:
+        return
+    assert unpacked.files == len(FILES)
+
+
 def test_an_encrypted_zip(tmp_path):
     archive = zip_of(tmp_path / "a.zip", {"set/a": b"a"})
     raw = bytearray(archive.read_bytes())

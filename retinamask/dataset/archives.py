@@ -5,6 +5,7 @@ and devices are judged before anything is made.
 """
 
 import contextlib
+import errno
 import gzip
 import re
 import shutil
@@ -24,7 +25,7 @@ _HEADER_BYTES = 1 << 24  # more than this at once is asked for only by a tar hea
 _ROOM_BYTES = 256 * 1024**2  # stays free on the disk
 _DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, struct.error),
-    *(EOFError, NotImplementedError, RuntimeError, OverflowError, ValueError),  # what fuzzed headers make them raise
+    *(EOFError, NotImplementedError, RuntimeError, OverflowError, LookupError, ValueError),  # from fuzzed headers
 )
 
 
@@ -96,6 +97,10 @@ def unpack(
         raise
     except _DAMAGE as error:
         raise ArchiveError(f"{archive}: damaged or cut short ({error}); fetch it again") from None
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ):  # places and names from fuzzed headers
+            raise
+        raise ArchiveError(f"{archive}: damaged ({error.strerror}); fetch it again") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Unpacked(writing.files, writing.bytes, writing.links)

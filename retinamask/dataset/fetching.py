@@ -65,7 +65,7 @@ def fetch(
     if target.exists():
         return _was_there(target)
     if not entry.format or not (entry.url or source):
-        raise DownloadError(f"{name} cannot be fetched by its name. {entry.by_hand}")
+        raise DownloadError(f"{name}: {entry.by_hand}")
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".{name}.part")
     for leftover in target.parent.glob(f"{staging.name}*"):  # of a run that was killed

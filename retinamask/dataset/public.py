@@ -94,7 +94,7 @@ _ENTRIES = (
         licence="not known",
         citation="not known",
         by_hand=(
-            "The address of this repository could not be found when the list was made, so there is no commit to fetch. "
+            "the address of this repository could not be found when the list was made, so there is no commit to fetch. "
             "Download its archive by hand, unpack it and run: retinamask annotations FOLDER"
         ),
         unverified="address, layout, licence and counts",
@@ -133,7 +133,7 @@ _ENTRIES = (
         licence=_NO_LICENCE,
         citation="Z. Wang et al.: Masked Face Recognition Dataset and Application, arXiv:2003.09093, 2020",
         by_hand=(
-            "It lies where a program cannot fetch it. Take its 'real-world masked face recognition dataset' (the zip "
+            "it lies where a program cannot fetch it. Take its 'real-world masked face recognition dataset' (the zip "
             "that holds AFDB_masked_face_dataset and AFDB_face_dataset, a folder for each person in both) from "
             "https://drive.google.com/open?id=1UlOk6EtiaXTHylRUx2mySgvJX9ycoeBp or "
             "https://pan.baidu.com/s/1XvGepj84SCA9rlVb9rGhEQ (password j3aq), put it anywhere and run: "
