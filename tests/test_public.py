@@ -272,7 +272,7 @@ def rmfd(place) -> None:
 def check_rmfd(fetched) -> None:
     assert (fetched.images, fetched.boxes, fetched.differences) == (5, {"with_mask": 2, "without_mask": 3}, [])
     table = annotations.read_annotations(fetched.folder / "annotations.csv")
-    assert table.values.tolist()[0] == ["with_mask/a/0_0_0.jpg", 0, 0, 12, 14, "with_mask"]
+    assert table.values.tolist()[0] == ["with_mask/a__0_0_0.jpg", 0, 0, 12, 14, "with_mask"]
 
 
 def test_a_set_that_must_be_fetched_by_hand_says_from_where_and_to_where(data):
@@ -331,7 +331,7 @@ def test_an_unreadable_picture_is_reported_and_the_rest_goes_on(data, tmp_path):
     (tmp_path / "by_hand.zip").write_bytes(zipped(members))
     fetched = fetch("x_zhangyang", data, tmp_path / "by_hand.zip")
     assert fetched.images == 5
-    assert any(str(data / "x_zhangyang" / "without_mask" / "d" / "broken.jpg") in text for text in fetched.problems)
+    assert any(str(data / "x_zhangyang" / "without_mask" / "d__broken.jpg") in text for text in fetched.problems)
 
 
 # --- The catalogue ---

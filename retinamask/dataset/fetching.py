@@ -147,14 +147,18 @@ def _unpack(entry: PublicData, source: Path, staging: Path, ours: bool) -> None:
 
 
 def _placer(entry: PublicData) -> Callable[[PurePosixPath], PurePosixPath | None]:
-    """Where a file of the archive goes in the result, by the entry's ``used`` folders."""
+    """Where a file of the archive goes in the result, by the entry's ``used`` folders.
+
+    Folders below a class folder, such as one for each person, become the beginning of the file's name (``PERSON__``).
+    """
     wanted = [(PurePosixPath(used).parts, target) for used, target in entry.used.items()]
 
     def place(path: PurePosixPath) -> PurePosixPath | None:
         for parts, target in wanted:
             for start in range(min(_DEEPEST + 1, len(path.parts) - len(parts))):
                 if path.parts[start : start + len(parts)] == parts:
-                    return PurePosixPath(target, *path.parts[start + len(parts) :])
+                    rest = path.parts[start + len(parts) :]
+                    return PurePosixPath(target, *(["__".join(rest)] if entry.format == "class_folders" else rest))
         return None
 
     return place
@@ -216,7 +220,7 @@ def _read(format_name: str, folder: Path) -> tuple[pd.DataFrame, list[formats.Pr
 def _read_class_folders(folder: Path) -> tuple[pd.DataFrame, list[formats.Problem]]:
     """Each picture below ``folder/CLASS/`` as one box that covers it."""
     rows, problems = [], []
-    for path in sorted(path for path in folder.glob("*/**/*") if is_image(path)):
+    for path in sorted(path for path in folder.glob("*/*") if is_image(path)):
         try:
             (width, height), _ = images.check_image(path)
         except images.ImageError as error:
