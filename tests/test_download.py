@@ -242,8 +242,7 @@ def test_nothing_is_no_file(site, path):
 
 
 def test_a_compressed_answer_is_refused(site, path):
-    assert_url = site.add("/f", page(BODY, Content_Encoding="gzip"))
-    fails(assert_url, path, "compressed the file unasked")
+    fails(site.add("/f", page(BODY, Content_Encoding="gzip")), path, "compressed the file unasked")
     assert site.headers("Accept-Encoding") == ["identity"]
 
 

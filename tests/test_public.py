@@ -12,7 +12,7 @@ from PIL import Image
 from web import cut, page, ranged, serving
 
 from retinamask.cli import main
-from retinamask.dataset import annotations, download, fetching, public
+from retinamask.dataset import annotations, archives, download, fetching, public
 from retinamask.dataset.archives import ArchiveError
 from retinamask.dataset.connection import DownloadError
 from retinamask.dataset.fetching import fetch
@@ -171,6 +171,16 @@ def test_a_sound_archive_without_the_folder_is_kept(site, data, change):
     with pytest.raises(ArchiveError, match=message):
         fetch("prajnasb", data, patience=PATIENCE)
     assert names(data) == {"downloads"} and len(names(data / "downloads")) == 1
+
+
+def test_an_archive_is_kept_when_the_disk_is_full(site, data, change, praveen_zip, monkeypatch):
+    change("praveen", url=site.add("/zip", page(praveen_zip)))
+    monkeypatch.setattr(archives, "_ROOM_BYTES", 10**18)
+    with pytest.raises(ArchiveError, match="no room on the disk"):
+        fetch("praveen", data, patience=PATIENCE)
+    assert len(names(data / "downloads")) == 1
+    monkeypatch.undo()
+    assert fetch("praveen", data, data / "downloads" / next(iter(names(data / "downloads")))).images == 2
 
 
 def test_an_archive_that_attacks(site, data, change):

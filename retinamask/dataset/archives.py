@@ -33,8 +33,8 @@ class ArchiveError(ValueError):
     """An archive cannot be unpacked, or must not be; the message says why and what to do."""
 
 
-class NothingWanted(ArchiveError):
-    """The archive is sound, but holds none of the files that were asked for."""
+class DamagedError(ArchiveError):
+    """The file is no archive, or not a whole one: fetched again it may be."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +91,16 @@ def unpack(
         for member in _members(archive, writing.limits):
             writing.take(member)
         if not writing.files:
-            raise NothingWanted(f"{archive} {writing.nothing()}")
+            raise ArchiveError(f"{archive} {writing.nothing()}")
         temporary.rename(folder)
     except ArchiveError:
         raise
     except _DAMAGE as error:
-        raise ArchiveError(f"{archive}: damaged or cut short ({error}); fetch it again") from None
+        raise DamagedError(f"{archive}: damaged or cut short ({error}); fetch it again") from None
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ):  # places and names from fuzzed headers
             raise
-        raise ArchiveError(f"{archive}: damaged ({error.strerror}); fetch it again") from None
+        raise DamagedError(f"{archive}: damaged ({error.strerror}); fetch it again") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Unpacked(writing.files, writing.bytes, writing.links)
@@ -196,9 +196,9 @@ def _members(archive: Path, limits: Limits) -> Iterator[_Member]:
     with open(archive, "rb") as file:
         start = file.read(512).lstrip()
     if start.startswith(b"PK"):
-        raise ArchiveError(f"{archive}: a zip that is cut short, or one volume of several; fetch it again")
+        raise DamagedError(f"{archive}: a zip that is cut short, or one volume of several; fetch it again")
     if start[:1] == b"<":
-        raise ArchiveError(f"{archive}: a web page, expected an archive; open its address in a browser to see why")
+        raise DamagedError(f"{archive}: a web page, expected an archive; open its address in a browser to see why")
     yield from _tar_members(archive, limits)
 
 
@@ -235,13 +235,13 @@ def _tar_members(archive: Path, limits: Limits) -> Iterator[_Member]:
         try:
             opened = stack.enter_context(tarfile.open(fileobj=guarded, mode="r:"))
         except tarfile.ReadError:
-            raise ArchiveError(f"{archive}: neither a zip nor a tar archive, or only a piece of one") from None
+            raise DamagedError(f"{archive}: neither a zip nor a tar archive, or only a piece of one") from None
         for entry in opened:
             target = _beside(entry.name, entry.linkname) if entry.issym() else entry.linkname
             yield _Member(entry.name, _tar_kind(entry), target, lambda entry=entry: opened.extractfile(entry))
         guarded.seek(opened.offset)  # tarfile takes a file that is cut between two members for a whole one
         if len(guarded.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
-            raise ArchiveError(f"{archive}: cut short; fetch it again")
+            raise DamagedError(f"{archive}: cut short; fetch it again")
         while guarded.read(_CHUNK_BYTES):  # gzip's checksum stands at the very end
             pass
 

@@ -140,7 +140,7 @@ def _persist(attempt, part: _Part, patience: Patience) -> None:
                 ) from None
             wait_s = patience.first_wait_s * 2 ** (failures - 1) if cause.wait_s is None else cause.wait_s
             wait_s = min(wait_s, _LONGEST_WAIT_S)
-            log.warning("%s: %s; trying again in %g s", part.url, cause, wait_s)
+            log.warning("%s; trying again in %g s", cause, wait_s)
             time.sleep(wait_s)
 
 

@@ -140,10 +140,10 @@ def _unpack(entry: PublicData, source: Path, staging: Path, ours: bool) -> None:
     except archives.ArchiveError as error:
         wanted = ", ".join(filter(None, entry.used))
         message = f"{error}; expected {wanted} of {entry.home}" if wanted else str(error)
-        if ours and not isinstance(error, archives.NothingWanted):
+        if ours and isinstance(error, archives.DamagedError):
             source.unlink(missing_ok=True)
             message += ". The downloaded file is removed; run it again"
-        raise archives.ArchiveError(message) from None
+        raise type(error)(message) from None
 
 
 def _placer(entry: PublicData) -> Callable[[PurePosixPath], PurePosixPath | None]:
