@@ -1,0 +1,62 @@
+"""The command that fetches public data sets by name."""
+
+import argparse
+import sys
+
+from retinamask.commands.parsing import add_command
+
+_OTHERS = (
+    "Open Images, Roboflow and VisualData give their sets as archives in known formats. Unpack one and run: "
+    "retinamask annotations FOLDER --from coco|yolo|voc|open_images"
+)
+_SHOWN_PROBLEMS = 20
+
+
+def add_commands(subparsers) -> None:
+    """Declare the command of this file."""
+    text = "Fetch a public data set by its name, verified, and turned into annotations.csv and classes.csv."
+    command = add_command(subparsers, "fetch", fetch_command, text)
+    command.epilog = _OTHERS
+    command.add_argument("name", nargs="?", metavar="NAME", help="one of --list")
+    command.add_argument("--folder", default="data", help="the set comes into FOLDER/NAME/")
+    command.add_argument(
+        "--from",
+        dest="source",
+        default=argparse.SUPPRESS,
+        metavar="FILE_OR_FOLDER",
+        help="an archive, or an unpacked folder, that you fetched by hand",
+    )
+    command.add_argument("--list", action="store_true", default=argparse.SUPPRESS, help="say what sets there are")
+
+
+def fetch_command(given) -> None:
+    from retinamask.dataset import fetching, public
+
+    if hasattr(given, "list"):
+        print("\n\n".join(map(public.described, public.CATALOGUE.values())))
+        print(f"\n{_OTHERS}")
+        return
+    if given.name is None:
+        raise ValueError("which data set? Give its name, one of: " + ", ".join(public.CATALOGUE))
+    fetched = fetching.fetch(given.name, given.folder, getattr(given, "source", None))
+    _report(fetched, public.CATALOGUE[given.name])
+
+
+def _report(fetched, entry) -> None:
+    """Say what is there, whose it is, and what is not as expected."""
+    for problem in fetched.problems[:_SHOWN_PROBLEMS]:
+        print(problem, file=sys.stderr)
+    if len(fetched.problems) > _SHOWN_PROBLEMS:
+        print(f"... {len(fetched.problems)} in all, listed in {fetched.folder / 'source.json'}", file=sys.stderr)
+    for difference in fetched.differences:
+        print(f"not as expected: {difference}", file=sys.stderr)
+    counts = ", ".join(f"{count:,} {name}" for name, count in fetched.boxes.items())
+    print(f"{fetched.images:,} images, {sum(fetched.boxes.values()):,} boxes ({counts})")
+    if fetched.sha256:
+        verified = "as expected" if entry.sha256 == fetched.sha256 else "none is known to compare it with"
+        print(f"SHA-256 of the archive: {fetched.sha256} ({verified})")
+    if fetched.archive:
+        print(f"The archive is kept as {fetched.archive}; delete it if you like")
+    print(f"licence: {entry.licence}\ncite: {entry.citation}")
+    where = f"{fetched.folder / 'annotations.csv'}, {fetched.folder / 'classes.csv'}"
+    print(f"{'It was there already' if fetched.was_there else 'Done'}: {where}")

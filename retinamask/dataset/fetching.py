@@ -1,0 +1,261 @@
+"""A public data set by name, from its address (or a file fetched by hand) to annotations.csv and classes.csv.
+
+Above `public` (what there is), `download` and `archives` (how it comes here) and `formats` (what it means). The
+result appears under its name only when all of it is there; until then it lies in a hidden folder beside.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from retinamask import __version__
+from retinamask.dataset import annotations, archives, download, files, formats, images, public
+from retinamask.dataset.connection import DownloadError
+from retinamask.dataset.formats.image_files import is_image
+from retinamask.dataset.public import PublicData
+
+RECORD = "source.json"
+
+_DEEPEST = 2  # folders that an archive may have around what is used, such as REPOSITORY-COMMIT/
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A data set on the disk: what it holds, and what a person should know about it."""
+
+    folder: Path
+    images: int
+    boxes: dict[str, int]  # by class, in id order
+    problems: list[str]
+    differences: list[str]  # from what the catalogue expects
+    sha256: str | None  # of the archive; none for a folder
+    archive: Path | None  # where it is, if it was downloaded just now
+    was_there: bool
+
+
+def fetch(
+    name: str,
+    folder: str | Path = "data",
+    source: str | Path | None = None,
+    patience: download.Patience | None = None,
+) -> Fetched:
+    """Fetch, verify, unpack and convert a data set of the catalogue into ``folder/name/``.
+
+    The archive stays in ``folder/downloads/``, so that it is not fetched again if something later fails.
+
+    Args:
+        name: as in `public.CATALOGUE`.
+        folder: where data sets are kept.
+        source: an archive or an unpacked folder that was fetched by hand; it is read, not changed.
+        patience: for the network.
+
+    Returns:
+        What is there now. If ``folder/name/`` was there and whole already, it is left alone.
+
+    Raises:
+        ValueError: no such name, ``folder/name/`` is something else, or nothing in it can be used; of it
+            `DownloadError` and `archives.ArchiveError`.
+    """
+    entry, target = public.find(name), Path(folder) / name
+    if target.exists():
+        return _was_there(target)
+    if not entry.format or not (entry.url or source):
+        raise DownloadError(f"{name}: {entry.by_hand}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.with_name(f".{name}.part")
+    for leftover in target.parent.glob(f"{staging.name}*"):  # of a run that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    archive = Path(source) if source else _downloaded(entry, target.parent / "downloads", patience)
+    try:
+        _unpack(entry, archive, staging, ours=not source)
+        fetched = _convert(entry, archive, staging, target, ours=not source)
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return fetched
+
+
+def kaggle_login() -> tuple[str, str]:
+    """The user's own Kaggle name and key, from where Kaggle's own program looks for them.
+
+    Raises:
+        DownloadError: there are none; the message says how to get them.
+    """
+    name, key = os.environ.get("KAGGLE_USERNAME"), os.environ.get("KAGGLE_KEY")
+    path = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle") / "kaggle.json"
+    if not (name and key) and path.is_file():
+        try:
+            login = json.loads(path.read_text(encoding="utf-8"))
+            name, key = login["username"], login["key"]
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise DownloadError(
+                f"{path}: not a Kaggle token ({type(error).__name__}); expected "
+                '{"username": "...", "key": "..."} as kaggle.com/settings gives it'
+            ) from None
+    if not (name and key):
+        raise DownloadError(
+            "Kaggle asks for your own account: at https://www.kaggle.com/settings, under API, create a token and put "
+            f"the file kaggle.json at {path}, or set KAGGLE_USERNAME and KAGGLE_KEY"
+        )
+    return name, key
+
+
+def _downloaded(entry: PublicData, folder: Path, patience: download.Patience | None) -> Path:
+    """The entry's archive; every error also says how to go on by hand."""
+    try:
+        login = kaggle_login() if entry.login == "kaggle" else None
+        path = folder / f"{'-'.join(filter(None, (entry.name, entry.commit[:12])))}.zip"
+        return download.download(entry.url, path, sha256=entry.sha256, auth=login, patience=patience).path
+    except DownloadError as error:
+        raise DownloadError(
+            f"{error}\nOr fetch it by hand from {entry.home} and run: retinamask fetch {entry.name} --from FILE"
+        ) from None
+
+
+def _was_there(target: Path) -> Fetched:
+    """What an earlier run left, told from its record."""
+    try:
+        record = json.loads((target / RECORD).read_text(encoding="utf-8"))
+        known = {key: record[key] for key in ("images", "boxes", "problems", "differences", "sha256")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"{target} exists and was not made by this command; it stays as it is: move it, or name another --folder"
+        ) from None
+    return Fetched(target, **known, archive=None, was_there=True)
+
+
+def _unpack(entry: PublicData, source: Path, staging: Path, ours: bool) -> None:
+    """Lay the used files of an archive or a folder into ``staging``."""
+    place = _placer(entry)
+    if source.is_dir():
+        _copy_folder(entry, source, staging, place)
+        return
+    try:
+        archives.unpack(source, staging, place)
+    except archives.ArchiveError as error:
+        wanted = ", ".join(filter(None, entry.used))
+        message = f"{error}; expected {wanted} of {entry.home}" if wanted else str(error)
+        if ours and isinstance(error, archives.DamagedError):
+            source.unlink(missing_ok=True)
+            message += ". The downloaded file is removed; run it again"
+        raise type(error)(message) from None
+
+
+def _placer(entry: PublicData) -> Callable[[PurePosixPath], PurePosixPath | None]:
+    """Where a file of the archive goes in the result, by the entry's ``used`` folders.
+
+    Folders below a class folder, such as one for each person, become the beginning of the file's name (``PERSON__``).
+    """
+    wanted = [(PurePosixPath(used).parts, target) for used, target in entry.used.items()]
+
+    def place(path: PurePosixPath) -> PurePosixPath | None:
+        for parts, target in wanted:
+            for start in range(min(_DEEPEST + 1, len(path.parts) - len(parts))):
+                if path.parts[start : start + len(parts)] == parts:
+                    rest = path.parts[start + len(parts) :]
+                    return PurePosixPath(target, *(["__".join(rest)] if entry.format == "class_folders" else rest))
+        return None
+
+    return place
+
+
+def _copy_folder(entry: PublicData, source: Path, staging: Path, place: Callable) -> None:
+    """Copy from a folder that was unpacked by hand; links are not followed."""
+    found = sorted(path for path in source.rglob("*") if path.is_file() and not path.is_symlink())
+    own_name = source.resolve().name  # it may itself be the used folder
+    for path in found:
+        relative = PurePosixPath(path.relative_to(source).as_posix())
+        placed = place(relative) or place(own_name / relative)
+        if placed is not None:
+            copy = staging / placed
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    if not staging.exists():
+        wanted = ", ".join(filter(None, entry.used)) or "files"
+        raise ValueError(f"{source} holds none of the expected folders; expected {wanted}, as from {entry.home}")
+
+
+def _convert(entry: PublicData, archive: Path, staging: Path, target: Path, ours: bool) -> Fetched:
+    """Write annotations.csv, classes.csv and the record beside the files."""
+    try:
+        table, problems = _read(entry.format, staging)
+    except ValueError as error:  # its paths are about to go
+        raise annotations.AnnotationError(str(error).replace(str(staging), entry.name)) from None
+    boxes = annotations.objects(table)
+    if boxes.empty:
+        raise annotations.AnnotationError(f"{archive}: not one box is left; {formats.summary(problems)}")
+    classes = formats.class_ids(table)
+    annotations.write_classes(classes, staging / "classes.csv")
+    annotations.write_annotations(table, staging / "annotations.csv")
+    counts = {name: int(count) for name, count in annotations.count_boxes(table, classes)["boxes"].items()}
+    fetched = Fetched(
+        target,
+        len(annotations.image_paths(table)),
+        counts,
+        [str(problem).replace(str(staging), str(target)) for problem in problems],
+        [],
+        None if archive.is_dir() else files.sha256(archive),
+        archive if ours else None,
+        was_there=False,
+    )
+    fetched.differences.extend(_differences(entry, fetched, "" if archive.is_dir() else archives.comment(archive)))
+    files.write_json(staging / RECORD, _record(entry, fetched))
+    return fetched
+
+
+def _read(format_name: str, folder: Path) -> tuple[pd.DataFrame, list[formats.Problem]]:
+    """The folder as a table, its image paths relative to the folder."""
+    if hasattr(formats, "read"):
+        return formats.read(format_name, [folder], folder)
+    if format_name == "voc":
+        return formats.read_voc([folder], folder)
+    return _read_class_folders(folder)
+
+
+def _read_class_folders(folder: Path) -> tuple[pd.DataFrame, list[formats.Problem]]:
+    """Each picture below ``folder/CLASS/`` as one box that covers it."""
+    rows, problems = [], []
+    for path in sorted(path for path in folder.glob("*/*") if is_image(path)):
+        try:
+            (width, height), _ = images.check_image(path)
+        except images.ImageError as error:
+            problems.append(formats.Problem("skipped file", str(path), str(error).removeprefix(f"{path}: ")))
+            continue
+        relative = annotations.relative_path(path, folder)
+        rows.append((relative, 0, 0, width, height, relative.split("/")[0]))
+    return annotations.make_table(rows), problems
+
+
+def _differences(entry: PublicData, fetched: Fetched, commit: str) -> list[str]:
+    """What is not as the catalogue expects it."""
+    total = sum(fetched.boxes.values())
+    pairs = [("images", fetched.images, entry.images), ("boxes", total, entry.boxes)]
+    pairs += [(f"boxes of {name}", fetched.boxes.get(name, 0), count) for name, count in entry.classes.items()]
+    found = [f"{have:,} {what}, expected {want:,}" for what, have, want in pairs if want is not None and have != want]
+    if entry.classes and set(fetched.boxes) != set(entry.classes):
+        found.append(f"classes are {', '.join(fetched.boxes)}, expected {', '.join(entry.classes)}")
+    if entry.commit and commit and commit != entry.commit:
+        found.append(f"the archive is of commit {commit}, expected {entry.commit}")
+    return found
+
+
+def _record(entry: PublicData, fetched: Fetched) -> dict:
+    """What a later reader needs: where it came from, whose it is, and what was found."""
+    return {
+        "name": entry.name,
+        "home": entry.home,
+        "url": entry.url,
+        "sha256": fetched.sha256,
+        "licence": entry.licence,
+        "citation": entry.citation,
+        "images": fetched.images,
+        "boxes": fetched.boxes,
+        "problems": fetched.problems,
+        "differences": fetched.differences,
+        "retinamask": __version__,
+    }

@@ -1,0 +1,174 @@
+"""The public face-mask data sets by name: where they are, whose they are, and what to expect in them.
+
+Data for `fetching`. Nothing here was made by this project and none of it is shipped with it. GitHub archives are
+named by a commit, which fixes their content; their bytes may be compressed anew at any time, so they have no SHA-256
+that could be relied on. What could not be looked at when this list was made says so in ``unverified``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+_NO_LICENCE = "none stated; use for evaluation, do not redistribute"
+
+
+@dataclass(frozen=True)
+class PublicData:
+    """One data set.
+
+    ``used`` maps folders of the archive (at its top or below at most two others) to folders of the result; ``""``
+    is all of it. ``classes`` maps each expected class to its number of boxes, or to ``None`` if that is not
+    published; without any the classes are not published either.
+    """
+
+    name: str
+    home: str  # the page that a person looks at
+    licence: str
+    citation: str
+    format: str = ""  # as in `retinamask.dataset.formats`; empty if the layout is not known
+    used: Mapping[str, str] = field(default_factory=lambda: {"": "."})
+    url: str | None = None  # without one it is fetched by hand
+    size_bytes: int | None = None
+    sha256: str | None = None
+    login: str = ""  # whose account the address asks for
+    commit: str = ""  # of a GitHub archive
+    by_hand: str = ""  # where from, and what to do with it
+    classes: Mapping[str, int | None] = field(default_factory=dict)
+    images: int | None = None  # with annotations
+    boxes: int | None = None
+    counted_by: str = ""  # who says so
+    unverified: str = ""
+
+
+def _github(owner_and_name: str, commit: str) -> dict[str, str]:
+    return {
+        "home": f"https://github.com/{owner_and_name}",
+        "url": f"https://codeload.github.com/{owner_and_name}/zip/{commit}",
+        "commit": commit,
+    }
+
+
+_ARCHIVE_UNSEEN = "the commit exists; its archive, size and checksum were not looked at"
+
+_ENTRIES = (
+    PublicData(
+        "praveen",
+        **_github("Praveen76/Face-mask-detector-using-RetinaNet-model", "22f73dabb89366c6a68deb07d3ec153b3cb10e3e"),
+        format="voc",
+        used={"Data": "."},
+        licence=_NO_LICENCE,
+        citation="Praveen Kumar Anwla: Build Face mask detector using RetinaNet model, GitHub, 2020",
+        classes={"mask": None, "noMask": None},
+        images=691,
+        counted_by="a count of the full set; only 429 of the pictures are different ones",
+        unverified=_ARCHIVE_UNSEEN,
+    ),
+    PublicData(
+        "prajnasb",
+        **_github("prajnasb/observations", "76bc82fa34f4f602a03bf6e2ee8666ff6c893edb"),
+        format="class_folders",
+        used={"experiements/data/with_mask": "with_mask", "experiements/data/without_mask": "without_mask"},
+        licence=_NO_LICENCE,
+        citation="Prajna Bhandary: observations, GitHub, 2020",
+        classes={"with_mask": 690, "without_mask": 686},
+        images=1376,
+        boxes=1376,
+        counted_by="pyimagesearch.com, 4 May 2020; most masks are drawn onto faces that are also in without_mask",
+        unverified=f"{_ARCHIVE_UNSEEN}; whether this commit already holds experiements/data is not known",
+    ),
+    PublicData(
+        "chandrikadeb7",
+        **_github("chandrikadeb7/Face-Mask-Detection", "c138798d0baa0a5e6e502a088a03eae40ea31b63"),
+        format="class_folders",
+        used={"dataset/with_mask": "with_mask", "dataset/without_mask": "without_mask"},
+        licence="MIT for the repository; the rights to the pictures (Bing, Kaggle, RMFD) are not stated",
+        citation="Chandrika Deb: Face Mask Detection, version 1.0.0, GitHub, 2022",
+        classes={"with_mask": 1916, "without_mask": 1919},
+        images=3835,
+        boxes=3835,
+        counted_by="its README",
+        unverified=_ARCHIVE_UNSEEN,
+    ),
+    PublicData(
+        "satyajeet",
+        home="(not known)",
+        licence="not known",
+        citation="not known",
+        by_hand=(
+            "the address of this repository could not be found when the list was made, so there is no commit to fetch. "
+            "Download its archive by hand, unpack it and run: retinamask annotations FOLDER"
+        ),
+        unverified="address, layout, licence and counts",
+    ),
+    PublicData(
+        "andrewmvd",
+        home="https://www.kaggle.com/datasets/andrewmvd/face-mask-detection",
+        url="https://www.kaggle.com/api/v1/datasets/download/andrewmvd/face-mask-detection",
+        login="kaggle",
+        format="voc",
+        used={"images": "images", "annotations": "annotations"},
+        licence="CC0 1.0",
+        citation="andrewmvd: Face Mask Detection, Kaggle, 2020",
+        classes={"with_mask": None, "without_mask": None, "mask_weared_incorrect": None},
+        images=853,
+        boxes=4072,
+        counted_by="github.com/dataset-ninja/face-mask-detection",
+        unverified="the download was not tried; size and checksum",
+    ),
+    PublicData(
+        "myatmyintzuthin",
+        home="https://github.com/myatmyintzuthin/face_mask_detection",
+        url="https://github.com/myatmyintzuthin/face_mask_detection/releases/download/v1.0.0/face_mask_dataset.zip",
+        format="voc",
+        licence="MIT (of the repository)",
+        citation="Self-Study-Camp team: face mask dataset, GitHub myatmyintzuthin/face_mask_detection, 2021",
+        images=208,
+        counted_by="its README (168 to train, 40 to test)",
+        unverified="the address is its README's; size, checksum, layout and classes were not looked at",
+    ),
+    PublicData(
+        "x_zhangyang",
+        home="https://github.com/X-zhangyang/Real-World-Masked-Face-Dataset",
+        format="class_folders",
+        used={"AFDB_masked_face_dataset": "with_mask", "AFDB_face_dataset": "without_mask"},
+        licence=_NO_LICENCE,
+        citation="Z. Wang et al.: Masked Face Recognition Dataset and Application, arXiv:2003.09093, 2020",
+        by_hand=(
+            "it lies where a program cannot fetch it. Take its 'real-world masked face recognition dataset' (the zip "
+            "that holds AFDB_masked_face_dataset and AFDB_face_dataset, a folder for each person in both) from "
+            "https://drive.google.com/open?id=1UlOk6EtiaXTHylRUx2mySgvJX9ycoeBp or "
+            "https://pan.baidu.com/s/1XvGepj84SCA9rlVb9rGhEQ (password j3aq), put it anywhere and run: "
+            "retinamask fetch x_zhangyang --from FILE_OR_FOLDER"
+        ),
+        classes={"with_mask": None, "without_mask": None},
+        counted_by="its README (5,000 and 90,000 faces); its issue 27 counts 2,203 and 90,468, so nothing is compared",
+        unverified="both addresses, size and checksum",
+    ),
+)
+
+CATALOGUE: Mapping[str, PublicData] = {entry.name: entry for entry in _ENTRIES}
+
+
+def find(name: str) -> PublicData:
+    """The entry of that name.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    if name not in CATALOGUE:
+        raise ValueError(f"no public data set is called {name!r}; there are: {', '.join(CATALOGUE)}")
+    return CATALOGUE[name]
+
+
+def described(entry: PublicData) -> str:
+    """What a person wants to know before fetching it, in some lines."""
+    counts = ", ".join(name if count is None else f"{name} ({count:,})" for name, count in entry.classes.items())
+    images = f"{entry.images:,} images" if entry.images else "number of images not published"
+    lines = {
+        "from": f"{entry.home}{' (by hand)' if not entry.url else ''}{', with your account' if entry.login else ''}",
+        "expect": f"{images}; classes: {counts or 'not published'}",
+        "counted by": entry.counted_by,
+        "licence": entry.licence,
+        "cite": entry.citation,
+        "unverified": entry.unverified,
+    }
+    return "\n".join([entry.name, *(f"  {key:<11}{text}" for key, text in lines.items() if text)])
