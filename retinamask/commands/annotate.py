@@ -145,7 +145,7 @@ def _print_changes(session, changes, proposals) -> None:
         listed = ", ".join(changes.other_format[:5])
         print(f"{len(changes.other_format)} file(s) in another format, which are not read: {listed}", file=sys.stderr)
     gone = sum(not image.exists() for image in session.sizes_wh)
-    print(f"left to annotate: {len(session.unannotated()) - gone} of {len(session.sizes_wh) - gone} images")
+    print(f"left to annotate: {len(session.unannotated())} of {len(session.sizes_wh) - gone} images")
     if gone:
         print(f"{gone} image(s) were deleted in labelImg", file=sys.stderr)
 

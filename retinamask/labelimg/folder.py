@@ -14,8 +14,10 @@ from pathlib import Path
 from retinamask.dataset import files, images
 from retinamask.dataset.annotations import AnnotationError
 from retinamask.dataset.formats import Problem
-from retinamask.dataset.formats.image_files import is_image
+from retinamask.dataset.formats.image_files import is_hidden, is_image
 from retinamask.labelimg import port
+
+RECORD = "preannotated.json"  # written by `retinamask.labelimg.proposals` among the annotation files
 
 
 @dataclass
@@ -40,7 +42,7 @@ class Session:
 
     def unannotated(self) -> list[Path]:
         """Images that have no annotation file."""
-        return [image for image in self.sizes_wh if not self.annotation_of(image).is_file()]
+        return [image for image in self.sizes_wh if image.is_file() and not self.annotation_of(image).is_file()]
 
 
 def prepare(
@@ -82,8 +84,8 @@ def prepare(
 def state(session: Session) -> dict[str, str]:
     """SHA-256 of every file that labelImg may have written, by name."""
     suffixes = (".xml", ".txt", ".json")  # the last is what its third format would write
-    paths = [path for path in sorted(session.annotation_folder.iterdir()) if path.suffix in suffixes]
-    return {path.name: files.sha256(path) for path in paths if path.is_file() and not path.name.startswith(".")}
+    found = sorted(path for path in session.annotation_folder.iterdir() if path.suffix in suffixes and path.is_file())
+    return {path.name: files.sha256(path) for path in found if path.name != RECORD and not is_hidden(path)}
 
 
 def _absolute(path: str | Path) -> Path:

@@ -103,7 +103,7 @@ def _merged(old: pd.DataFrame, read: pd.DataFrame, folder: Path, dropped: set[Pa
     """
     resolved = {path: (folder / path).resolve() for path in {*old["image_path"], *read["image_path"]}}
     replaced = {resolved[path] for path in read["image_path"]} | {path.resolve() for path in dropped}
-    kept = old[[resolved[path] not in replaced for path in old["image_path"]]]
+    kept = old[~old["image_path"].map(resolved).isin(replaced)]
     place = {path: number for number, path in enumerate(dict.fromkeys(map(resolved.get, old["image_path"])))}
     both = [table for table in (kept, read) if not table.empty]
     if not both:

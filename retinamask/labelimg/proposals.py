@@ -14,9 +14,8 @@ from pathlib import Path
 from retinamask.dataset import annotations, boxes, files
 from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError
 from retinamask.labelimg import port
-from retinamask.labelimg.folder import Session
+from retinamask.labelimg.folder import RECORD, Session
 
-RECORD = "preannotated.json"
 FORMAT = 1
 CHUNK = 64  # images between two writes of their files: what an interruption costs
 
@@ -113,8 +112,10 @@ def settle(session: Session, seen: set[Path]) -> Outcome:
             del record[name]
         else:
             entry["outcome"] = result
-    if record or (session.annotation_folder / RECORD).exists():
+    if record:
         _write_record(session.annotation_folder, record)
+    else:
+        (session.annotation_folder / RECORD).unlink(missing_ok=True)
     return outcome
 
 

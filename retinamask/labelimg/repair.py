@@ -6,14 +6,19 @@ then PyQt5 raises TypeError, and an exception in a Qt callback ends the program.
 - ``libs/canvas.py`` ``paintEvent``: ``drawRect``, ``drawLine`` (https://github.com/HumanSignal/labelImg/issues/838),
 - ``libs/shape.py`` ``paint``: ``drawText`` of the class name beside a box,
 - ``labelImg/labelImg.py`` ``scroll_request``, ``zoom_request``: ``setValue`` of the scroll bars, and through
-  ``add_zoom`` and ``set_zoom`` that of the zoom's spin box (issues 872, 899, 938, 1004 and 1011 there).
+  ``add_zoom`` and ``set_zoom`` that of the zoom's spin box (issues 872, 899, 938, 1004 and 1011 there),
+- ``libs/canvas.py`` ``mouseMoveEvent``: ``scrollRequest.emit``, declared with ints. No exception here: PyQt5 passes
+  on a number from anywhere in memory, and dragging the picture throws it into a corner.
 
-The Qt methods are wrapped, not labelImg's functions replaced, so that a place that was overlooked is covered too.
+Qt's methods are wrapped and no function of labelImg is replaced, so that their other callers are covered too.
 """
 
 import functools
 from collections.abc import Callable
 
+from labelImg import labelImg
+from libs.canvas import Canvas
+from PyQt5.QtCore import pyqtSignal
 from PyQt5.QtGui import QPainter
 from PyQt5.QtWidgets import QAbstractSlider, QSpinBox
 
@@ -24,8 +29,15 @@ CALLS = {  # QAbstractSlider is what the scroll bars are
 }
 
 
+class RepairedCanvas(Canvas):
+    """labelImg's canvas, whose signal carries what it is given."""
+
+    scrollRequest = pyqtSignal(float, int)
+
+
 def accept_floats() -> None:
-    """Wrap the methods of `CALLS` in this process; calling it again changes nothing."""
+    """Wrap the methods of `CALLS` and change the canvas in this process; calling it again changes nothing."""
+    labelImg.Canvas = RepairedCanvas
     for owner, names in CALLS.items():
         for name in names:
             method = getattr(owner, name)
