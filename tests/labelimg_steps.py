@@ -184,6 +184,12 @@ def state(window):
     }
 
 
+def change_save_dir(window, folder):
+    """As File > Change Save Dir does once a folder is chosen."""
+    Path(folder).mkdir()
+    window.default_save_dir = folder
+
+
 def break_in_a_slot(window):
     """An exception in a Qt callback, of a kind that the repair knows nothing of."""
     QTimer.singleShot(0, lambda: 1 / 0)

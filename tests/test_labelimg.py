@@ -245,23 +245,22 @@ def test_the_real_window_saves_and_closes_when_asked_to(qt, data):
     """Nothing replaced: the command as a user starts it, ended with Ctrl-C."""
     command = [sys.executable, "-c", "import sys; from retinamask.cli import main; sys.exit(main(sys.argv[1:]))"]
     given = ["annotate", "my images", "--annotations", "labels"]
-    with subprocess.Popen(
-        [*command, *given], env=qt | {"HOME": str(data / "home")}, stdout=subprocess.PIPE, text=True
-    ) as started:
-        ready = started.stdout.readline()
-        children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
-        if not children.exists():
-            started.terminate()
-            pytest.skip("this system does not list the children of a process")
-        for _ in range(600):
-            if children.read_text().strip():
-                break
+    (data / "tmp").mkdir()
+    environment = {**qt, "HOME": str(data / "home"), "TMPDIR": str(data / "tmp")}
+    with subprocess.Popen([*command, *given], env=environment, stdout=subprocess.PIPE, text=True) as started:
+        loaded = ""
+        while loaded.count("\n") < 2 and started.poll() is None:  # the second time from Qt's own loop
             time.sleep(0.05)
-        time.sleep(2)  # the window's own start
+            loaded = "".join(path.read_text() for path in (data / "tmp").glob("*/events.jsonl"))
         started.send_signal(signal.SIGINT)
         said = started.stdout.read()
-    assert ready.startswith("3 images; annotations go to")
-    assert started.returncode == 0 and "left to annotate: 3 of 3 images" in said
+    assert "3 images; annotations go to" in said and "left to annotate: 3 of 3 images" in said
+    assert started.returncode == 0 and list((data / "tmp").glob("retinamask-*")) == []
+
+
+def test_files_that_go_elsewhere_are_said(annotate, data):
+    annotate(["change_save_dir", str(data / "other")], ["draw", 20, 30, 80, 100, "mask"], ["key", "ctrl+s"])
+    assert f"labelImg also saved to {data / 'other'}, which is not read here" in annotate.err
 
 
 def test_no_screen_is_said(qt, data, capsys, monkeypatch):

@@ -380,7 +380,14 @@ def test_an_empty_table_joins_with_nothing(tmp_path):
 @pytest.fixture
 def window(monkeypatch):
     """Stands for labelImg's process: each test says what has happened in it."""
-    happened = {"status": 0, "seen": set(), "failures": [], "log_tail": "", "meanwhile": lambda session: None}
+    happened = {
+        "status": 0,
+        "seen": set(),
+        "failures": [],
+        "elsewhere": [],
+        "log_tail": "",
+        "meanwhile": lambda session: None,
+    }
 
     def show(session):
         happened["meanwhile"](session)

@@ -120,6 +120,8 @@ def _print_window(ended) -> None:
 
     for failure in ended.failures:
         print(f"labelImg failed, and went on: {failure}", file=sys.stderr)
+    for folder in ended.elsewhere:
+        print(f"labelImg also saved to {folder}, which is not read here: name it with --annotations", file=sys.stderr)
     if ended.status:
         hint = "" if ended.seen else "; it showed no image: is there a screen? `retinamask doctor` looks for Qt"
         print(f"{ended.log_tail}\nlabelImg ended with {process.in_words(ended.status)}{hint}", file=sys.stderr)

@@ -29,6 +29,7 @@ class Ended(NamedTuple):
     status: int
     seen: set[Path]
     failures: list[str]  # exceptions that plain labelImg would have ended with
+    elsewhere: list[str]  # other folders that it saved to
     log_tail: str
 
 
@@ -54,8 +55,13 @@ def show(session: Session) -> Ended:
             status = _run([*WINDOW, str(description)], output)
         log_tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
         events = _events(events_file)
-    seen = {Path(event["seen"]) for event in events if "seen" in event}
-    return Ended(status, seen, [event["failed"] for event in events if "failed" in event], log_tail)
+    return Ended(
+        status,
+        seen={Path(event["seen"]) for event in events if "seen" in event},
+        failures=[event["failed"] for event in events if "failed" in event],
+        elsewhere=sorted({event["elsewhere"] for event in events if "elsewhere" in event}),
+        log_tail=log_tail,
+    )
 
 
 def environment() -> dict[str, str]:

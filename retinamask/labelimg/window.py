@@ -58,7 +58,7 @@ class SessionWindow(labelImg.MainWindow):
     Args:
         session: ``image_folder``, ``images`` (absolute paths in the order to show), ``classes_file`` (one name a
             line), ``annotation_folder``, ``port_format`` (voc or yolo) and ``events_file``, to which a line of JSON
-            is added for each image that was shown and each exception that was survived.
+            is added for each image that was shown, each exception that was survived and each file saved elsewhere.
     """
 
     def __init__(self, session: dict):
@@ -88,7 +88,10 @@ class SessionWindow(labelImg.MainWindow):
             super().file_item_double_clicked(item)
 
     def save_labels(self, annotation_file_path):
-        """Save, and say so if that fails; labelImg would end."""
+        """Save, and say so if that fails; labelImg would end. What goes elsewhere by its menu is noted."""
+        folder = os.path.dirname(os.path.abspath(annotation_file_path))
+        if folder != self.session["annotation_folder"]:
+            self.note({"elsewhere": folder})
         try:
             return super().save_labels(annotation_file_path)
         except Exception as error:  # a full disk, a folder that is gone, a character that XML lacks, ...
