@@ -138,6 +138,10 @@ def show_image(window, row):
     QApplication.processEvents()
 
 
+def select_nothing(window):
+    window.canvas.de_select_shape()
+
+
 def picture(window, path):
     QApplication.processEvents()
     return window.grab().save(path)
@@ -169,8 +173,18 @@ def press_ok():
     QTest.keyClick(dialog, Qt.Key_Return)
 
 
-def wait(window, milliseconds):
-    QTest.qWait(milliseconds)
+def delete_image(window, button):
+    """File > Delete current image; ``button`` is the answer, yes or no."""
+    QTimer.singleShot(20, lambda: press(button))
+    window.actions.deleteImg.trigger()
+
+
+def press(button):
+    dialog = QApplication.activeModalWidget()
+    if dialog is None:
+        QTimer.singleShot(20, lambda: press(button))
+        return
+    QTest.mouseClick(dialog.button({"yes": dialog.Yes, "no": dialog.No}[button]), Qt.LeftButton)
 
 
 def state(window):

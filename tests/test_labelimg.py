@@ -167,6 +167,14 @@ def test_going_on_from_the_file_list_saves(annotate):
     assert_drawn(boxes_of(read_annotations("annotations.csv"), NAMES[0]), [("mask", 20, 30, 80, 100)])
 
 
+def test_an_image_is_deleted_only_when_that_is_meant(annotate, data):
+    annotate(["draw", 20, 30, 80, 100, "mask"], ["key", "ctrl+s"], ["delete_image", "no"], ["state"])
+    assert annotate.returned("state")[0]["listed"] == NAMES
+    annotate(["delete_image", "yes"], ["state"])
+    assert annotate.returned("state")[0]["listed"] == NAMES[1:] and not (data / "my images" / NAMES[0]).exists()
+    assert "1 image(s) were deleted in labelImg" in annotate.err and "left to annotate: 2 of 2" in annotate.out
+
+
 def test_new_classes_are_added_at_the_end_and_slips_named(annotate):
     annotate(
         ["draw", 20, 30, 80, 100, "Hat"],

@@ -218,6 +218,15 @@ def test_proposals_are_written_only_where_nothing_is(folder):
     assert set(record) == {"b.xml", "c.xml"} and record["b.xml"]["snapshot"] == "net.h5"
 
 
+def test_one_object_gets_one_box(folder):
+    """IoU of the first two is 15 * 18 / (15 * 20) = 0.9, of the last with the first 15 * 10 / (15 * 25) = 0.4."""
+    session = ready(folder)
+    faces = [(5, 5, 20, 23), (5, 5, 20, 25), (5, 15, 20, 30)]
+    proposals.propose(session, Seer(*faces, scores=[0.6, 0.8, 0.7]), "net.h5")
+    voc = voc_xml.parse(folder / "labels" / "b.xml")
+    assert [(item.name, item.box_xyxy) for item in voc.objects] == [("no_mask", faces[1]), ("mask", faces[2])]
+
+
 def test_nothing_found_leaves_the_image_unannotated(folder):
     session = ready(folder)
     assert proposals.propose(session, Seer(), "net.h5")[0] == []

@@ -17,6 +17,7 @@ from retinamask.labelimg import port
 from retinamask.labelimg.folder import RECORD, Session
 
 FORMAT = 1
+SAME_OBJECT = 0.6  # IoU from which two boxes of whatever classes are taken for one object
 CHUNK = 64  # images between two writes of their files: what an interruption costs
 
 
@@ -133,7 +134,7 @@ def _write_chunk(session: Session, found, record: dict[str, dict], about: dict) 
     for relative, rows in found.groupby("image_path", sort=True):
         image = session.image_folder / relative
         path, size_wh = session.annotation_of(image), session.sizes_wh[image]
-        labelled = _whole(rows)
+        labelled = _proposed(rows)
         if not labelled or path.exists():
             continue
         if session.port_format == "yolo":
@@ -152,11 +153,20 @@ def _complete_class_lines(session: Session) -> None:
         files.write_text(session.annotation_folder / port.CLASSES_TXT, text)
 
 
-def _whole(rows) -> port.Labelled:
-    """The detections that have a whole pixel left after rounding."""
-    whole = boxes.areas(boxes.whole_pixels(rows[BOX_COLUMNS].to_numpy())) > 0
-    kept = rows[whole]
-    return list(zip(kept["class_name"], kept[BOX_COLUMNS].itertuples(index=False, name=None), strict=True))
+def _proposed(rows) -> port.Labelled:
+    """The detections that are worth a box: with a whole pixel after rounding, and one for each object.
+
+    The network suppresses weaker boxes within a class only; a person would have to delete the face's second class.
+    """
+    rows = rows.sort_values("score", ascending=False, kind="stable")
+    rows = rows[boxes.areas(boxes.whole_pixels(rows[BOX_COLUMNS].to_numpy())) > 0]
+    shared = boxes.overlaps(rows[BOX_COLUMNS].to_numpy(), rows[BOX_COLUMNS].to_numpy()) >= SAME_OBJECT
+    kept: list[int] = []
+    for number in range(len(rows)):
+        if not shared[number, kept].any():
+            kept.append(number)
+    best = rows.iloc[kept]
+    return list(zip(best["class_name"], best[BOX_COLUMNS].itertuples(index=False, name=None), strict=True))
 
 
 def _write_record(annotation_folder: Path, record: dict[str, dict]) -> None:

@@ -2,7 +2,7 @@
 
 In labelImg's process, started by `process`, which also writes the JSON. What is changed here is what loses work or
 reaches beyond the session: floats (`repair`), the settings (a pickle in the user's home, neither read nor written),
-half-written files, exceptions that end the program, and boxes dropped without a question.
+half-written files, exceptions that end the program, and boxes dropped or images deleted without a question.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 from labelImg import labelImg
 from libs import constants, labelFile
 from PyQt5.QtCore import QSize, QTimer
-from PyQt5.QtWidgets import QApplication
+from PyQt5.QtWidgets import QApplication, QMessageBox
 
 from retinamask.dataset import files
 from retinamask.labelimg import repair
@@ -86,6 +86,15 @@ class SessionWindow(labelImg.MainWindow):
             self.save_file()
         if self.may_continue():
             super().file_item_double_clicked(item)
+
+    def delete_image(self):
+        """Delete the image file, but not without a question."""
+        if self.file_path is None:
+            return
+        text = f"Delete this image from the disk?\n{self.file_path}"
+        answer = QMessageBox.question(self, "Delete image", text, QMessageBox.Yes | QMessageBox.No, QMessageBox.No)
+        if answer == QMessageBox.Yes:
+            super().delete_image()
 
     def save_labels(self, annotation_file_path):
         """Save, and say so if that fails; labelImg would end. What goes elsewhere by its menu is noted."""
