@@ -1,6 +1,7 @@
 """labelImg sessions, for real: the window in its own process, real mouse events, and what is left when it closes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from PIL import Image
 
 from retinamask.cli import main
 from retinamask.dataset.annotations import image_paths, objects, read_annotations, read_classes
-from retinamask.dataset.formats import read_voc
+from retinamask.dataset.formats import read_voc, write_voc
 from retinamask.dataset.sample import draw_sample
 from retinamask.labelimg import process
 
@@ -160,6 +161,17 @@ def test_correcting_what_is_there(annotate):
     assert "0 new, 0 changed, 0 deleted" in annotate.out and len(list(Path().glob("*.bak"))) == 1
 
 
+def test_a_box_past_the_image_asks_nothing_at_the_start(annotate, data):
+    """labelImg moves its edge inside, which counts as a change; it used to ask whether to save before anything."""
+    (data / "labels").mkdir()
+    write_voc(
+        data / "labels" / "Größe 人 & <1>.xml", data / "my images" / NAMES[0], (256, 256), [[9, 9, 300, 99]], ["mask"]
+    )
+    annotate(["state"], ["key", "d"], ["close"])
+    assert annotate.returned("state")[0]["boxes"] == ["mask"]
+    assert boxes_of(read_annotations("annotations.csv"), NAMES[0]) == [("mask", 9, 9, 256, 99)]
+
+
 def test_going_on_from_the_file_list_saves(annotate):
     """labelImg drops what is not saved there, without a question."""
     annotate(["draw", 20, 30, 80, 100, "mask"], ["show_image", 2], ["state"])
@@ -255,12 +267,13 @@ def test_the_real_window_saves_and_closes_when_asked_to(qt, data):
     given = ["annotate", "my images", "--annotations", "labels"]
     (data / "tmp").mkdir()
     environment = {**qt, "HOME": str(data / "home"), "TMPDIR": str(data / "tmp")}
-    with subprocess.Popen([*command, *given], env=environment, stdout=subprocess.PIPE, text=True) as started:
+    options = {"env": environment, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen([*command, *given], **options) as started:
         loaded = ""
-        while loaded.count("\n") < 2 and started.poll() is None:  # the second time from Qt's own loop
+        while "seen" not in loaded and started.poll() is None:
             time.sleep(0.05)
             loaded = "".join(path.read_text() for path in (data / "tmp").glob("*/events.jsonl"))
-        started.send_signal(signal.SIGINT)
+        os.killpg(started.pid, signal.SIGINT)  # as a terminal does: both processes get it
         said = started.stdout.read()
     assert "3 images; annotations go to" in said and "left to annotate: 3 of 3 images" in said
     assert started.returncode == 0 and list((data / "tmp").glob("retinamask-*")) == []

@@ -5,6 +5,7 @@ reaches beyond the session: floats (`repair`), the settings (a pickle in the use
 half-written files, exceptions that end the program, and boxes dropped or images deleted without a question.
 """
 
+import functools
 import json
 import os
 import signal
@@ -62,8 +63,10 @@ class SessionWindow(labelImg.MainWindow):
     """
 
     def __init__(self, session: dict):
-        self.session = session  # first, because labelImg's own __init__ loads the first image
-        super().__init__(session["image_folder"], session["classes_file"], session["annotation_folder"])
+        self.session = session
+        super().__init__(None, session["classes_file"], session["annotation_folder"])
+        # not through its argument: then it loads the folder twice, and asks whether to save before a person did a thing
+        self.queue_event(functools.partial(self.import_dir_images, session["image_folder"]))
         self.set_format(FORMATS[session["port_format"]][1])
         self.actions.resetAll.setEnabled(False)  # would start a plain labelImg outside the session
 
@@ -115,6 +118,7 @@ class SessionWindow(labelImg.MainWindow):
 
     def stop(self, *_) -> None:
         """Save and close without a question: somebody has asked the process to end."""
+        _on_request(signal.SIG_IGN)  # asked once is enough: Ctrl-C reaches this process twice
         if self.dirty:
             self.save_file()
         self.dirty = False
@@ -130,7 +134,6 @@ def open_window(session: dict) -> tuple[QApplication, SessionWindow]:
         constants.SETTING_AUTO_SAVE: True,
         constants.SETTING_PAINT_LABEL: True,
         constants.SETTING_WIN_SIZE: QSize(*WINDOW_SIZE),
-        constants.SETTING_LAST_OPEN_DIR: session["image_folder"],  # without it labelImg scans the parent folder
     }
     labelImg.Settings = lambda: SessionSettings(settings)
     labelImg.LabelFile = WholeFiles
@@ -146,12 +149,17 @@ def open_window(session: dict) -> tuple[QApplication, SessionWindow]:
 def main(session_json: str) -> int:
     """Show the window until it is closed."""
     application, window = open_window(json.loads(Path(session_json).read_text(encoding="utf-8")))
-    signal.signal(signal.SIGINT, window.stop)
-    signal.signal(signal.SIGTERM, window.stop)
+    _on_request(window.stop)
     ticking = QTimer()  # Python looks at signals only while Python runs
     ticking.timeout.connect(lambda: None)
     ticking.start(200)
     return application.exec_()
+
+
+def _on_request(handler) -> None:
+    """What is done when this process is asked to end."""
+    signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGTERM, handler)
 
 
 def _survive(window: SessionWindow, kind, error, trace) -> None:
