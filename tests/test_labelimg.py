@@ -289,7 +289,7 @@ def test_no_screen_is_said(qt, data, capsys, monkeypatch):
     assert main(["annotate", "my images", "--annotations", "labels"]) == 1
     said = capsys.readouterr()
     assert "it showed no image: is there a screen?" in said.err and "no-such-platform" in said.err
-    assert "nothing is annotated; annotations.csv is left as it is" in said.out
+    assert "nothing is annotated; annotations.csv is not written" in said.out
 
 
 def test_the_settings_of_the_user_are_neither_read_nor_written(annotate, data):

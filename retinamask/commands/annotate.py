@@ -162,7 +162,7 @@ def _print_tables(rebuilt, out: Path, classes_csv: Path) -> None:
     for group in rebuilt.slips:
         print(f"likely a slip of the pen: {' and '.join(map(repr, group))} count as two classes", file=sys.stderr)
     if rebuilt.table.empty:
-        print(f"nothing is annotated; {out} is left as it is")
+        print(f"nothing is annotated; {out} is not written")
         return
     images, boxes = annotations.image_paths(rebuilt.table), annotations.objects(rebuilt.table)
     print(annotations.count_boxes(rebuilt.table, rebuilt.classes).to_string())
