@@ -1,0 +1,173 @@
+"""Pre-annotation: the detector's boxes as annotation files, so that a person only corrects.
+
+Above `folder`. A proposal is never taken for a person's work: ``preannotated.json`` beside the annotation files lists
+each one with its bytes' SHA-256, so that one left as it was can be told from a corrected one at any later time. One
+that nobody has been shown by the end of a session is taken back.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from retinamask.dataset import annotations, boxes, files
+from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError
+from retinamask.labelimg import port
+from retinamask.labelimg.folder import RECORD, Session
+
+FORMAT = 1
+SAME_OBJECT = 0.6  # IoU from which two boxes of whatever classes are taken for one object
+CHUNK = 64  # images between two writes of their files: what an interruption costs
+
+
+@dataclass
+class Outcome:
+    """What became of the proposals, by the names of their files."""
+
+    accepted: list[str] = field(default_factory=list)  # shown, and left as they were
+    corrected: list[str] = field(default_factory=list)  # saved anew: corrected, or confirmed with the space bar
+    removed: list[str] = field(default_factory=list)  # deleted meanwhile
+    taken_back: list[str] = field(default_factory=list)  # never shown
+
+
+def propose(
+    session: Session,
+    predictor: Callable,
+    snapshot: str,
+    score_threshold: float = 0.5,
+    leave: Iterable[Path] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[str], list[str]]:
+    """Write an annotation file for each image that has none and in which something is found.
+
+    Args:
+        session: no existing annotation file of it is touched.
+        predictor: a `retinamask.inference.detect.Predictor`.
+        snapshot: what to name in the record.
+        score_threshold: propose what has this score or more, 0 to 1.
+        leave: images to leave alone.
+        progress: called with how many images are done and how many there are.
+
+    Returns:
+        The names of the files written, and a message for each image that could not be read.
+    """
+    from retinamask.inference.detect import detect
+
+    record = read_record(session.annotation_folder)
+    leave, written, unreadable = set(leave), [], []
+    images = [image for image in session.unannotated() if image not in leave]
+    for start in range(0, len(images), CHUNK):
+        paths = [annotations.relative_path(image, session.image_folder) for image in images[start : start + CHUNK]]
+        table, messages = detect(predictor, paths, session.image_folder, score_threshold)
+        unreadable += messages
+        about = {"snapshot": snapshot, "score_threshold": score_threshold}
+        try:
+            written += _write_chunk(session, annotations.objects(table), record, about)
+        finally:  # also of those that were written before an interruption
+            _write_record(session.annotation_folder, record)
+        if progress:
+            progress(min(start + CHUNK, len(images)), len(images))
+    return written, unreadable
+
+
+def read_record(annotation_folder: Path) -> dict[str, dict]:
+    """Proposals by the name of their file; empty where there is no record.
+
+    Raises:
+        AnnotationError: the record is not what `propose` writes.
+    """
+    path = annotation_folder / RECORD
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        proposals = record["proposals"]
+        if record["format"] != FORMAT or not all(isinstance(entry["sha256"], str) for entry in proposals.values()):
+            raise ValueError("unknown format")
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise AnnotationError(
+            f"{path}: not a record of proposals ({error}); move it away if it is not needed: without it, "
+            "proposals count as a person's work"
+        ) from None
+    return proposals
+
+
+def settle(session: Session, seen: set[Path]) -> Outcome:
+    """Decide at the end of a session what became of each open proposal, and note it in the record.
+
+    Args:
+        session: the session that ends.
+        seen: images that were shown in the window.
+    """
+    record, outcome = read_record(session.annotation_folder), Outcome()
+    shown = {session.annotation_of(image).name for image in seen}
+    for name, entry in list(record.items()):
+        result = _result(session.annotation_folder / name, entry, name in shown)
+        if entry.get("outcome"):  # settled in an earlier session; it may have been corrected since
+            entry["outcome"] = result if result == "corrected" else entry["outcome"]
+            continue
+        getattr(outcome, result).append(name)
+        if result == "taken_back":
+            (session.annotation_folder / name).unlink()
+            del record[name]
+        else:
+            entry["outcome"] = result
+    if record:
+        _write_record(session.annotation_folder, record)
+    else:
+        (session.annotation_folder / RECORD).unlink(missing_ok=True)
+    return outcome
+
+
+def _result(path: Path, entry: dict, shown: bool) -> str:
+    if not path.is_file():
+        return "removed"
+    if files.sha256(path) != entry["sha256"]:
+        return "corrected"
+    return "accepted" if shown else "taken_back"
+
+
+def _write_chunk(session: Session, found, record: dict[str, dict], about: dict) -> list[str]:
+    """Write the files of some detections, and add them to ``record``."""
+    written = []
+    for relative, rows in found.groupby("image_path", sort=True):
+        image = session.image_folder / relative
+        path, size_wh = session.annotation_of(image), session.sizes_wh[image]
+        labelled = _proposed(rows)
+        if not labelled or path.exists():
+            continue
+        if session.port_format == "yolo":
+            _complete_class_lines(session)
+        port.write(path, image, size_wh, labelled, session.class_names)
+        proposed = datetime.now(UTC).isoformat(timespec="seconds")
+        record[path.name] = {"sha256": files.sha256(path), "boxes": len(labelled), "proposed": proposed, **about}
+        written.append(path.name)
+    return written
+
+
+def _complete_class_lines(session: Session) -> None:
+    """Have ``classes.txt`` list every class: labelImg ends on a txt file with an index beyond it."""
+    if port.read_class_lines(session.annotation_folder) != session.class_names:
+        text = "".join(f"{name}\n" for name in session.class_names)
+        files.write_text(session.annotation_folder / port.CLASSES_TXT, text)
+
+
+def _proposed(rows) -> port.Labelled:
+    """The detections that are worth a box: with a whole pixel after rounding, and one for each object.
+
+    The network suppresses weaker boxes within a class only; a person would have to delete the face's second class.
+    """
+    rows = rows.sort_values("score", ascending=False, kind="stable")
+    rows = rows[boxes.areas(boxes.whole_pixels(rows[BOX_COLUMNS].to_numpy())) > 0]
+    shared = boxes.overlaps(rows[BOX_COLUMNS].to_numpy(), rows[BOX_COLUMNS].to_numpy()) >= SAME_OBJECT
+    kept: list[int] = []
+    for number in range(len(rows)):
+        if not shared[number, kept].any():
+            kept.append(number)
+    best = rows.iloc[kept]
+    return list(zip(best["class_name"], best[BOX_COLUMNS].itertuples(index=False, name=None), strict=True))
+
+
+def _write_record(annotation_folder: Path, record: dict[str, dict]) -> None:
+    files.write_json(annotation_folder / RECORD, {"format": FORMAT, "proposals": dict(sorted(record.items()))})
