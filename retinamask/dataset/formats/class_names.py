@@ -3,12 +3,16 @@
 At the bottom of this folder; the readers and the commands use it.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 
 import pandas as pd
 
 from retinamask.dataset.annotations import AnnotationError
+
+# Control characters, line ends, halves of surrogate pairs: no file format could hold a name with one of them
+_UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 
 def class_ids(table: pd.DataFrame, first: Iterable[str] = ()) -> dict[str, int]:
@@ -18,6 +22,11 @@ def class_ids(table: pd.DataFrame, first: Iterable[str] = ()) -> dict[str, int]:
     """
     found = table.loc[table["class_name"].notna(), "class_name"]
     return {name: number for number, name in enumerate(dict.fromkeys([*first, *found]))}
+
+
+def unwritable(name: str) -> bool:
+    """Whether a name has characters that no annotation format could hold: line ends, control characters."""
+    return bool(_UNWRITABLE.search(name))
 
 
 def likely_slips(names: Iterable[str], classes: Iterable[str] | None = None) -> list[str]:
@@ -55,17 +64,18 @@ def parse_class_map(text: str) -> dict[str, str]:
     return names
 
 
-def apply_class_map(table: pd.DataFrame, class_map: dict[str, str]) -> pd.DataFrame:
+def apply_class_map(table: pd.DataFrame, class_map: dict[str, str], known: Iterable[str] | None = None) -> pd.DataFrame:
     """The table with classes renamed; several may become one, and those not in the map stay.
 
     Args:
         table: annotations or detections.
         class_map: old name to new name.
+        known: the classes there are; without them, those of the table.
 
     Raises:
-        AnnotationError: an old name is not in the table.
+        AnnotationError: an old name is not among the known ones.
     """
-    check_class_map(class_map, class_ids(table))
+    check_class_map(class_map, class_ids(table) if known is None else known)
     return table.assign(class_name=table["class_name"].map(lambda name: class_map.get(name, name)).astype(object))
 
 

@@ -52,10 +52,11 @@ class ImageIndex:
         """
         candidates = self.candidates(annotation, written_name, own_stem)
         if not candidates:
-            stem = f" or {annotation.stem}{{{','.join(images.EXTENSIONS)}}}" if own_stem else ""
+            stem = f"{annotation.stem}{{{','.join(images.EXTENSIONS)}}}"
+            wanted = [repr(_last_part(written_name))] * bool(written_name) + [stem] * own_stem
             raise ValueError(
-                f"no image named {_last_part(written_name)!r}{stem} "
-                f"below {', '.join(map(str, self.folders))}; put it there or name the folder of the images"
+                f"no image named {' or '.join(wanted)} below {', '.join(map(str, self.folders))}; "
+                "put it there or name the folder of the images"
             )
         if len(candidates) == 1:
             return candidates[0]

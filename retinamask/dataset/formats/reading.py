@@ -5,7 +5,6 @@ Between `image_files` and the readers. A reader turns its files into `Entry` tup
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ import pandas as pd
 
 from retinamask.dataset import boxes, images
 from retinamask.dataset.annotations import AnnotationError, make_table, relative_path
-from retinamask.dataset.formats.class_names import likely_slips
+from retinamask.dataset.formats.class_names import likely_slips, unwritable
 from retinamask.dataset.formats.image_files import ImageIndex, is_hidden
 
 CLIP_LIMIT = 5  # pixels that a box may reach past the image and still be clipped, not dropped
@@ -26,8 +25,6 @@ ROUNDING = {True: 0.5, False: 1e-6}  # pixels past the image that are the roundi
 
 _NO_OBJECT = (None,) * 5
 _TURNED = "the image is turned by EXIF; keras-retinanet's own reader does not turn it"
-# Control characters, line ends, halves of surrogate pairs: no file format could hold a name with one of them
-_UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 
 class Problem(NamedTuple):
@@ -260,11 +257,6 @@ def _what_is_wrong(name: str, box_xyxy: list[float], classes: dict[str, int] | N
     if x1 >= x2 or y1 >= y2:
         return f"box {_shown(box_xyxy)} is empty or inverted; expected xmin < xmax and ymin < ymax"
     return None
-
-
-def unwritable(name: str) -> bool:
-    """Whether a name has characters that no annotation format could hold: line ends, control characters."""
-    return bool(_UNWRITABLE.search(name))
 
 
 def _shown(box_xyxy: Sequence[float]) -> str:

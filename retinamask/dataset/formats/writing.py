@@ -18,7 +18,7 @@ import pandas as pd
 
 from retinamask.dataset import boxes, images
 from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError, check_classes, image_paths
-from retinamask.dataset.formats.reading import unwritable
+from retinamask.dataset.formats.class_names import unwritable
 
 
 class Picture(NamedTuple):
