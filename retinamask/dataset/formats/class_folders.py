@@ -45,19 +45,19 @@ def read_class_folders(
             raise AnnotationError(f"{source} is not a folder; expected a folder of class folders")
     index = image_index(sources, None)
     reading = Reading(Path(csv_folder), classes, "class folder", "image(s)")
-    paths = [path for path in index.all() if path.parent.name]
-    counts = Counter(path.parent for path in paths)
+    folders = {path: path.parent.resolve() for path in index.all()}  # "." has no name
+    counts = Counter(folders.values())
     left_out = {folder: reason for folder in counts if (reason := _why_not(folder, counts, classes))}
     for folder, reason in left_out.items():
         reading.problems.append(Problem("note", str(folder), f"{reason}; {counts[folder]} image(s) left out"))
-    reading.doubtful.update(path for path in paths if path.parent in left_out)
-    entries = [path for path in paths if path.parent not in left_out]
-    return read_entries(entries, _load, index, reading)
+    reading.doubtful.update(path for path in folders if folders[path] in left_out)
+    entries = [path for path in folders if folders[path] not in left_out]
+    return read_entries(entries, lambda path: _load(path, folders[path].name), index, reading)
 
 
 def folder_classes(sources: Iterable[str | Path]) -> list[str]:
     """Names of the class folders, sorted."""
-    counts = Counter(path.parent for path in image_index([Path(source) for source in sources], None).all())
+    counts = Counter(path.parent.resolve() for path in image_index([Path(source) for source in sources], None).all())
     return sorted({folder.name for folder in counts if not _why_not(folder, counts, None)})
 
 
@@ -70,6 +70,6 @@ def _why_not(folder: Path, counts: Iterable[Path], classes: dict[str, int] | Non
     return None
 
 
-def _load(image_path: Path) -> Entry:
-    found = FoundObject(str(image_path), image_path.absolute().parent.name, (0.0, 0.0, 1.0, 1.0))
+def _load(image_path: Path, class_name: str) -> Entry:
+    found = FoundObject(str(image_path), class_name, (0.0, 0.0, 1.0, 1.0))
     return Entry(image_path, str(image_path), [found], image_path=image_path, relative=True)

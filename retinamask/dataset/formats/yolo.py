@@ -72,9 +72,8 @@ def read_yolo(
     index = _index(rest, listed, image_folder)
     labels = _labels_below(rest, index) | labels
     if not labels:
-        raise AnnotationError(
-            f"no label file below {', '.join(map(str, sources))}; expected YOLO's .txt files, one an image"
-        )
+        message = f"no label file below {', '.join(map(str, sources))}; expected YOLO's .txt files, one an image"
+        raise AnnotationError("\n".join([message, *map(str, reading.problems[:20])]))
     names = _Names(labels)
     reading.problems += [Problem("note", str(folder), message) for folder, message in names.repeated()]
     return read_entries(sorted(labels), lambda path: _load(path, labels[path], names), index, reading, with_unannotated)
@@ -147,7 +146,11 @@ def _listed_labels(lists: list[Path], reading: Reading) -> tuple[dict[Path, _Lab
     labels: dict[Path, _Label] = {}
     listed: list[Path] = []
     for source in lists:
-        found, missing = yolo_lists.listed_images(source)
+        try:
+            found, missing = yolo_lists.listed_images(source)
+        except ValueError as error:
+            reading.skip_file(source, error)
+            continue
         for name in missing:
             reading.problems.append(Problem("skipped file", str(source), f"{name!r} does not exist; put it there"))
         for image_path in found:
