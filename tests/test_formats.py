@@ -30,7 +30,7 @@ from retinamask.dataset.formats import (
 from retinamask.dataset.formats.class_names import likely_slips
 
 WRITTEN = [name for name, known in FORMATS.items() if known.write]
-HALF = {"voc": 0.5, "csv": 0.5, "yolo": 1e-5, "coco": 1e-9, "createml": 1e-9}  # pixels that rounding may cost
+HALF = {"voc": 0.5, "csv": 0.5, "yolo": 1e-4, "coco": 1e-9, "createml": 1e-9}  # pixels that rounding may cost
 TABLE = make_table(
     [
         ("b.jpg", 1, 2, 3, 4, "incorrect"),

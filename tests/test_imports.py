@@ -13,6 +13,7 @@ ORDER = [
     "dataset.annotations",
     "dataset.formats.image_files",
     "dataset.formats.class_names",
+    "dataset.formats.entries",
     "dataset.formats.reading",
     "dataset.formats.writing",
     "dataset.formats.voc_xml",

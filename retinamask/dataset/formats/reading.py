@@ -1,6 +1,6 @@
-"""What all readers of this folder share: problems, finding the image, checking it, clipping and dropping boxes.
+"""What all readers of this folder share: finding the image, checking it, clipping and dropping boxes.
 
-Between `image_files` and the readers. A reader turns its files into `Entry` tuples, one an image, and
+Between `entries` and the readers. A reader turns its files into `Entry` tuples, one an image, and
 `read_entries` makes the table of them. What is wrong with one is a `Problem`, and the rest goes on.
 """
 
@@ -8,8 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,70 +17,17 @@ import pandas as pd
 from retinamask.dataset import boxes, images
 from retinamask.dataset.annotations import AnnotationError, make_table, relative_path
 from retinamask.dataset.formats.class_names import likely_slips, unwritable
+from retinamask.dataset.formats.entries import Entry, FoundObject, Problem, Reading
 from retinamask.dataset.formats.image_files import ImageIndex, is_hidden
 
 CLIP_LIMIT = 5  # pixels that a box may reach past the image and still be clipped, not dropped
+SHARE_DIGITS = 1e-6  # labelImg writes shares with six decimals, of a centre and of a size
 ROUNDING = {True: 0.5, False: 1e-6}  # pixels past the image that are the rounding of shares, or of floats
+
+__all__ = ["Entry", "FoundObject", "Problem", "Reading", "files_below", "image_index", "read_entries", "summary"]
 
 _NO_OBJECT = (None,) * 5
 _TURNED = "the image is turned by EXIF; keras-retinanet's own reader does not turn it"
-
-
-class Problem(NamedTuple):
-    """Something wrong in one annotation file, and what was done about it."""
-
-    action: str  # "skipped file", "dropped box", "clipped box" or "note"
-    where: str  # file, and line where there is one
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.message} ({self.action})"
-
-
-class FoundObject(NamedTuple):
-    """One object as its file has it."""
-
-    where: str  # file and line, or file and number
-    name: str
-    box_xyxy: tuple[float, float, float, float]  # pixels, or shares of the image: see `Entry`
-    wrong: str | None = None  # why the format itself forbids it
-
-
-class Entry(NamedTuple):
-    """What an annotation file says of one image."""
-
-    source: Path  # the annotation file
-    where: str  # how messages name the entry
-    objects: list[FoundObject]
-    written_name: str = ""  # the image's name in the annotation
-    image_path: Path | None = None  # the image, where it need not be looked for
-    hint: PurePath | None = None  # where the image is likely to be, among several of its name
-    own_stem: bool = False  # an image with the annotation file's own stem will do
-    size_wh: tuple[int, int] | None = None  # what the annotation says
-    size_label: str = ""  # how the format calls the size; empty if it has none
-    relative: bool = False  # boxes are shares of the image, 0 to 1
-
-
-@dataclass
-class Reading:
-    """What is asked for, and what has been gathered so far."""
-
-    csv_folder: Path
-    classes: dict[str, int] | None
-    kind: str  # what an image's annotation is called in messages, such as "XML"
-    counted: str  # what is counted in messages, such as "XML file(s)"
-    annotated: Callable[[Path], bool] = lambda image_path: False  # has it a file, if not among those asked for?
-    rows: list[tuple] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    taken: dict[Path, str] = field(default_factory=dict)  # image: its annotation
-    doubtful: set[Path] = field(default_factory=set)  # images whose annotation could not be used
-    names: Counter = field(default_factory=Counter)  # classes, how many boxes are called so
-    list_lost: bool = False  # a file about many images could not be read: nobody knows about which
-
-    def skip_file(self, path: Path, error: ValueError) -> None:
-        """Report a file that is about many images and cannot be used."""
-        self.problems.append(Problem("skipped file", str(path), str(error).removeprefix(f"{path}: ")))
-        self.list_lost = True
 
 
 class _Pair(NamedTuple):
@@ -220,7 +166,7 @@ def _kept(entry: Entry, size_wh: tuple[int, int], reading: Reading) -> list[tupl
     """``(x1, y1, x2, y2, class_name)`` of each object that can be used, clipped if need be."""
     boxes_xyxy = np.array([item.box_xyxy for item in entry.objects], dtype=float).reshape(-1, 4)
     if entry.relative:
-        boxes_xyxy = boxes_xyxy * [*size_wh, *size_wh]
+        boxes_xyxy = _pixels(boxes_xyxy, size_wh)
     clipped, reaches = boxes.clip(boxes_xyxy, size_wh), boxes.reach_outside(boxes_xyxy, size_wh).tolist()
     areas, whole = boxes.areas(clipped).tolist(), boxes.areas(boxes.whole_pixels(clipped)).tolist()
     image = f"the image of {size_wh[0]} x {size_wh[1]} pixels"
@@ -241,6 +187,14 @@ def _kept(entry: Entry, size_wh: tuple[int, int], reading: Reading) -> list[tupl
             reading.problems.append(Problem("clipped box", item.where, message))
         kept.append((*clipped[number].tolist(), item.name))
     return kept
+
+
+def _pixels(shares_xyxy: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
+    """Shares of the image as pixels; where six decimals cannot tell an edge from a whole pixel, that pixel."""
+    sides = np.array([*size_wh, *size_wh])
+    boxes_xyxy = shares_xyxy * sides
+    whole = boxes.whole_pixels(boxes_xyxy)
+    return np.where(np.abs(boxes_xyxy - whole) <= SHARE_DIGITS * sides, whole, boxes_xyxy)
 
 
 def _what_is_wrong(name: str, box_xyxy: list[float], classes: dict[str, int] | None) -> str | None:
