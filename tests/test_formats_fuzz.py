@@ -82,7 +82,7 @@ def fuzz_xml(folder: Path, originals: list[bytes], count: int) -> tuple[int, int
     """Read ``count`` mutations in batches; how many images came through, and how many problems were reported."""
     dice = random.Random(20)
     for number in range(min(BATCH, count)):
-        draw(folder / f"m{number:04d}.png", (400, 400))
+        draw(folder / f"m{number:04d}.jpg", (400, 400))
     images = problems_count = 0
     for _ in range(-(-count // BATCH)):
         for number in range(min(BATCH, count)):
