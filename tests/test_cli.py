@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from retinamask import cli
 from retinamask.cli import main
 from retinamask.commands import runs
 from retinamask.dataset import annotations
@@ -127,10 +128,12 @@ def test_mistakes_are_one_message_and_status_2(arguments, message, tmp_path, mon
     assert said.startswith("retinamask: ") and message in said and "Traceback" not in said
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["sample", "annotations", "fetch", "train", "convert", "detect", "evaluate", "run", "doctor", "demo", "annotate"],
-)
+def every_command() -> list[str]:
+    (choices,) = [action.choices for action in cli._parser()._actions if action.choices]
+    return list(choices)
+
+
+@pytest.mark.parametrize("command", every_command())
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

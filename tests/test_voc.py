@@ -15,8 +15,8 @@ from retinamask.dataset.annotations import (
     read_annotations,
     write_annotations,
 )
-from retinamask.dataset.formats import Problem, read_voc, summary, voc_xml, write_voc
-from retinamask.dataset.formats.voc import CLIP_LIMIT, class_ids
+from retinamask.dataset.formats import Problem, class_ids, read_voc, summary, voc_xml, write_voc
+from retinamask.dataset.formats.reading import CLIP_LIMIT
 
 EMPTY = (None,) * 5
 SIZE = (40, 30)

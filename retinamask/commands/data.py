@@ -18,14 +18,37 @@ def add_commands(subparsers) -> None:
     sample.add_argument("--size", type=int, default=256, help="side of a scene in pixels")
     sample.add_argument("--seed", type=int, default=0, help="the same seed draws the same scenes")
 
-    text = "Turn folders of labelImg XML into annotations.csv and classes.csv, checked."
+    text = "Turn annotations of any known format into annotations.csv and classes.csv, checked."
     table = add_command(subparsers, "annotations", annotations_command, text)
-    table.add_argument("sources", nargs="+", metavar="SRC", help="folders with XML files, or XML files")
+    table.add_argument("sources", nargs="+", metavar="SRC", help="folders with annotations, or annotation files")
     table.add_argument("--out", default="annotations.csv", help="the CSV to write; image paths are relative to it")
     table.add_argument("--classes", default="classes.csv", help="class list: read if it exists, else written")
     table.add_argument("--images", help="folder of the images, if they are not below SRC")
-    table.add_argument("--with-unannotated", action="store_true", help="take images without XML as without faces")
+    table.add_argument(
+        "--with-unannotated", action="store_true", help="take images without annotation as without faces"
+    )
     table.add_argument("--force", action="store_true", help="replace an existing CSV")
+    _add_reading(table)
+
+    text = "Write annotations of one format in another, into a new folder."
+    convert = add_command(subparsers, "convert-annotations", convert_annotations_command, text)
+    convert.add_argument("source", metavar="SRC", help="a folder with annotations, or an annotation file")
+    convert.add_argument("folder", metavar="DST", help="a new or empty folder")
+    convert.add_argument("--to", required=True, dest="target", help="voc, yolo, coco, createml or csv")
+    convert.add_argument("--classes", help="class list whose order counts; without it, the order in SRC")
+    convert.add_argument("--images-dir", help="folder of the images, if they are not below SRC")
+    text = "where the images go that YOLO wants beside its labels: link, copy or none"
+    convert.add_argument("--yolo-images", default="link", help=text)
+    convert.add_argument("--with-unannotated", action="store_true", help="take images without annotation too")
+    _add_reading(convert)
+
+
+def _add_reading(command) -> None:
+    """What both commands that read annotations take."""
+    text = "voc, yolo, coco, createml, csv, open_images or class_folders; without it, told by the files"
+    command.add_argument("--from", dest="format", help=text)
+    text = "rename or join classes: with_mask=mask,without_mask=no_mask; names not in it stay"
+    command.add_argument("--class-map", help=text)
 
 
 def sample_command(given) -> None:
@@ -37,23 +60,63 @@ def sample_command(given) -> None:
 
 def annotations_command(given) -> None:
     from retinamask.dataset import annotations
-    from retinamask.dataset.formats import class_ids, read_voc, summary
+    from retinamask.dataset.formats import summary
 
     out, classes_csv = Path(given.out), Path(given.classes)
     refuse_existing(out, given.force)
+    if out.resolve() == classes_csv.resolve():
+        raise ValueError(f"--out and --classes are both {out}; give two names")
     known = annotations.read_classes(classes_csv) if classes_csv.exists() else None
-    table, problems = read_voc(given.sources, out.parent, given.images, known, given.with_unannotated)
-    for problem in problems:
-        print(problem, file=sys.stderr)
+    table, classes, problems = _read_mapped(given, given.sources, out.parent, given.images, known)
     if annotations.objects(table).empty:
         raise ValueError(f"no box is left for {classes_csv}; {summary(problems)}: fix them, or name another --classes")
-    classes = known or class_ids(table)
+    moved = annotations.write_annotations(table, out)
     if known is None:
         annotations.write_classes(classes, classes_csv)
-    moved = annotations.write_annotations(table, out)
     boxes = annotations.objects(table)
     print(annotations.count_boxes(table, classes).to_string())
     print(
         f"{len(annotations.image_paths(table))} images, {len(boxes)} boxes ({moved} rounded to whole pixels): "
         f"{out}, {classes_csv}; {summary(problems)}"
     )
+
+
+def convert_annotations_command(given) -> None:
+    from retinamask.dataset import annotations, formats
+
+    known = annotations.read_classes(given.classes) if given.classes else None
+    options = {"images": given.yolo_images} if given.target == "yolo" else {}
+    table, classes, problems = _read_mapped(given, [given.source], given.folder, given.images_dir, known)
+    formats.write(given.target, table, classes, given.folder, given.folder, **options)
+    print(annotations.count_boxes(table, classes).to_string())
+    print(
+        f"{len(annotations.image_paths(table))} images, {len(annotations.objects(table))} boxes as {given.target}: "
+        f"{given.folder}; {formats.summary(problems)}"
+    )
+
+
+def _read_mapped(given, sources: list[str], csv_folder, image_folder, known: dict[str, int] | None) -> tuple:
+    """The table and its classes after the class map, and the problems, which are printed.
+
+    ``known`` are the classes to end up with; without them, those of the sources in their order.
+    """
+    from retinamask.dataset import formats
+
+    class_map = formats.parse_class_map(given.class_map) if given.class_map else {}
+    format_name = given.format or formats.guess(sources)
+    wanted = known
+    if known and class_map:  # what will have one of the known names
+        _check_targets(class_map, known)
+        wanted = dict.fromkeys([*class_map, *(name for name in known if name not in class_map)])
+    table, problems = formats.read(format_name, sources, csv_folder, image_folder, wanted, given.with_unannotated)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    found = formats.classes_of(format_name, sources, table)
+    table = formats.apply_class_map(table, class_map, found)
+    return table, known or formats.map_classes(found, class_map), problems
+
+
+def _check_targets(class_map: dict[str, str], known: dict[str, int]) -> None:
+    unknown = sorted(set(class_map.values()) - set(known))
+    if unknown:
+        raise ValueError(f"class map: {', '.join(unknown)} is not among the classes ({', '.join(known)})")

@@ -6,6 +6,7 @@ Used by the readers of this folder.
 import functools
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path, PurePath, PureWindowsPath
 
 from retinamask.dataset import images
@@ -18,9 +19,11 @@ class ImageIndex:
     name inside an annotation can reach outside the folders.
     """
 
-    def __init__(self, folders: list[Path]):
+    def __init__(self, folders: list[Path], paths: Iterable[Path] | None = None):
+        """Look for all images below ``folders``, or take ``paths`` for all there are."""
         self.folders = folders
-        self._all = sorted({path for folder in folders for path in folder.rglob("*") if is_image(path)})
+        below = (path for folder in folders for path in folder.rglob("*") if is_image(path))
+        self._all = sorted(set(below if paths is None else paths))
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         self._parent = {path: path.parent for path in self._all}  # asked for again and again where names recur
@@ -32,38 +35,50 @@ class ImageIndex:
         """Every image file once, sorted."""
         return self._all
 
-    def find(self, annotation: Path, written_name: str) -> Path:
+    def find(self, annotation: Path, written_name: str, own_stem: bool = True, hint: PurePath | None = None) -> Path:
         """The image of ``annotation``, one of its `candidates`.
 
-        Where several folders hold that name the one nearest to the annotation counts.
+        Where several folders hold that name, the one counts whose folders are called as in the hint, counted from
+        the file upwards; of several such the nearest to the annotation.
+
+        Args:
+            annotation: the annotation file.
+            written_name: the image's name, or path, as the annotation has it.
+            own_stem: an image with the annotation file's own stem will do.
+            hint: where the image is likely to be; without it ``written_name`` if it has folders, else ``annotation``.
 
         Raises:
             ValueError: there is none, or two are equally near.
         """
-        candidates = self.candidates(annotation, written_name)
+        candidates = self.candidates(annotation, written_name, own_stem)
         if not candidates:
+            stem = f"{annotation.stem}{{{','.join(images.EXTENSIONS)}}}"
+            wanted = [repr(_last_part(written_name))] * bool(written_name) + [stem] * own_stem
             raise ValueError(
-                f"no image named {_last_part(written_name)!r} or {annotation.stem}{{{','.join(images.EXTENSIONS)}}} "
-                f"below {', '.join(map(str, self.folders))}; put it there or name the folder of the images"
+                f"no image named {' or '.join(wanted)} below {', '.join(map(str, self.folders))}; "
+                "put it there or name the folder of the images"
             )
         if len(candidates) == 1:
             return candidates[0]
+        written = PureWindowsPath(written_name)
+        hint = hint or (written if len(written.parts) > 1 else annotation)
         folder = annotation.parent
-        steps = {path: _steps(folder, self._parent[path]) for path in candidates}
-        fewest = min(steps.values())
-        nearest = [path for path in candidates if steps[path] == fewest]
+        ranks = {
+            path: (-_alike(self._parent[path], hint.parent), _steps(folder, self._parent[path])) for path in candidates
+        }
+        nearest = [path for path in candidates if ranks[path] == min(ranks.values())]
         if len(nearest) > 1:
             raise ValueError(f"the image is found in {len(nearest)} places: {', '.join(map(str, nearest))}; keep one")
         return nearest[0]
 
-    def candidates(self, annotation: Path, written_name: str) -> list[Path]:
+    def candidates(self, annotation: Path, written_name: str, own_stem: bool = True) -> list[Path]:
         """Images of that name, else with that name but for the extension, else with the annotation's own stem."""
         name = _last_part(written_name)
         return (
             self._by_name.get(name)
             or self._by_stem.get(name)
             or self._by_stem.get(PurePath(name).stem)
-            or self._by_stem.get(annotation.stem)
+            or (self._by_stem.get(annotation.stem) if own_stem else None)
             or []
         )
 
@@ -86,3 +101,13 @@ def _last_part(written_name: str) -> str:
 def _steps(folder: Path, other: Path) -> int:
     """How many steps up and down lead from one folder to another."""
     return len(Path(os.path.relpath(other, folder)).parts)
+
+
+def _alike(folder: PurePath, other: PurePath) -> int:
+    """How many folders are called the same, counted from the innermost."""
+    count = 0
+    for name, other_name in zip(reversed(folder.parts), reversed(other.parts), strict=False):
+        if name != other_name:
+            break
+        count += 1
+    return count

@@ -1,0 +1,132 @@
+"""CreateML JSON as labelImg writes it (centre x and y, width and height in pixels) to the table and back.
+
+On top of `json_files` and `reading`. Format: https://developer.apple.com/documentation/createml (data source of an
+object detector), as written by labelImg 1.8.6.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from retinamask.dataset import files
+from retinamask.dataset.annotations import AnnotationError, write_classes
+from retinamask.dataset.formats import json_files, writing
+from retinamask.dataset.formats.reading import (
+    Entry,
+    FoundObject,
+    Problem,
+    Reading,
+    files_below,
+    image_index,
+    read_entries,
+)
+
+FILE_NAME = "annotations.json"
+
+_SIDES = ("x", "y", "width", "height")
+
+
+def read_createml(
+    sources: Iterable[str | Path],
+    csv_folder: str | Path,
+    image_folder: str | Path | None = None,
+    classes: dict[str, int] | None = None,
+    with_unannotated: bool = False,
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Read CreateML JSON files, or folder trees with them, into the table.
+
+    Args:
+        sources: JSON files, or folders (searched with all below them).
+        csv_folder: the folder that the table's image paths are relative to.
+        image_folder: where the images are; without it, below the sources. They are found by name.
+        classes: if given, boxes of other classes are dropped and reported.
+        with_unannotated: take images that no file names as images without objects.
+
+    Returns:
+        The table, sorted by JSON path and image name, and the problems.
+
+    Raises:
+        AnnotationError: no JSON file at all, or no image that could be used.
+    """
+    sources = [Path(source) for source in sources]
+    paths = files_below(sources, [".json"], "CreateML JSON files")
+    if not paths:
+        raise AnnotationError(f"no JSON file below {', '.join(map(str, sources))}; expected CreateML annotations")
+    reading = Reading(Path(csv_folder), classes, "CreateML entry", "CreateML image(s)")
+    entries: list[Entry] = []
+    for path in paths:
+        try:
+            entries += _entries(path, reading)
+        except ValueError as error:
+            reading.skip_file(path, error)
+    return read_entries(entries, lambda entry: entry, image_index(sources, image_folder), reading, with_unannotated)
+
+
+def write_createml(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, csv_folder: str | Path) -> None:
+    """Write ``annotations.json``, and ``classes.csv``, which keeps the order of the classes.
+
+    Images are called by their file name, which is what labelImg looks for; those of equal names in several folders
+    have what differs of the folders before it.
+
+    Args:
+        table: annotations with image paths relative to ``csv_folder``.
+        classes: name to id.
+        folder: new or empty.
+
+    Raises:
+        AnnotationError: nothing is written then.
+    """
+    pictures = writing.pictures(table, classes, csv_folder)
+    names = _names([picture.path for picture in pictures])
+    records = [{"image": names[picture.path], "annotations": _annotations(picture)} for picture in pictures]
+    with writing.new_folder(folder) as new:
+        files.write_json(new / FILE_NAME, records)
+        write_classes(classes, new / "classes.csv")
+
+
+def _entries(path: Path, reading: Reading) -> list[Entry]:
+    """One entry an image of one file, sorted by image name; what is wrong with single records is reported."""
+    entries = []
+    for number, record in enumerate(json_files.load_json(path, list)):
+        where = f"{path} [{number}]"
+        try:
+            name = json_files.text(record, "image")
+            annotations = json_files.member(record, "annotations", list)
+        except ValueError as error:
+            reading.skip_file(where, error)
+            continue
+        where += f" image {name!r}"
+        objects = [_object(f"{where} annotations[{place}]", item) for place, item in enumerate(annotations)]
+        entries.append(Entry(path, where, objects, name))
+    return sorted(entries, key=lambda entry: entry.written_name)
+
+
+def _object(where: str, annotation) -> FoundObject:
+    try:
+        name = json_files.text(annotation, "label")
+        place = json_files.member(annotation, "coordinates", dict)
+        x, y, width, height = (json_files.number(place.get(side)) for side in _SIDES)
+        if not (width > 0 and height > 0 and x + y < float("inf")):  # false for nan too
+            found = ", ".join(f"{side} {json_files.called(place.get(side))}" for side in _SIDES)
+            raise ValueError(f"coordinates: {found}; expected numbers, width and height above 0")
+    except ValueError as error:
+        return FoundObject(where, "", (0.0, 0.0, 0.0, 0.0), str(error))
+    return FoundObject(where, name, (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+
+
+def _names(paths: list[Path]) -> dict[Path, str]:
+    """File names, with folders before them where two images are called the same."""
+    times = Counter(path.name for path in paths)
+    stems = writing.stems(paths)
+    parents = {path: Path(stems[path]).parent for path in paths}
+    return {path: path.name if times[path.name] == 1 else (parents[path] / path.name).as_posix() for path in paths}
+
+
+def _annotations(picture: writing.Picture) -> list[dict]:
+    records = []
+    for (x1, y1, x2, y2), name in zip(picture.boxes_xyxy.tolist(), picture.class_names, strict=True):
+        values = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+        records.append({"label": name, "coordinates": dict(zip(_SIDES, values, strict=True))})
+    return records

@@ -1,0 +1,129 @@
+"""What all writers of this folder share: the images with their boxes, checked, and a new folder to write into.
+
+Beside `reading`, below the writers.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from retinamask.dataset import boxes, images
+from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError, check_classes, image_paths
+from retinamask.dataset.formats.class_names import unwritable
+
+
+class Picture(NamedTuple):
+    """One image of the table: its file and its boxes."""
+
+    path: Path  # absolute
+    size_wh: tuple[int, int]  # upright
+    boxes_xyxy: np.ndarray  # (N, 4), pixels, inside the image
+    class_names: list[str]  # N
+
+
+def pictures(table: pd.DataFrame, classes: dict[str, int], csv_folder: str | Path) -> list[Picture]:
+    """The images of a table in its order, with sizes and boxes.
+
+    Raises:
+        AnnotationError: a class is not in ``classes`` or cannot be written, an image cannot be read, or a box
+            reaches past its image; all are named, twenty at most.
+    """
+    check_classes(table, classes, "the table")
+    _check_names(table, classes)
+    paths = {path: located(csv_folder, path) for path in image_paths(table)}
+    with ThreadPoolExecutor() as pool:
+        sizes = dict(zip(paths, pool.map(_size_or_error, paths.values()), strict=True))
+    found, bad = [], []
+    for image_path, rows in table.groupby("image_path", sort=False):
+        if isinstance(sizes[image_path], ValueError):
+            bad.append(str(sizes[image_path]))
+            continue
+        rows = rows[rows["x1"].notna()]
+        boxes_xyxy = rows[BOX_COLUMNS].to_numpy(dtype=float)
+        if boxes.reach_outside(boxes_xyxy, sizes[image_path]).any():
+            width, height = sizes[image_path]
+            bad.append(f"{paths[image_path]}: a box reaches past the image of {width} x {height} pixels; clip it")
+        found.append(Picture(paths[image_path], sizes[image_path], boxes_xyxy, rows["class_name"].tolist()))
+    if bad:
+        raise AnnotationError("\n".join(bad[:20] + ([f"... and {len(bad) - 20} more"] if len(bad) > 20 else [])))
+    return found
+
+
+def located(csv_folder: str | Path, image_path: str) -> Path:
+    """The absolute path of an image; a link keeps its own name."""
+    path = Path(csv_folder) / image_path
+    return path.parent.resolve() / path.name
+
+
+def stems(paths: list[Path]) -> dict[Path, str]:
+    """A name without extension for each image, unique on any file system.
+
+    Where the images lie in several folders, the names have these folders too, as far as they differ. Of two
+    images that differ only in the extension each gets it into its name.
+    """
+    top = Path(os.path.commonpath([path.parent for path in paths]))
+    plain = {path: path.relative_to(top).with_suffix("").as_posix() for path in sorted(set(paths))}
+    times = Counter(stem.casefold() for stem in plain.values())
+    used = {stem.casefold() for stem in plain.values() if times[stem.casefold()] == 1}
+    for path, stem in plain.items():
+        if times[stem.casefold()] > 1:
+            plain[path] = _unused(f"{stem}_{path.suffix[1:]}", used)
+    return plain
+
+
+@contextlib.contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``folder``; on success it becomes ``folder``, on error it goes.
+
+    Paths relative to the one are right for the other.
+
+    Raises:
+        AnnotationError: ``folder`` is not new, nor an empty folder.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise AnnotationError(f"{folder} exists; expected a new or empty folder to write into")
+    temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if folder.exists():
+            folder.rmdir()  # only ever an empty one; Windows renames onto nothing that exists
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_names(table: pd.DataFrame, classes: dict[str, int]) -> None:
+    """Names with line ends and the like would break the files that hold one name a line."""
+    bad = [name for name in (*classes, *image_paths(table)) if unwritable(name)]
+    bad += [name for name in classes if not name or name != name.strip()]
+    if bad:
+        raise AnnotationError(
+            f"found the name {bad[0]!r}, expected names without line ends, control characters or white space around; "
+            "rename it"
+        )
+
+
+def _size_or_error(path: Path) -> tuple[int, int] | ValueError:
+    try:
+        return images.image_size(path)
+    except ValueError as error:
+        return error
+
+
+def _unused(stem: str, used: set[str]) -> str:
+    """The stem, made longer until nothing else is called so."""
+    while stem.casefold() in used:
+        stem += "_"
+    used.add(stem.casefold())
+    return stem
