@@ -11,12 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import pandas as pd
-
 from retinamask import __version__
-from retinamask.dataset import annotations, archives, download, files, formats, images, public
+from retinamask.dataset import annotations, archives, download, files, formats, public
 from retinamask.dataset.connection import DownloadError
-from retinamask.dataset.formats.image_files import is_image
 from retinamask.dataset.public import PublicData
 
 RECORD = "source.json"
@@ -183,13 +180,13 @@ def _copy_folder(entry: PublicData, source: Path, staging: Path, place: Callable
 def _convert(entry: PublicData, archive: Path, staging: Path, target: Path, ours: bool) -> Fetched:
     """Write annotations.csv, classes.csv and the record beside the files."""
     try:
-        table, problems = _read(entry.format, staging)
+        table, problems = formats.read(entry.format, [staging], staging)
     except ValueError as error:  # its paths are about to go
         raise annotations.AnnotationError(str(error).replace(str(staging), entry.name)) from None
     boxes = annotations.objects(table)
     if boxes.empty:
         raise annotations.AnnotationError(f"{archive}: not one box is left; {formats.summary(problems)}")
-    classes = formats.class_ids(table)
+    classes = formats.classes_of(entry.format, [staging], table)
     annotations.write_classes(classes, staging / "classes.csv")
     annotations.write_annotations(table, staging / "annotations.csv")
     counts = {name: int(count) for name, count in annotations.count_boxes(table, classes)["boxes"].items()}
@@ -206,29 +203,6 @@ def _convert(entry: PublicData, archive: Path, staging: Path, target: Path, ours
     fetched.differences.extend(_differences(entry, fetched, "" if archive.is_dir() else archives.comment(archive)))
     files.write_json(staging / RECORD, _record(entry, fetched))
     return fetched
-
-
-def _read(format_name: str, folder: Path) -> tuple[pd.DataFrame, list[formats.Problem]]:
-    """The folder as a table, its image paths relative to the folder."""
-    if hasattr(formats, "read"):
-        return formats.read(format_name, [folder], folder)
-    if format_name == "voc":
-        return formats.read_voc([folder], folder)
-    return _read_class_folders(folder)
-
-
-def _read_class_folders(folder: Path) -> tuple[pd.DataFrame, list[formats.Problem]]:
-    """Each picture below ``folder/CLASS/`` as one box that covers it."""
-    rows, problems = [], []
-    for path in sorted(path for path in folder.glob("*/*") if is_image(path)):
-        try:
-            (width, height), _ = images.check_image(path)
-        except images.ImageError as error:
-            problems.append(formats.Problem("skipped file", str(path), str(error).removeprefix(f"{path}: ")))
-            continue
-        relative = annotations.relative_path(path, folder)
-        rows.append((relative, 0, 0, width, height, relative.split("/")[0]))
-    return annotations.make_table(rows), problems
 
 
 def _differences(entry: PublicData, fetched: Fetched, commit: str) -> list[str]:
