@@ -10,6 +10,7 @@ ORDER = [
     "dataset.files",
     "dataset.boxes",
     "dataset.images",
+    "dataset.copies",
     "dataset.annotations",
     "dataset.formats.image_files",
     "dataset.formats.voc_xml",
