@@ -5,6 +5,7 @@ Above `splits`. ``annotations.csv`` gets ``annotations_train.csv``, ``annotation
 ``annotations_fold1_val.csv``. An image keeps its side for good, because a model may have been trained on it.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -134,10 +135,9 @@ def _old_sides(annotations_csv: str | Path, folds: int) -> dict[str, set[str]]:
 def _refuse_other_kind(annotations_csv: str | Path, folds: int) -> None:
     """Splits with and without folds, or with more folds, share a test file; one would change it under the other."""
     path = Path(annotations_csv)
-    there = {found for kind in ("train", "val") for found in path.parent.glob(f"*_{kind}.csv")}
-    ours = set(_written_files(annotations_csv, folds))
-    prefixes = tuple(f"{path.stem}_{middle}" for middle in ("train.", "val.", "fold"))
-    others = sorted(found for found in there - ours if found.name.startswith(prefixes))
+    of_a_split = re.compile(re.escape(path.stem) + r"_(fold\d+_)?(train|val)\.csv")
+    there = {found for found in path.parent.glob("*.csv") if of_a_split.fullmatch(found.name)}
+    others = sorted(there - set(_written_files(annotations_csv, folds)))
     if others:
         raise AnnotationError(
             f"{', '.join(map(str, others[:4]))}: files of a split with other folds, or with none where folds are "
@@ -169,11 +169,13 @@ def _write(annotations_csv: str | Path, table: pd.DataFrame, tables: dict[str, p
 
 def _rejoined(known: dict[str, set[str]], sides: dict[str, str]) -> list[str]:
     """One message for each old image that is not where it was."""
-    return [
-        f"{path}: was in {' and '.join(sorted(known[path]))}, is in {sides[path]} now, with a copy of it"
-        for path in sorted(known)
-        if known[path] != {sides[path]}
-    ]
+    messages = []
+    for path in sorted(known):
+        was, side = " and ".join(sorted(known[path])), sides[path]
+        if known[path] != {side}:
+            now = "only" if side in known[path] else "now, where a copy of it was"
+            messages.append(f"{path}: was in {was}, is in {side} {now}")
+    return messages
 
 
 def copies_found(groups: ImageGroups) -> tuple[int, int, int]:
