@@ -349,7 +349,15 @@ def test_unknown_classes_of_a_table():
         annotations.check_classes(TABLE, {"mask": 0}, "here")
 
 
-@pytest.mark.parametrize("other", [TABLE.iloc[::-1], TABLE.sample(frac=1, random_state=0), TABLE.assign(note="x")])
+@pytest.mark.parametrize(
+    "other",
+    [
+        TABLE.iloc[::-1],
+        TABLE.sample(frac=1, random_state=0),
+        TABLE.assign(note="x"),
+        TABLE.replace({"x1": {10.0: 10.2}}),
+    ],
+)
 def test_fingerprint_of_equal_annotations(other):
     expected = annotations.fingerprint(TABLE, CLASSES)
     assert annotations.fingerprint(other, dict(reversed(CLASSES.items()))) == expected
@@ -361,7 +369,7 @@ def test_fingerprint_of_equal_annotations(other):
     [
         (TABLE.iloc[:0], CLASSES),
         (TABLE.iloc[1:], CLASSES),
-        (TABLE.replace({"x1": {10.0: 10.01}}), CLASSES),
+        (TABLE.replace({"x1": {10.0: 11.0}}), CLASSES),
         (TABLE.replace({"class_name": {"mask": "masks"}}), CLASSES),
         (TABLE.replace({"image_path": {"images/a.jpg": "images/c.jpg"}}), CLASSES),
         (TABLE, {"mask": 1, "no_mask": 0}),

@@ -131,12 +131,12 @@ def test_what_is_not_as_expected_is_reported(site, data, change, praveen_zip):
 
 def test_an_archive_is_not_fetched_again_when_something_later_failed(site, data, change, praveen_zip, monkeypatch):
     change("praveen", url=site.add("/zip", page(praveen_zip)))
-    read = fetching._read
-    monkeypatch.setattr(fetching, "_read", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    read = fetching.formats.read
+    monkeypatch.setattr(fetching.formats, "read", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         fetch("praveen", data, patience=PATIENCE)
     assert names(data) == {"downloads"}
-    monkeypatch.setattr(fetching, "_read", read)
+    monkeypatch.setattr(fetching.formats, "read", read)
     fetch("praveen", data, patience=PATIENCE)
     assert len(site.requests) == 1 and names(data) == {"praveen", "downloads"}
 

@@ -68,8 +68,8 @@ def count_boxes(table: pd.DataFrame, classes: dict[str, int]) -> pd.DataFrame:
 
 
 def fingerprint(table: pd.DataFrame, classes: dict[str, int]) -> str:
-    """SHA-256 over the sorted annotations and classes: equal for equal ones in any order."""
-    rows = sorted(_csv_rows(table[COLUMNS], digits=2))
+    """SHA-256 over the sorted annotations, in whole pixels, and the classes: equal for equal ones in any order."""
+    rows = sorted(_csv_rows(table[COLUMNS].assign(**whole_pixels(table[BOX_COLUMNS])), digits=0))
     return hashlib.sha256(repr((rows, sorted(classes.items()))).encode()).hexdigest()
 
 

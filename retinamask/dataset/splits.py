@@ -1,9 +1,14 @@
-"""Train, validation and test splits of a table, by image, the same for the same seed.
+"""Train, validation and test splits of a table, the same for the same seed, without copies across them.
 
-The three tables are written as CSVs into a run's folder, so that every step of the run reads the same.
+The three tables are written as CSVs into a run's folder, so that every step of the run reads the same. Above
+`groups` and `dealing`; `split_files` keeps a split beside an annotation CSV.
 """
 
 import json
+import logging
+import posixpath
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,42 +27,93 @@ from retinamask.dataset.annotations import (
     write_annotations,
     write_classes,
 )
+from retinamask.dataset.dealing import deal
+from retinamask.dataset.groups import ImageGroups, by_path, image_groups
 
 SPLITS = ("train", "val", "test")
 
+log = logging.getLogger(__name__)
 
-def split(table: pd.DataFrame, val_share: float, test_share: float, seed: int) -> dict[str, pd.DataFrame]:
-    """Deal the images of a table to train, val and test.
+
+def split(
+    table: pd.DataFrame, val_share: float, test_share: float, seed: int, groups: ImageGroups | None = None
+) -> dict[str, pd.DataFrame]:
+    """Deal the images of a table to train, val and test, with the classes balanced as well as groups allow.
 
     Args:
         table: annotations.
         val_share: share of the images for validation, 0 to 1; at least one image.
         test_share: share of the images for the final test, likewise.
         seed: decides which image goes where; the order of the table does not.
+        groups: images that stay together; without them each image is dealt by itself.
 
     Returns:
         Tables by the names in `SPLITS`; each image is in exactly one.
 
     Raises:
-        AnnotationError: too few images, or a split without a single box.
+        AnnotationError: too few images or groups, or a split without a single box.
     """
-    if val_share <= 0 or test_share <= 0 or val_share + test_share >= 1:
+    groups = groups or by_path(table["image_path"])
+    sides = deal_images(table, groups, plain_shares(val_share, test_share), seed)
+    tables = tables_of(table, sides, SPLITS)
+    refuse_empty(tables)
+    return tables
+
+
+def plain_shares(val_share: float, test_share: float) -> dict[str, float]:
+    """Shares of the sides, the most protected first: an image in doubt goes to test, else to val."""
+    if not (val_share > 0 and test_share > 0 and val_share + test_share < 1):  # false for nan too
         raise ValueError(
             f"val_share is {val_share} and test_share {test_share}, expected both above 0, together below 1"
         )
-    paths = sorted(image_paths(table))
-    if len(paths) < 3:
-        raise AnnotationError(f"found {len(paths)} image(s), expected at least 3: one each for train, val and test")
-    dealt = [paths[i] for i in np.random.default_rng(seed).permutation(len(paths))]
-    val_count, test_count = (max(1, round(share * len(paths))) for share in (val_share, test_share))
-    test_count = min(test_count, len(paths) - val_count - 1)
-    ends = np.cumsum([len(paths) - val_count - test_count, val_count])
-    parts = (dealt[: ends[0]], dealt[ends[0] : ends[1]], dealt[ends[1] :])
-    tables = {name: of_images(table, part) for name, part in zip(SPLITS, parts, strict=True)}
+    return {"test": test_share, "val": val_share, "train": 1 - val_share - test_share}
+
+
+def deal_images(
+    table: pd.DataFrame,
+    groups: ImageGroups,
+    shares: dict[str, float],
+    seed: int,
+    old_sides: Mapping[str, Iterable[str]] | None = None,
+) -> dict[str, str]:
+    """Give each image the side of its group.
+
+    Args:
+        table: annotations of the images in ``groups``.
+        groups: see `retinamask.dataset.groups`.
+        shares: of the sides, the most protected first.
+        seed: see `split`.
+        old_sides: sides that images had so far; a group keeps its side, and takes the most protected of several.
+
+    Returns:
+        Image path to side.
+    """
+    count = groups.numbers.max(initial=-1) + 1
+    if count < len(shares):
+        apart = "" if count == len(groups.paths) else f" in {count} group(s) that stay together"
+        raise AnnotationError(
+            f"found {len(groups.paths)} image(s){apart}, expected at least {len(shares)}{' groups' if apart else ''}: "
+            f"one each for {', '.join(shares)}"
+        )
+    held = defaultdict(set)
+    for path, number in zip(groups.paths, groups.numbers.tolist(), strict=True):
+        held[number].update((old_sides or {}).get(path, ()))
+    fixed = [min(held[number], key=list(shares).index, default=None) for number in range(count)]
+    keys = pd.Series(groups.keys).groupby(groups.numbers).min().tolist()
+    dealt = deal(_amounts(table, groups), keys, shares, seed, fixed)
+    return {path: dealt[number] for path, number in zip(groups.paths, groups.numbers.tolist(), strict=True)}
+
+
+def tables_of(table: pd.DataFrame, sides: Mapping[str, str], names: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """The rows of each side, by its name."""
+    return {name: of_images(table, [path for path in sides if sides[path] == name]) for name in names}
+
+
+def refuse_empty(tables: Mapping[str, pd.DataFrame]) -> None:
+    """Raise `AnnotationError` if a side has no box: nothing could be learnt from it, or told by it."""
     empty = [name for name, part in tables.items() if objects(part).empty]
     if empty:
         raise AnnotationError(f"no box in {', '.join(empty)}; add images, enlarge the share, or try another seed")
-    return tables
 
 
 def named(tables: dict[str, pd.DataFrame], name: str) -> pd.DataFrame:
@@ -78,6 +134,8 @@ def write_splits(
 ) -> dict[str, pd.DataFrame]:
     """Split a table and write ``train.csv``, ``val.csv``, ``test.csv``, ``classes.csv`` and ``dataset.json``.
 
+    Copies of a picture, as `retinamask.dataset.copies` finds them, are in one split.
+
     Args:
         table: annotations with image paths relative to ``folder``.
         classes: name to id.
@@ -85,20 +143,12 @@ def write_splits(
         run_dir: where the files go; image paths in them, and in what is returned, are relative to it.
         val_share, test_share, seed: as in `split`.
     """
-    run_dir = Path(run_dir)
-    tables = split(moved(table, folder, run_dir), val_share, test_share, seed)
-    for name, part in tables.items():
-        write_annotations(part, run_dir / f"{name}.csv")
-    write_classes(classes, run_dir / "classes.csv")
-    record = {
-        "fingerprint": fingerprint(table, classes),
-        "seed": seed,
-        "classes": classes,
-        "images": {name: len(image_paths(part)) for name, part in tables.items()},
-        "boxes": {name: len(objects(part)) for name, part in tables.items()},
-    }
-    files.write_json(run_dir / "dataset.json", record)
-    return tables
+    groups = image_groups(table["image_path"], folder)
+    if groups.unreadable:
+        log.warning("%d image(s) cannot be compared: %s", len(groups.unreadable), "; ".join(groups.unreadable[:3]))
+    tables = split(table, val_share, test_share, seed, groups)
+    more = {"seed": seed, "groups": int(groups.numbers.max()) + 1}
+    return _write_run(table, tables, classes, folder, Path(run_dir), more)
 
 
 def splits_of_run(
@@ -108,7 +158,8 @@ def splits_of_run(
 
     Args:
         run_dir: the run's folder.
-        annotations_csv: the table; empty is the run's own, or ``annotations.csv`` if it has none.
+        annotations_csv: the table; empty is the run's own, or ``annotations.csv`` if it has none. A split that lies
+            beside it, as ``retinamask split`` writes it, is taken as it is.
         classes_csv: its classes; empty is ``classes.csv`` beside the table.
         seed: of the split, if it is made here.
 
@@ -121,9 +172,12 @@ def splits_of_run(
     run_dir = Path(run_dir)
     if annotations_csv or not (run_dir / "dataset.json").is_file():
         annotations_csv = Path(annotations_csv or "annotations.csv")
+        print(f"the data is {annotations_csv}", flush=True)
         classes = read_classes(classes_csv or annotations_csv.with_name("classes.csv"))
         table = read_annotations(annotations_csv, classes)
         if not (run_dir / "dataset.json").is_file():
+            if all(path.is_file() for path in beside(annotations_csv).values()):
+                return _adopt(table, classes, annotations_csv, run_dir), classes
             return write_splits(table, classes, annotations_csv.parent, run_dir, seed=seed), classes
         if json.loads((run_dir / "dataset.json").read_text())["fingerprint"] != fingerprint(table, classes):
             raise AnnotationError(
@@ -131,3 +185,75 @@ def splits_of_run(
             )
     classes = read_classes(run_dir / "classes.csv")
     return {name: read_annotations(run_dir / f"{name}.csv", classes) for name in SPLITS}, classes
+
+
+def beside(annotations_csv: str | Path, names: Iterable[str] = SPLITS) -> dict[str, Path]:
+    """Where the split of a table lies: ``annotations_train.csv`` beside ``annotations.csv``, and so on."""
+    path = Path(annotations_csv)
+    return {name: path.with_name(f"{path.stem}_{name}.csv") for name in names}
+
+
+def same_path(path: str) -> str:
+    """An image path without ``./`` and the like, to look it up."""
+    return posixpath.normpath(path)
+
+
+def _adopt(
+    table: pd.DataFrame, classes: dict[str, int], annotations_csv: Path, run_dir: Path
+) -> dict[str, pd.DataFrame]:
+    """Take over the split beside a table, if it is one of all the table's images."""
+    sides: dict[str, str] = {}
+    for name, path in beside(annotations_csv).items():
+        part = image_paths(read_annotations(path, classes))
+        twice = [image for image in part if same_path(image) in sides]
+        if twice:
+            raise AnnotationError(
+                f"{path}: {twice[0]} is in another split too; run: retinamask split {annotations_csv}"
+            )
+        sides |= dict.fromkeys(map(same_path, part), name)
+    wanted = {path: sides.get(same_path(path)) for path in image_paths(table)}
+    lost = [path for path, side in wanted.items() if side is None]
+    if lost:
+        raise AnnotationError(
+            f"the split beside {annotations_csv} lacks {len(lost)} of its images, such as {lost[0]}; "
+            f"bring it up to date with: retinamask split {annotations_csv}"
+        )
+    tables = tables_of(table, wanted, SPLITS)
+    refuse_empty(tables)
+    return _write_run(table, tables, classes, annotations_csv.parent, run_dir, {"split": str(annotations_csv)})
+
+
+def _write_run(
+    table: pd.DataFrame,
+    tables: dict[str, pd.DataFrame],
+    classes: dict[str, int],
+    folder: str | Path,
+    run_dir: Path,
+    more: dict,
+) -> dict[str, pd.DataFrame]:
+    """Write a split into a run's folder, with image paths that are right there; ``dataset.json`` comes last."""
+    tables = {name: moved(part, folder, run_dir) for name, part in tables.items()}
+    for name, part in tables.items():
+        write_annotations(part, run_dir / f"{name}.csv")
+    write_classes(classes, run_dir / "classes.csv")
+    record = {
+        "fingerprint": fingerprint(table, classes),
+        **more,
+        "classes": classes,
+        "images": {name: len(image_paths(part)) for name, part in tables.items()},
+        "boxes": {name: len(objects(part)) for name, part in tables.items()},
+    }
+    files.write_json(run_dir / "dataset.json", record)
+    return {name: read_annotations(run_dir / f"{name}.csv", classes) for name in tables}  # in whole pixels
+
+
+def _amounts(table: pd.DataFrame, groups: ImageGroups) -> np.ndarray:
+    """Images, and boxes of each class in order of their names, by group: ``(groups, 1 + classes)``."""
+    group_of = dict(zip(groups.paths, groups.numbers.tolist(), strict=True))
+    boxes = objects(table)
+    names = sorted(boxes["class_name"].unique())
+    column_of = {name: column for column, name in enumerate(names, start=1)}
+    amounts = np.zeros((groups.numbers.max(initial=-1) + 1, 1 + len(names)))
+    np.add.at(amounts[:, 0], groups.numbers, 1)
+    np.add.at(amounts, (boxes["image_path"].map(group_of), boxes["class_name"].map(column_of)), 1)
+    return amounts

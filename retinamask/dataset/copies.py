@@ -1,0 +1,165 @@
+"""Finding copies: image files that show the same picture, by bytes and by a perceptual hash.
+
+Above `images` and beside `annotations`; splits and the audit use it. Data sets collected from the web hold the same
+picture many times: scaled, cropped a little, mirrored, or with a mask drawn on. In training and test at once, copies
+make a model look better than it is.
+
+The hash is the DCT hash ("pHash") of C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions",
+2010, with 9 x 9 frequencies instead of 8 x 8.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from retinamask.dataset import files
+from retinamask.dataset.images import ImageError, read_image
+
+NEAR_BITS = 12  # copies differ by at most this many bits; two unrelated photographs by about 40
+HASH_BITS = 80
+
+_SIDE = 32  # pixels of the small grey image
+_FREQUENCIES = 9  # lowest ones per direction; 9 x 9 without the mean are HASH_BITS
+_DECODED_SIDE = 512  # a JPEG need not be decoded any larger; tests measure what that costs
+_CHUNK = 512  # rows of the distance matrix in memory at a time
+
+
+class Hashes(NamedTuple):
+    """What is known of ``N`` readable images; rows of the arrays and lists belong together."""
+
+    paths: list[str]
+    upright: np.ndarray  # uint8 (N, 10): the hash, eight bits a byte as np.packbits packs them
+    mirrored: np.ndarray  # uint8 (N, 10): the hash of the image flipped left to right
+    sha256: list[str]  # of the files' bytes
+    unreadable: list[str]  # one message for each file that is left out
+
+
+def perceptual_hash(image_rgb: np.ndarray) -> np.ndarray:
+    """Hash what an image shows: which of its lowest frequencies are above their median.
+
+    Scaling, compression and small changes of colour or detail move few bits.
+
+    Args:
+        image_rgb: ``uint8`` of shape ``(height, width, 3)``.
+
+    Returns:
+        ``bool`` of shape ``(80,)``, row by row from the lowest vertical frequency; a blank image is all ``False``.
+    """
+    return _above_median(_frequencies(image_rgb))
+
+
+def packed_hashes(image_rgb: np.ndarray) -> np.ndarray:
+    """The hashes of an image and of its mirror image as they stand in `Hashes`, ``uint8`` of shape ``(2, 10)``."""
+    frequencies = _frequencies(image_rgb)
+    # Flipping an image left to right turns the sign of its odd horizontal frequencies, and does nothing else.
+    signs = np.where(np.arange(_FREQUENCIES) % 2, -1.0, 1.0)
+    return np.packbits([_above_median(frequencies), _above_median(frequencies * signs)], axis=1)
+
+
+def hash_images(paths: Iterable[str], folder: str | Path, progress: Callable[[int, int], None] | None = None) -> Hashes:
+    """Hash image files, several at a time; memory holds one image a processor, however many there are.
+
+    Args:
+        paths: as in a table, relative to ``folder``.
+        folder: see ``paths``.
+        progress: called with how many are done and how many there are.
+
+    Returns:
+        The hashes in the order of ``paths``; a file that cannot be read is left out and reported in ``unreadable``.
+    """
+    paths, readable, hashes, sums, unreadable = list(paths), [], [], [], []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and hashlib sums outside Python's lock
+        for done, result in enumerate(pool.map(_hash_file, (Path(folder, path) for path in paths)), start=1):
+            if isinstance(result, str):
+                unreadable.append(result)
+            else:
+                readable.append(paths[done - 1])
+                hashes.append(result[0])
+                sums.append(result[1])
+            if progress:
+                progress(done, len(paths))
+    both = np.array(hashes, dtype=np.uint8).reshape(-1, 2, HASH_BITS // 8)
+    return Hashes(readable, both[:, 0], both[:, 1], sums, unreadable)
+
+
+def near_pairs(hashes: Hashes, most_bits: int = NEAR_BITS) -> np.ndarray:
+    """Pairs of images that show the same, as they are or one of them mirrored.
+
+    Args:
+        hashes: of ``N`` images.
+        most_bits: Hamming distance up to which two hashes count as the same picture.
+
+    Returns:
+        ``int`` of shape ``(P, 2)``: positions ``i < j``, sorted, each pair once.
+    """
+    # With bits as -1 and 1 the distance is (80 - dot product) / 2, which a matrix product has soonest, and exactly.
+    upright, mirrored = (_signs(packed) for packed in (hashes.upright, hashes.mirrored))
+    found = [np.empty((0, 2), dtype=np.int64)]
+    for start in range(0, len(upright), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        agreement = upright[rows] @ upright[start:].T  # (rows, N - start)
+        np.maximum(agreement, upright[rows] @ mirrored[start:].T, out=agreement)
+        np.maximum(agreement, mirrored[rows] @ upright[start:].T, out=agreement)
+        first, second = np.nonzero(agreement >= HASH_BITS - 2 * most_bits)
+        found.append(np.column_stack([first, second])[first < second] + start)
+    return np.concatenate(found)
+
+
+def groups(count: int, pairs: np.ndarray | Sequence[tuple[int, int]]) -> np.ndarray:
+    """Put what is paired, directly or through others, into one group.
+
+    Args:
+        count: how many images there are.
+        pairs: shape ``(P, 2)``, positions below ``count``.
+
+    Returns:
+        ``int`` of shape ``(count,)``: each image's group, numbered from 0 by first appearance.
+    """
+    parents = list(range(count))
+
+    def root(member: int) -> int:
+        while parents[member] != member:
+            parents[member] = parents[parents[member]]  # halve the way for the next one
+            member = parents[member]
+        return member
+
+    for first, second in np.asarray(pairs, dtype=np.int64).reshape(-1, 2).tolist():
+        low, high = sorted((root(first), root(second)))
+        parents[high] = low
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(root(member), len(numbers)) for member in range(count)], dtype=np.int64)
+
+
+def _hash_file(path: Path) -> tuple[np.ndarray, str] | str:
+    """Packed hashes and the SHA-256 of one file, or the message that says why there are none."""
+    try:
+        return packed_hashes(read_image(path, _DECODED_SIDE)), files.sha256(path)
+    except ImageError as error:
+        return str(error)
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror}); replace the file or leave it out"
+
+
+def _frequencies(image_rgb: np.ndarray) -> np.ndarray:
+    """The lowest frequencies of the image in grey, shape ``(9, 9)``; the first is the mean and is set to 0."""
+    grey = Image.fromarray(image_rgb).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    pixels = np.asarray(grey, dtype=np.float64)
+    # Without its mean a blank image has no frequencies at all; rounding takes away what is left of float arithmetic
+    # where they should be 0, so that symmetric drawings get the same hash on every machine.
+    return cv2.dct(pixels - pixels.mean())[:_FREQUENCIES, :_FREQUENCIES].round(6) + 0.0
+
+
+def _above_median(frequencies: np.ndarray) -> np.ndarray:
+    lowest = frequencies.ravel()[1:]
+    return lowest > np.median(lowest)
+
+
+def _signs(packed: np.ndarray) -> np.ndarray:
+    """Packed bits as -1 and 1, ``float32`` of shape ``(N, 80)``."""
+    return np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1

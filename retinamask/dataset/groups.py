@@ -1,0 +1,114 @@
+"""Which images of a table must stay on one side of a split: copies of a picture, frames of a video, one person.
+
+Above `copies`, below `splits`.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from retinamask.dataset import copies
+from retinamask.dataset.dealing import whole_counts
+
+
+class ImageGroups(NamedTuple):
+    """Groups of ``N`` images; everything but the messages has one entry an image."""
+
+    paths: list[str]  # sorted
+    numbers: np.ndarray  # int (N,): which group
+    keys: list[str]  # SHA-256 of the file, the path where it cannot be read: the same wherever the data lies
+    near_pairs: np.ndarray  # int (P, 2): positions of images that show the same picture
+    unreadable: list[str]  # messages; these images are groups of their own
+    unmatched: int  # images in whose path the pattern is not found
+
+    def of_copies(self) -> np.ndarray:
+        """The groups that near copies alone make, ``int (N,)``."""
+        return copies.groups(len(self.paths), self.near_pairs)
+
+
+def by_path(paths: Iterable[str]) -> ImageGroups:
+    """Each image a group of its own, without a look at the files."""
+    paths = sorted(set(paths))
+    return ImageGroups(paths, np.arange(len(paths)), paths, np.empty((0, 2), dtype=np.int64), [], 0)
+
+
+def image_groups(
+    paths: Iterable[str],
+    folder: str | Path,
+    pattern: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageGroups:
+    """Group images by what they show and, with a pattern, by what their paths say.
+
+    Args:
+        paths: as in a table, relative to ``folder``, in any order.
+        folder: see ``paths``.
+        pattern: regular expression with one group, searched in each path; images where it captures the same text
+            stay together, such as ``"video_([0-9]+)"``.
+        progress: called with how many images are done and how many there are.
+
+    Raises:
+        ValueError: the pattern is none, or is found in no path.
+    """
+    paths = sorted(set(paths))
+    tied, unmatched = _pairs_by_text(paths, _compiled(pattern)) if pattern else ([], 0)
+    hashes = copies.hash_images(paths, folder, progress)
+    position = {path: index for index, path in enumerate(paths)}
+    readable = np.array([position[path] for path in hashes.paths], dtype=np.int64)
+    near = readable[copies.near_pairs(hashes)]
+    numbers = copies.groups(len(paths), np.concatenate([near, np.array(tied, dtype=np.int64).reshape(-1, 2)]))
+    contents = dict(zip(hashes.paths, hashes.sha256, strict=True))
+    keys = [contents.get(path, path) for path in paths]
+    return ImageGroups(paths, numbers, keys, near, hashes.unreadable, unmatched)
+
+
+def leaked_by_chance(found: ImageGroups, shares: dict[str, float], seeds: Iterable[int]) -> list[int]:
+    """What a split of single images by chance does: how many images of test have a near copy in train.
+
+    Args:
+        found: the groups.
+        shares: of ``train``, ``val`` and ``test``.
+        seeds: one split for each.
+
+    Returns:
+        A number of images for each seed.
+    """
+    counts = whole_counts(len(found.paths), np.array([shares[side] for side in ("test", "val", "train")]))
+    ends = np.cumsum(counts).astype(int)
+    leaked = []
+    for seed in seeds:
+        dealt = np.random.default_rng(seed).permutation(len(found.paths))
+        in_test, in_train = (np.isin(np.arange(len(dealt)), part) for part in (dealt[: ends[0]], dealt[ends[1] :]))
+        both_ways = np.concatenate([found.near_pairs, found.near_pairs[:, ::-1]])
+        leaking = in_test[both_ways[:, 0]] & in_train[both_ways[:, 1]]
+        leaked.append(len(set(both_ways[leaking, 0].tolist())))
+    return leaked
+
+
+def _compiled(pattern: str) -> re.Pattern:
+    expected = "expected a regular expression with one group, such as 'video_([0-9]+)'"
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"group-by is {pattern!r}: {error}; {expected}") from None
+    if compiled.groups != 1:
+        raise ValueError(f"group-by is {pattern!r} with {compiled.groups} groups, {expected}")
+    return compiled
+
+
+def _pairs_by_text(paths: list[str], pattern: re.Pattern) -> tuple[list[tuple[int, int]], int]:
+    """Pairs that tie each image to the first one with the same text; how many images the pattern is not found in."""
+    first_with: dict[str, int] = {}
+    pairs, unmatched = [], 0
+    for index, path in enumerate(paths):
+        match = pattern.search(path)
+        if match is None or match[1] is None:
+            unmatched += 1
+        else:
+            pairs.append((first_with.setdefault(match[1], index), index))
+    if unmatched == len(paths):
+        raise ValueError(f"group-by is {pattern.pattern!r}, found in none of {len(paths)} paths such as {paths[0]!r}")
+    return pairs, unmatched

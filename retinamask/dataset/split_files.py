@@ -1,0 +1,191 @@
+"""A split that lies beside its annotation CSV: made, and kept up to date as images come.
+
+Above `splits`. ``annotations.csv`` gets ``annotations_train.csv``, ``annotations_val.csv`` and
+``annotations_test.csv``; with folds ``annotations_test.csv`` and, for each fold, ``annotations_fold1_train.csv`` and
+``annotations_fold1_val.csv``. An image keeps its side for good, because a model may have been trained on it.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from retinamask.dataset.annotations import AnnotationError, image_paths, of_images, read_annotations, write_annotations
+from retinamask.dataset.groups import ImageGroups, image_groups, leaked_by_chance
+from retinamask.dataset.splits import (
+    SPLITS,
+    beside,
+    deal_images,
+    plain_shares,
+    refuse_empty,
+    same_path,
+    tables_of,
+)
+
+LEAK_SEEDS = 20  # how many splits by chance the report averages over
+
+
+class SplitSettings(NamedTuple):
+    """How a table is split."""
+
+    val_share: float = 0.15
+    test_share: float = 0.15
+    seed: int = 0
+    folds: int = 0  # 0 is one split; else so many, where each has another fold as val
+    group_by: str = ""  # see `retinamask.dataset.groups.image_groups`
+    anew: bool = False  # forget the split that is there
+
+
+class Split(NamedTuple):
+    """A split that was written, and what there is to say about it."""
+
+    tables: dict[str, pd.DataFrame]  # by side: train, val, test, or test, fold1, fold2, ...
+    files: list[Path]
+    groups: ImageGroups
+    kept: int  # images that were in the split before
+    gone: list[str]  # images that were, and that the table has no more
+    rejoined: list[str]  # one message for each image that changed its side
+    leaked: list[int]  # see `retinamask.dataset.groups.leaked_by_chance`; the first is that of the seed
+
+
+def split_beside(
+    annotations_csv: str | Path,
+    table: pd.DataFrame,
+    settings: SplitSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> Split:
+    """Split a table into files beside it; a split that is there already decides where its images stay.
+
+    A group that has old images on two sides, because a new image ties them together, goes to test if one of them is
+    there, else to val, else to the fold with the lowest number. Only groups without old images are balanced.
+
+    Args:
+        annotations_csv: the table's file; the files lie beside it.
+        table: its content.
+        settings: shares, seed and so on.
+        progress: called with how many images are compared and how many there are.
+
+    Raises:
+        AnnotationError: too few groups, a side without a box, or files of another split in the way.
+        ValueError: impossible settings.
+    """
+    shares = _shares(settings)
+    old = {} if settings.anew else _old_sides(annotations_csv, settings.folds)
+    _refuse_other_kind(annotations_csv, settings.folds)
+    here = {same_path(path): path for path in image_paths(table)}
+    known = {here[path]: sides for path, sides in old.items() if path in here}
+    gone = sorted(set(old) - set(here))
+    if old and not known:
+        raise AnnotationError(
+            f"the split beside {annotations_csv} has none of its images, but {gone[0]}; "
+            "move it away, or replace it with --force"
+        )
+    groups = image_groups(table["image_path"], Path(annotations_csv).parent, settings.group_by, progress)
+    if len(groups.unreadable) == len(groups.paths):
+        raise AnnotationError(f"none of {len(groups.paths)} image(s) can be read, the first: {groups.unreadable[0]}")
+    sides = deal_images(table, groups, shares, settings.seed, known)
+    tables = tables_of(table, sides, shares)
+    refuse_empty(tables)
+    files = _write(annotations_csv, table, tables, settings.folds)
+    seeds = range(settings.seed, settings.seed + LEAK_SEEDS)
+    leaked = leaked_by_chance(groups, _one_split(shares), seeds)
+    return Split(tables, files, groups, len(known), gone, _rejoined(known, sides), leaked)
+
+
+def _shares(settings: SplitSettings) -> dict[str, float]:
+    """Shares of the sides, the most protected first."""
+    if not settings.folds:
+        return plain_shares(settings.val_share, settings.test_share)
+    if settings.folds < 2 or not 0 < settings.test_share < 1:
+        raise ValueError(
+            f"folds is {settings.folds} and test_share {settings.test_share}, expected 2 folds or more and 0 to 1"
+        )
+    share = (1 - settings.test_share) / settings.folds
+    return {"test": settings.test_share, **{f"fold{k}": share for k in range(1, settings.folds + 1)}}
+
+
+def _one_split(shares: dict[str, float]) -> dict[str, float]:
+    """Shares of train, val and test in each of the splits."""
+    val_share = shares.get("val", shares.get("fold1"))
+    return {"train": 1 - val_share - shares["test"], "val": val_share, "test": shares["test"]}
+
+
+def _side_files(annotations_csv: str | Path, folds: int) -> dict[str, Path]:
+    """The files that say which side an image is on: each image is in one of them."""
+    if not folds:
+        return beside(annotations_csv)
+    return beside(annotations_csv, ["test"]) | {
+        f"fold{k}": beside(annotations_csv, [f"fold{k}_val"])[f"fold{k}_val"] for k in range(1, folds + 1)
+    }
+
+
+def _old_sides(annotations_csv: str | Path, folds: int) -> dict[str, set[str]]:
+    """The sides that each image has in the files that are there; two if writing them was cut short."""
+    sides = defaultdict(set)
+    for side, path in _side_files(annotations_csv, folds).items():
+        if path.exists():
+            for image in image_paths(read_annotations(path)):
+                sides[same_path(image)].add(side)
+    return dict(sides)
+
+
+def _refuse_other_kind(annotations_csv: str | Path, folds: int) -> None:
+    """Splits with and without folds, or with more folds, share a test file; one would change it under the other."""
+    path = Path(annotations_csv)
+    of_a_split = re.compile(re.escape(path.stem) + r"_(fold\d+_)?(train|val)\.csv")
+    there = {found for found in path.parent.glob("*.csv") if of_a_split.fullmatch(found.name)}
+    others = sorted(there - set(_written_files(annotations_csv, folds)))
+    if others:
+        raise AnnotationError(
+            f"{', '.join(map(str, others[:4]))}: files of a split with other folds, or with none where folds are "
+            "asked for; move them away first"
+        )
+
+
+def _written_files(annotations_csv: str | Path, folds: int) -> list[Path]:
+    if not folds:
+        return list(beside(annotations_csv).values())
+    names = ["test", *(f"fold{k}_{kind}" for k in range(1, folds + 1) for kind in ("val", "train"))]
+    return list(beside(annotations_csv, names).values())
+
+
+def _write(annotations_csv: str | Path, table: pd.DataFrame, tables: dict[str, pd.DataFrame], folds: int) -> list[Path]:
+    """Write the files, the most protected side first: cut short, an image is in two of them, never in none."""
+    if folds:
+        parts = {"test": tables["test"]}
+        for side in [side for side in tables if side != "test"]:
+            others = [path for name in tables if name not in ("test", side) for path in image_paths(tables[name])]
+            parts |= {f"{side}_val": tables[side], f"{side}_train": of_images(table, others)}
+    else:
+        parts = {name: tables[name] for name in reversed(SPLITS)}
+    paths = beside(annotations_csv, parts)
+    for name, part in parts.items():
+        write_annotations(part, paths[name])
+    return list(paths.values())
+
+
+def _rejoined(known: dict[str, set[str]], sides: dict[str, str]) -> list[str]:
+    """One message for each old image that is not where it was."""
+    messages = []
+    for path in sorted(known):
+        was, side = " and ".join(sorted(known[path])), sides[path]
+        if known[path] != {side}:
+            now = "only" if side in known[path] else "now, where a copy of it was"
+            messages.append(f"{path}: was in {was}, is in {side} {now}")
+    return messages
+
+
+def copies_found(groups: ImageGroups) -> tuple[int, int, int]:
+    """How many groups of near copies there are, how many images they hold, and how many are copies byte for byte.
+
+    The last counts every file but one of those with the same bytes.
+    """
+    sizes = Counter(groups.of_copies().tolist()).values()
+    return (
+        sum(size > 1 for size in sizes),
+        sum(size for size in sizes if size > 1),
+        len(groups.keys) - len(set(groups.keys)),
+    )
