@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from retinamask import __version__
-from retinamask.commands import data, models, runs
+from retinamask.commands import audit, data, models, runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +32,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"retinamask {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for subject in (data, models, runs):
+    for subject in (data, audit, models, runs):
         subject.add_commands(subparsers)
     return parser

@@ -114,7 +114,7 @@ def test_mistakes_are_one_message_and_status_2(arguments, message, tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    "command", ["sample", "annotations", "train", "convert", "detect", "evaluate", "run", "doctor", "demo"]
+    "command", ["sample", "annotations", "audit", "train", "convert", "detect", "evaluate", "run", "doctor", "demo"]
 )
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as ended:

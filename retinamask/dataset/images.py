@@ -51,7 +51,7 @@ class Inspection(NamedTuple):
     traits: tuple[str, ...]  # of "CMYK", "palette", "1 bit", "16 bits", "transparent", "opaque alpha"
 
 
-def read_image(path: str | Path, least_side: int | None = None) -> np.ndarray:
+def read_image(path: str | Path, least_side: int | None = None, upright: bool = True) -> np.ndarray:
     """Read an image upright, as ``uint8`` RGB of shape ``(height, width, 3)``.
 
     Transparency is left out and the colours below it stay, as in keras-retinanet's reader; 16-bit grey is
@@ -61,6 +61,7 @@ def read_image(path: str | Path, least_side: int | None = None) -> np.ndarray:
         path: the file.
         least_side: a JPEG may be decoded at a half, a quarter or an eighth of its size, several times faster, as
             long as both sides keep this many pixels.
+        upright: whether to turn it as EXIF asks; without, it is as keras-retinanet's reader sees it.
 
     Raises:
         ImageError: missing, not an image, cut short, or more than `MAX_PIXELS` pixels.
@@ -69,7 +70,7 @@ def read_image(path: str | Path, least_side: int | None = None) -> np.ndarray:
         if least_side:
             image.draft("RGB", (least_side, least_side))
         _decode(image, path)
-        return _upright_rgb(image)
+        return _rgb(image, _turn(image) if upright else None)
 
 
 def inspect_image(path: str | Path, max_pixels: int = MAX_PIXELS, least_side: int | None = None) -> Inspection:
@@ -89,7 +90,7 @@ def inspect_image(path: str | Path, max_pixels: int = MAX_PIXELS, least_side: in
         _decode(image, path)
         orientation = next((number for number, known in _TURNS.items() if known == turn), 1)
         traits = ("16 bits",) * deep + _traits(image)
-        return Inspection(_upright_rgb(image), size_wh, _upright_size(size_wh, turn), orientation, traits)
+        return Inspection(_rgb(image, turn), size_wh, _upright_size(size_wh, turn), orientation, traits)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -204,14 +205,13 @@ def _decode(image: Image.Image, path: str | Path) -> None:
         raise DamagedImageError(f"{path}: damaged image ({error}); replace the file or leave it out") from None
 
 
-def _upright_rgb(image: Image.Image) -> np.ndarray:
-    """A decoded image turned upright and made 8-bit RGB."""
-    turn = _turn(image)
-    upright = image if turn is None else image.transpose(turn)
-    if upright.mode == "I;16":
-        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-    upright.info.pop("transparency", None)  # Pillow would warn that it is lost
-    return np.array(upright.convert("RGB"))
+def _rgb(image: Image.Image, turn: Image.Transpose | None) -> np.ndarray:
+    """A decoded image turned, if asked for, and made 8-bit RGB."""
+    turned = image if turn is None else image.transpose(turn)
+    if turned.mode == "I;16":
+        turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+    turned.info.pop("transparency", None)  # Pillow would warn that it is lost
+    return np.array(turned.convert("RGB"))
 
 
 def _is_deep(image: Image.Image) -> bool:

@@ -126,10 +126,7 @@ _NO_SPLIT = "In the table, and in none of the splits."
 def _copies_finding(name: str, message: str, groups: list[list[str]], mirrored: set[str]) -> list[Finding]:
     message = message.format(sum(map(len, groups)), sum(len(group) - 1 for group in groups))
     largest = sorted(groups, key=len, reverse=True)  # stable: equals keep their order
-    details = [
-        f"{len(group)} files" + ", some mirrored" * (not mirrored.isdisjoint(group)) + f": {_listed(group)}"
-        for group in largest
-    ]
+    details = [f"{len(group)} files" + ", some mirrored" * (not mirrored.isdisjoint(group)) for group in largest]
     cases = [Example(tuple(group), detail) for group, detail in zip(largest, details, strict=True)]
     return found(name, "warning", "groups", message, cases)
 
@@ -186,7 +183,7 @@ def _unit_boxes(image: ImageBoxes, look: Look) -> np.ndarray:
 def _difference(
     one: ImageBoxes, other: ImageBoxes, one_boxes: np.ndarray, other_boxes: np.ndarray, strict: bool
 ) -> str:
-    """How the annotations of two copies differ, in words; places count only if ``strict``, for copies may be cropped."""
+    """How the annotations of two copies differ, in words; places count only if ``strict``: near ones may be cropped."""
     counts = [Counter(image.class_names) for image in (one, other)]
     if counts[0] != counts[1]:
         return f"{_counted(counts[0])} against {_counted(counts[1])}"

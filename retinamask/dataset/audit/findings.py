@@ -12,6 +12,16 @@ import pandas as pd
 SEVERITIES = ("error", "warning", "note")  # makes training wrong; makes it worse; good to know
 MOST_EXAMPLES = 10
 
+_SINGULARS = {
+    "boxes": "box",
+    "classes": "class",
+    "files": "file",
+    "groups": "group",
+    "groups of names": "group of names",
+    "images": "image",
+    "pairs": "pair",
+}
+
 
 class Example(NamedTuple):
     """One case of a finding: the files it is about, what is special there, and the box that is meant, if any."""
@@ -29,7 +39,7 @@ class Finding:
         name: what it is, in a few words.
         severity: one of `SEVERITIES`.
         count: how many cases there are; ``unit`` says of what.
-        unit: such as ``images`` or ``boxes``.
+        unit: such as ``images`` or ``boxes``, in the plural.
         message: what follows from it and what to do.
         examples: at most `MOST_EXAMPLES` of the cases.
     """
@@ -40,6 +50,10 @@ class Finding:
     unit: str
     message: str
     examples: tuple[Example, ...] = ()
+
+    def counted(self) -> str:
+        """Number and unit, such as ``1 box`` or ``1,200 boxes``."""
+        return f"{self.count:,} {_SINGULARS.get(self.unit, self.unit) if self.count == 1 else self.unit}"
 
     def files(self) -> list[str]:
         """The files of the examples, each once, at most `MOST_EXAMPLES`."""
@@ -54,10 +68,14 @@ class Finding:
 
 
 def found(name: str, severity: str, unit: str, message: str, examples: Sequence[Example]) -> list[Finding]:
-    """A finding of these cases, or none if there are no cases."""
+    """A finding of these cases, or none if there are no cases; its examples are of as many files as there are."""
     if not examples:
         return []
-    return [Finding(name, severity, len(examples), unit, message, tuple(examples[:MOST_EXAMPLES]))]
+    first_of_file = dict(reversed([(example.files, position) for position, example in enumerate(examples)]))
+    chosen = sorted(first_of_file.values())[:MOST_EXAMPLES]
+    others = [position for position in range(len(examples)) if position not in set(first_of_file.values())]
+    chosen += others[: MOST_EXAMPLES - len(chosen)]
+    return [Finding(name, severity, len(examples), unit, message, tuple(examples[position] for position in chosen))]
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:

@@ -36,6 +36,7 @@ class Source:
         other_images: images without annotations, which are looked at as well.
         written_sizes: width and height in an XML, by image path, where they are not the upright image's.
         problems: what was wrong with the annotation files.
+        problem_images: the image of an annotation file that has problems, by that file's path, where it is known.
         splits: the image paths of each split.
     """
 
@@ -46,6 +47,7 @@ class Source:
     other_images: list[str] = field(default_factory=list)
     written_sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    problem_images: dict[str, str] = field(default_factory=dict)
     splits: dict[str, set[str]] = field(default_factory=dict)
 
 
@@ -87,9 +89,9 @@ def problem_findings(source: Source) -> list[Finding]:
     """What was wrong with the annotation files, by what was done about it."""
     findings = []
     for action, (name, severity, unit, message) in _ACTIONS.items():
-        cases = [_case(problem, source.folder) for problem in source.problems if problem.action == action]
+        cases = [_case(problem, source) for problem in source.problems if problem.action == action]
         findings += found(name, severity, unit, message, cases)
-    unsized = [_case(p, source.folder) for p in source.problems if p.action == "note" and "no <size>" in p.message]
+    unsized = [_case(p, source) for p in source.problems if p.action == "note" and "no <size>" in p.message]
     findings += found("XML without a size", "note", "files", _UNSIZED, unsized)
     if source.problems or source.written_sizes or source.other_images:
         findings += found("image without XML", "note", "images", _LONELY, [Example((p,)) for p in source.other_images])
@@ -115,19 +117,28 @@ def _from_xml(
     for path in image_paths(table):
         others.pop(path, None)
     classes = class_ids(table) if classes is None else classes
-    sizes = _written_sizes(problems, index, source)
-    return _with_splits(Source(str(source), table, source, classes, list(others), sizes, problems), splits, None)
+    sizes, problem_images = _reread(problems, index, source)
+    read = Source(str(source), table, source, classes, list(others), sizes, problems, problem_images)
+    return _with_splits(read, splits, None)
 
 
-def _written_sizes(problems: list[Problem], index: ImageIndex, folder: Path) -> dict[str, tuple[int, int]]:
-    """The sizes in those XML files that were used and that there was something to say about."""
-    sizes = {}
-    for xml_path in dict.fromkeys(Path(problem.where) for problem in problems if problem.action == "note"):
-        if xml_path.is_file():
-            voc = voc_xml.parse(xml_path)
-            if voc.size_wh:
-                sizes[relative_path(index.find(xml_path, voc.filename), folder)] = voc.size_wh
-    return sizes
+def _reread(
+    problems: list[Problem], index: ImageIndex, folder: Path
+) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
+    """The sizes in those XML files that there was something to say about, and the image of each of them."""
+    sizes, images = {}, {}
+    noted = {problem.where for problem in problems if problem.action == "note"}
+    for where in dict.fromkeys(_file_and_line(problem)[0] for problem in problems):
+        if not Path(where).is_file():
+            continue
+        try:
+            voc = voc_xml.parse(Path(where))
+            images[where] = relative_path(index.find(Path(where), voc.filename), folder)
+        except ValueError:
+            continue  # this is what its problem says
+        if voc.size_wh and where in noted:
+            sizes[images[where]] = voc.size_wh
+    return sizes, images
 
 
 def _with_splits(source: Source, splits: Iterable[str | Path], image_folder: str | Path | None) -> Source:
@@ -148,8 +159,16 @@ def _place(folder: Path, path: str) -> str:
     return os.path.abspath(folder / path)
 
 
-def _case(problem: Problem, folder: Path) -> Example:
-    """A problem as an example; the line number is moved from the file's name to the text."""
-    match = re.fullmatch(r"(.*?)( line \d+)?", problem.where, flags=re.DOTALL)
-    place = f"{match[2].strip()}: " if match[2] else ""
-    return Example((relative_path(match[1], folder),), place + problem.message)
+def _case(problem: Problem, source: Source) -> Example:
+    """A problem as an example of the annotation file and, if known, its image; the line goes with the text."""
+    file, line = _file_and_line(problem)
+    image = [source.problem_images[file]] if file in source.problem_images else []
+    return Example(
+        (relative_path(file, source.folder), *image), f"{line}: {problem.message}" if line else problem.message
+    )
+
+
+def _file_and_line(problem: Problem) -> tuple[str, str]:
+    """Where a problem is: the file, and ``line N`` or nothing."""
+    match = re.fullmatch(r"(.*?)(?: (line \d+))?", problem.where, flags=re.DOTALL)
+    return match[1], match[2] or ""
