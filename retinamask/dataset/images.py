@@ -84,10 +84,11 @@ def inspect_image(path: str | Path, max_pixels: int = MAX_PIXELS, least_side: in
         ImageError: as `read_image`; damage is a `DamagedImageError`, size a `TooManyPixelsError`.
     """
     with _opened(path, max_pixels) as image:
-        size_wh, turn, deep = image.size, _turn(image), _is_deep(image)
+        size_wh, deep = image.size, _is_deep(image)
         if least_side:
             image.draft("RGB", (least_side, least_side))
         _decode(image, path)
+        turn = _turn(image)
         orientation = next((number for number, known in _TURNS.items() if known == turn), 1)
         traits = ("16 bits",) * deep + _traits(image)
         return Inspection(_rgb(image, turn), size_wh, _upright_size(size_wh, turn), orientation, traits)

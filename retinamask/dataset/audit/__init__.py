@@ -112,7 +112,7 @@ def audit(source: Source, settings: AuditSettings | None = None, progress: bool 
     """
     settings = settings or AuditSettings()
     table = source.table
-    paths = [*image_paths(table), *source.other_images]
+    paths = source.all_images()
     seen = look_at(paths, source.folder, settings.max_pixels, progress)
     looks = {look.path: look for look in seen}
     same = find_copies(seen, settings.near_bits)

@@ -137,7 +137,8 @@ def _listed(paths: list[str], most: int = MOST_EXAMPLES) -> str:
 
 def _near(looks: list[Look], near_bits: int) -> list[tuple[str, str, bool]]:
     """Pairs of near-copies, and whether the mirror image is the nearer one."""
-    packed = np.frombuffer(b"".join(look.hashes for look in looks), dtype=np.uint8).reshape(len(looks), 2, -1)
+    packed = np.frombuffer(b"".join(look.hashes for look in looks), dtype=np.uint8)
+    packed = packed.reshape(len(looks), 2, copies.HASH_BITS // 8)
     hashes = copies.Hashes([look.path for look in looks], packed[:, 0], packed[:, 1], [], [])
     pairs = copies.near_pairs(hashes, near_bits)
     one, other = packed[pairs[:, 0], 0], packed[pairs[:, 1]]

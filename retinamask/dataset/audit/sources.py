@@ -6,7 +6,7 @@ Above the formats; the checks see only the table that comes out of here.
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -33,7 +33,7 @@ class Source:
         table: the annotations.
         folder: what the table's image paths are relative to.
         classes: name to id.
-        other_images: images without annotations, which are looked at as well.
+        without_xml: images of a folder that no XML is about, or none that could be used; they are looked at as well.
         written_sizes: width and height in an XML, by image path, where they are not the upright image's.
         problems: what was wrong with the annotation files.
         problem_images: the image of an annotation file that has problems, by that file's path, where it is known.
@@ -44,11 +44,16 @@ class Source:
     table: pd.DataFrame
     folder: Path
     classes: dict[str, int]
-    other_images: list[str] = field(default_factory=list)
+    without_xml: list[str] = field(default_factory=list)
     written_sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     problem_images: dict[str, str] = field(default_factory=dict)
     splits: dict[str, set[str]] = field(default_factory=dict)
+
+    def all_images(self) -> list[str]:
+        """Each image once: those of the table, those without XML, those that only a split names."""
+        own = dict.fromkeys([*image_paths(self.table), *self.without_xml])
+        return list(own | dict.fromkeys(sorted(set().union(*self.splits.values()))))
 
 
 def read_source(
@@ -93,8 +98,7 @@ def problem_findings(source: Source) -> list[Finding]:
         findings += found(name, severity, unit, message, cases)
     unsized = [_case(p, source) for p in source.problems if p.action == "note" and "no <size>" in p.message]
     findings += found("XML without a size", "note", "files", _UNSIZED, unsized)
-    if source.problems or source.written_sizes or source.other_images:
-        findings += found("image without XML", "note", "images", _LONELY, [Example((p,)) for p in source.other_images])
+    findings += found("image without XML", "note", "images", _LONELY, [Example((path,)) for path in source.without_xml])
     return findings
 
 
@@ -143,16 +147,14 @@ def _reread(
 
 def _with_splits(source: Source, splits: Iterable[str | Path], image_folder: str | Path | None) -> Source:
     """The source with its splits, their paths written as in the table."""
-    own = {_place(source.folder, path): path for path in [*image_paths(source.table), *source.other_images]}
+    own = {_place(source.folder, path): path for path in [*image_paths(source.table), *source.without_xml]}
+    members: dict[str, set[str]] = {}
     for split in map(Path, splits):
         folder = Path(image_folder or split.parent)
         paths = image_paths(moved(read_annotations(split), folder, source.folder))
-        name = split.stem if split.stem not in source.splits else str(split)
-        source.splits[name] = {own.get(_place(source.folder, path), path) for path in paths}
-    known = set(own.values())
-    strangers = sorted(set().union(*source.splits.values()) - known)
-    source.other_images.extend(strangers)
-    return source
+        name = split.stem if split.stem not in members else str(split)
+        members[name] = {own.get(_place(source.folder, path), path) for path in paths}
+    return replace(source, splits=members)
 
 
 def _place(folder: Path, path: str) -> str:
