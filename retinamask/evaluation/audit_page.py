@@ -93,6 +93,21 @@ def example_pictures(audit: Audit, finding: Finding) -> list[list[tuple[Image.Im
     return shown
 
 
+def example_strip(audit: Audit, finding: Finding) -> Image.Image | None:
+    """The pictures of a finding's examples side by side, for a notebook; `None` if there are none."""
+    pictures = [picture for example in example_pictures(audit, finding) for picture, _ in example]
+    if not pictures:
+        return None
+    gap = SIDE // 20
+    width = sum(picture.width + gap for picture in pictures) - gap
+    strip = Image.new("RGB", (width, max(picture.height for picture in pictures)), drawing.PAPER)
+    left = 0
+    for picture in pictures:
+        strip.paste(picture, (left, 0))
+        left += picture.width + gap
+    return strip
+
+
 def _headline(audit: Audit) -> str:
     counts = [
         (len(audit.looks), "images"),
