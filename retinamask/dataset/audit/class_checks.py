@@ -30,15 +30,15 @@ def check_classes(table: pd.DataFrame, classes: Mapping[str, int], rare_share: f
     alike = [
         Example(
             tuple(first_files[name] for name in group if name in first_files),
-            ", ".join(f"{name!r} ({counts[name]} boxes)" for name in group),
+            ", ".join(f"{name!r} ({_boxes(counts[name])})" for name in group),
         )
         for group in _alike(names)
     ]
-    unknown = [case(name, f"{name!r}: {counts[name]} boxes") for name in names if name not in classes]
+    unknown = [case(name, f"{name!r}: {_boxes(counts[name])}") for name in names if name not in classes]
     unused = [case(name, f"{name!r}") for name in names if name in classes and not counts[name]]
     most = counts.max() if len(counts) else 0
     rare = [
-        case(name, f"{name!r}: {counts[name]} boxes against {most} of {counts.idxmax()!r}")
+        case(name, f"{name!r}: {_boxes(counts[name])} against {most} of {counts.idxmax()!r}")
         for name in names
         if 0 < counts[name] < rare_share * most
     ]
@@ -57,6 +57,10 @@ _ALIKE = (
 _UNKNOWN = "The class list ({}) lacks these. Add them to it or fix the labels."
 _UNUSED = "In the class list, and on no image: it cannot be learnt. Add images, or take it off the list."
 _RARE = "Fewer than {} of the boxes of the largest class: it is seldom seen in training and easily lost. Add images."
+
+
+def _boxes(count: int) -> str:
+    return f"{count} box" if count == 1 else f"{count} boxes"
 
 
 def _alike(names: list[str]) -> list[list[str]]:

@@ -138,8 +138,10 @@ def _reread(
         try:
             voc = voc_xml.parse(Path(where))
             images[where] = relative_path(index.find(Path(where), voc.filename), folder)
-        except ValueError:
-            continue  # this is what its problem says
+        except ValueError:  # this is what its problem says; the image may bear the same name
+            for image_path in index.candidates(Path(where), "")[:1]:
+                images[where] = relative_path(image_path, folder)
+            continue
         if voc.size_wh and where in noted:
             sizes[images[where]] = voc.size_wh
     return sizes, images
