@@ -6,10 +6,10 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from sound_data import SIZE, picture
 
 from retinamask.cli import main
 from retinamask.dataset import annotations
@@ -20,7 +20,6 @@ from retinamask.evaluation.drawing import class_colors
 
 SCRIPT = "<script>alert(1)</script>"
 BREAKOUT = "x\"><img src=y onerror=z>'&.png"
-SIZE = (320, 240)
 
 
 class Page(HTMLParser):
@@ -43,11 +42,6 @@ class Page(HTMLParser):
         start = f"data:image/{kind};base64,"
         sources = [attributes["src"] for tag, attributes in self.elements if tag == "img"]
         return [Image.open(io.BytesIO(base64.b64decode(s.removeprefix(start)))) for s in sources if s.startswith(start)]
-
-
-def picture(seed: int) -> Image.Image:
-    spots = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), dtype=np.uint8)
-    return Image.fromarray(cv2.resize(spots, SIZE, interpolation=cv2.INTER_CUBIC))
 
 
 def audited(folder: Path, rows: list[tuple], classes: dict[str, int], **options):
