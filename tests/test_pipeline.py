@@ -38,8 +38,8 @@ def pipeline(tiny, tmp_path_factory):
     return run(PIPELINE, parameters, "tiny", runs_dir=folder / "runs", notebooks_dir=ROOT / "notebooks"), before
 
 
-def test_the_pipeline_is_all_of_the_notebooks():
-    assert [path.stem for path in NOTEBOOKS] == list(PIPELINE)
+def test_the_pipeline_is_all_of_the_notebooks_but_the_audit():
+    assert [path.stem for path in NOTEBOOKS] == ["00_audit_dataset", *PIPELINE]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -115,3 +115,12 @@ def test_without_a_snapshot_detection_says_what_to_run_first(tiny, tmp_path):
     with pytest.raises(NotebookError, match="run 03_convert_snapshot first") as raised:
         run("05_evaluate", parameters, "lonely", runs_dir=tmp_path, notebooks_dir=ROOT / "notebooks")
     assert (tmp_path / "lonely" / "05_evaluate.ipynb").is_file() and "cell 5" in str(raised.value)
+
+
+def test_the_audit_runs_on_a_folder_of_xml_and_leaves_its_page(tiny, tmp_path):
+    before = git_status()
+    parameters = {"source": str(tiny / "scenes"), "image_size": 96}
+    run_dir = run("00_audit_dataset", parameters, "audit", runs_dir=tmp_path, notebooks_dir=ROOT / "notebooks")
+    record = json.loads((run_dir / "audit.json").read_text())
+    assert record["images"] == 12 and record["severities"]["error"] == 0
+    assert "Audit of scenes" in (run_dir / "audit.html").read_text() and git_status() == before

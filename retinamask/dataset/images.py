@@ -6,6 +6,7 @@ bottom, one number, the ``scale``, undoes it.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -32,7 +33,25 @@ class ImageError(ValueError):
     """An image file cannot be used; the message names it and says why."""
 
 
-def read_image(path: str | Path, least_side: int | None = None) -> np.ndarray:
+class DamagedImageError(ImageError):
+    """The file is an image, but cut short or broken inside."""
+
+
+class TooManyPixelsError(ImageError):
+    """The file says that it has more pixels than an image may have."""
+
+
+class Inspection(NamedTuple):
+    """What is in an image file, and how it is stored."""
+
+    image_rgb: np.ndarray  # upright, as from `read_image`
+    size_wh: tuple[int, int]  # as stored, before any turn
+    upright_wh: tuple[int, int]
+    orientation: int  # EXIF's, 1 to 8; 1 also where there is none
+    traits: tuple[str, ...]  # of "CMYK", "palette", "1 bit", "16 bits", "transparent", "opaque alpha"
+
+
+def read_image(path: str | Path, least_side: int | None = None, upright: bool = True) -> np.ndarray:
     """Read an image upright, as ``uint8`` RGB of shape ``(height, width, 3)``.
 
     Transparency is left out and the colours below it stay, as in keras-retinanet's reader; 16-bit grey is
@@ -42,6 +61,7 @@ def read_image(path: str | Path, least_side: int | None = None) -> np.ndarray:
         path: the file.
         least_side: a JPEG may be decoded at a half, a quarter or an eighth of its size, several times faster, as
             long as both sides keep this many pixels.
+        upright: whether to turn it as EXIF asks; without, it is as keras-retinanet's reader sees it.
 
     Raises:
         ImageError: missing, not an image, cut short, or more than `MAX_PIXELS` pixels.
@@ -50,12 +70,28 @@ def read_image(path: str | Path, least_side: int | None = None) -> np.ndarray:
         if least_side:
             image.draft("RGB", (least_side, least_side))
         _decode(image, path)
+        return _rgb(image, _turn(image) if upright else None)
+
+
+def inspect_image(path: str | Path, max_pixels: int = MAX_PIXELS, least_side: int | None = None) -> Inspection:
+    """Read an image as `read_image` does, and say how it is stored.
+
+    Args:
+        path, least_side: as in `read_image`.
+        max_pixels: images with more are not decoded; at most `MAX_PIXELS`.
+
+    Raises:
+        ImageError: as `read_image`; damage is a `DamagedImageError`, size a `TooManyPixelsError`.
+    """
+    with _opened(path, max_pixels) as image:
+        size_wh, deep = image.size, _is_deep(image)
+        if least_side:
+            image.draft("RGB", (least_side, least_side))
+        _decode(image, path)
         turn = _turn(image)
-        upright = image if turn is None else image.transpose(turn)
-        if upright.mode == "I;16":
-            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-        upright.info.pop("transparency", None)  # Pillow would warn that it is lost
-        return np.array(upright.convert("RGB"))
+        orientation = next((number for number, known in _TURNS.items() if known == turn), 1)
+        traits = ("16 bits",) * deep + _traits(image)
+        return Inspection(_rgb(image, turn), size_wh, _upright_size(size_wh, turn), orientation, traits)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -144,9 +180,9 @@ def to_original_pixels(boxes_xyxy: np.ndarray, scale: float) -> np.ndarray:
     return np.asarray(boxes_xyxy, dtype=float) / scale
 
 
-def _opened(path: str | Path) -> Image.Image:
+def _opened(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open a file lazily and refuse what is no usable image by its header."""
-    too_large = f"{path}: more pixels than an image may have, expected at most {MAX_PIXELS:,}"
+    too_large = f"{path}: more pixels than an image may have, expected at most {max_pixels:,}"
     try:
         image = Image.open(path, formats=_FORMATS)
     except FileNotFoundError:
@@ -154,12 +190,12 @@ def _opened(path: str | Path) -> Image.Image:
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not a readable image; expected one of {', '.join(_FORMATS)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(too_large) from None
+        raise TooManyPixelsError(too_large) from None
     except Exception as error:  # whatever a damaged header makes Pillow's readers raise
         raise ImageError(f"{path}: cannot be opened as an image ({error})") from None
-    if image.width * image.height > MAX_PIXELS:
+    if image.width * image.height > max_pixels:
         image.close()
-        raise ImageError(f"{too_large}, found {image.width} x {image.height}")
+        raise TooManyPixelsError(f"{too_large}, found {image.width} x {image.height}")
     return image
 
 
@@ -167,7 +203,32 @@ def _decode(image: Image.Image, path: str | Path) -> None:
     try:
         image.load()
     except Exception as error:  # whatever damage makes Pillow's decoders raise
-        raise ImageError(f"{path}: damaged image ({error}); replace the file or leave it out") from None
+        raise DamagedImageError(f"{path}: damaged image ({error}); replace the file or leave it out") from None
+
+
+def _rgb(image: Image.Image, turn: Image.Transpose | None) -> np.ndarray:
+    """A decoded image turned, if asked for, and made 8-bit RGB."""
+    turned = image if turn is None else image.transpose(turn)
+    if turned.mode == "I;16":
+        turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
+    turned.info.pop("transparency", None)  # Pillow would warn that it is lost
+    return np.array(turned.convert("RGB"))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image that is not decoded yet is a PNG of 16 bits a channel; Pillow keeps 8 of a coloured one's."""
+    return image.format == "PNG" and any(";16" in str(tile.args) for tile in image.tile)
+
+
+def _traits(image: Image.Image) -> tuple[str, ...]:
+    """What is unusual about how a decoded image is stored; see `Inspection`."""
+    traits = [name for mode, name in (("CMYK", "CMYK"), ("P", "palette"), ("1", "1 bit")) if image.mode == mode]
+    if image.mode in ("RGBA", "LA", "PA"):
+        lowest, _ = image.getchannel("A").getextrema()
+        traits.append("transparent" if lowest < 255 else "opaque alpha")
+    elif "transparency" in image.info:
+        traits.append("transparent")
+    return tuple(traits)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -77,6 +77,7 @@ def draw_boxes(
     boxes: pd.DataFrame,
     classes: dict[str, int],
     ground_truth: pd.DataFrame | None = None,
+    labels: bool = True,
 ) -> Image.Image:
     """Return a copy of the image with its boxes, each labelled with its class and, if it has one, its score.
 
@@ -85,6 +86,7 @@ def draw_boxes(
         boxes: annotations or detections of this image; the best scores are drawn last, on top.
         classes: name to id; decides the colors.
         ground_truth: annotations to draw below the boxes, as dashed white lines without labels.
+        labels: whether to write them; on a small picture of many boxes they would hide it.
     """
     image = Image.fromarray(np.ascontiguousarray(image_rgb))
     draw = ImageDraw.Draw(image, "RGBA")
@@ -97,7 +99,7 @@ def draw_boxes(
     for row in rows:
         _draw_outline(draw, _pixels(row, image.size), line_width, colors.get(row.class_name, FALLBACK_COLOR))
     # Labels come after all outlines, so that no line crosses a label.
-    for row in rows:
+    for row in rows if labels else ():
         _draw_label(draw, row, image.size, line_width, colors.get(row.class_name, FALLBACK_COLOR))
     return image
 

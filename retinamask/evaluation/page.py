@@ -80,18 +80,19 @@ def write_page(run_dir: str | os.PathLike, title: str, sections: Sequence[tuple[
     body = [
         f"<h1>{escape(title)}</h1>",
         *_figures(_read_record(run_dir / "metrics.json")),
-        *(_section(heading, _paragraphs(text)) for heading, text in sections),
+        *(section(heading, paragraphs(text)) for heading, text in sections),
         *_pictures(run_dir, paths),
-        _section("Parameters and versions", _run_record(_read_record(run_dir / "run.json"))),
-        _section("Notebooks", _links(run_dir, notebooks, "notebooks")),
-        _section("Files", _links(run_dir, paths, "files")),
+        section("Parameters and versions", _run_record(_read_record(run_dir / "run.json"))),
+        section("Notebooks", _links(run_dir, notebooks, "notebooks")),
+        section("Files", _links(run_dir, paths, "files")),
     ]
     page = run_dir / PAGE_NAME
-    files.write_text(page, _document(title, "\n".join(body)))
+    files.write_text(page, document(title, "\n".join(body)))
     return page
 
 
-def _document(title: str, body: str) -> str:
+def document(title: str, body: str, more_css: str = "") -> str:
+    """A whole page; `body` is markup, `title` is plain text, `more_css` comes after `CSS`."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -100,7 +101,7 @@ def _document(title: str, body: str) -> str:
 <title>{escape(title)}</title>
 <style>
 {CSS}
-</style>
+{more_css}</style>
 </head>
 <body>
 {body}
@@ -109,22 +110,25 @@ def _document(title: str, body: str) -> str:
 """
 
 
-def _section(heading: str, content: str) -> str:
+def section(heading: str, content: str) -> str:
+    """A part of the page; `content` is markup, `heading` is plain text."""
     return f"<section>\n<h2>{escape(heading)}</h2>\n{content}\n</section>"
 
 
-def _missing(sentence: str) -> str:
+def missing(sentence: str) -> str:
+    """A plain sentence in faded ink, for what there is not."""
     return f'<p class="missing">{escape(sentence)}</p>'
 
 
-def _paragraphs(text: str) -> str:
+def paragraphs(text: str) -> str:
+    """Plain text as paragraphs, which an empty line parts."""
     return "\n".join(f"<p>{escape(paragraph.strip())}</p>" for paragraph in text.split("\n\n"))
 
 
 def _figures(metrics: dict | None) -> list[str]:
     """Return the headline figures, the figures of each class, and all twelve folded away."""
     if metrics is None:
-        return [_missing("This run has no evaluation: there is no metrics.json.")]
+        return [missing("This run has no evaluation: there is no metrics.json.")]
     headline = [("AP50", metrics.get("AP50")), ("AP", metrics.get("AP")), ("AR100", metrics.get("AR100"))]
     tiles = "".join(f"<div><b>{_number(value)}</b><small>{name}</small></div>" for name, value in headline)
     counts = f"On {metrics.get('boxes', '?')} annotated boxes in {metrics.get('images', '?')} images."
@@ -142,16 +146,16 @@ def _class_figures(metrics: dict) -> str:
     for class_name, figures in metrics.get("per_class", {}).items():
         numbers = [_number(figures.get(name)) for name in names]
         rows.append([class_name, *numbers, str(figures.get("boxes", "?"))])
-    return _grid(rows)
+    return grid(rows)
 
 
 def _all_figures(metrics: dict) -> str:
     rows = [["figure", "value", "what it says"]]
     rows += [[name, _number(metrics.get(name)), meaning] for name, meaning in MEANINGS.items()]
-    return f"<details><summary>All twelve COCO figures</summary>{_grid(rows)}</details>"
+    return f"<details><summary>All twelve COCO figures</summary>{grid(rows)}</details>"
 
 
-def _grid(rows: Iterable[Sequence[str]]) -> str:
+def grid(rows: Iterable[Sequence[str]]) -> str:
     """Return a table whose first row is its head; all cells are escaped."""
     head, *body = rows
     lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
@@ -168,13 +172,13 @@ def _pictures(run_dir: Path, paths: Sequence[Path]) -> list[str]:
     sections = []
     for name, heading in PICTURES.items():
         picture = run_dir / name
-        content = _image(run_dir, picture) if picture in paths else _missing(f"This run has no {name}.")
-        sections.append(_section(heading, content))
+        content = _image(run_dir, picture) if picture in paths else missing(f"This run has no {name}.")
+        sections.append(section(heading, content))
     others = [path for path in paths if path.suffix == ".png" and path.name not in PICTURES]
     others = [path for path in others if path.parent == run_dir]
     if others:
         content = "\n".join(f"<p>{escape(path.name)}</p>\n{_image(run_dir, path)}" for path in others)
-        sections.append(_section("Further figures", content))
+        sections.append(section("Further figures", content))
     return sections
 
 
@@ -189,7 +193,7 @@ def _image(run_dir: Path, path: Path) -> str:
 
 def _run_record(record: dict | None) -> str:
     if record is None:
-        return _missing("This run has no record: there is no run.json.")
+        return missing("This run has no record: there is no run.json.")
     # The figures stand above, in full.
     return _tree({name: value for name, value in record.items() if name != "metrics"})
 
@@ -208,12 +212,12 @@ def _tree(value: Any) -> str:
 
 def _links(run_dir: Path, paths: Sequence[Path], what: str) -> str:
     if not paths:
-        return _missing(f"This run has no {what}.")
+        return missing(f"This run has no {what}.")
     items = []
     for path in paths[:MOST_FILES]:
         name = escape(path.relative_to(run_dir).as_posix())
         items.append(f'<li><a href="{_address(run_dir, path)}">{name}</a> <small>{_size(path)}</small></li>')
-    more = _missing(f"And {len(paths) - MOST_FILES} more.") if len(paths) > MOST_FILES else ""
+    more = missing(f"And {len(paths) - MOST_FILES} more.") if len(paths) > MOST_FILES else ""
     return "<ul>\n" + "\n".join(items) + "\n</ul>" + more
 
 
