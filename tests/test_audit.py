@@ -13,7 +13,7 @@ from PIL import Image
 from sound_data import CLASSES, COUNT, SETTINGS, SIZE, DataSet, names, only, picture
 
 from retinamask.cli import main
-from retinamask.dataset import images
+from retinamask.dataset import formats, images
 from retinamask.dataset.audit import AuditSettings, audit, findings_table, read_source
 from retinamask.dataset.audit.findings import Example, found, worst_first
 from retinamask.dataset.formats import write_voc
@@ -308,3 +308,12 @@ def test_mistakes_are_told(tmp_path, capsys):
     ):
         assert main(["audit", *arguments]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_folder_of_another_format_is_audited(data, tmp_path):
+    assert names(data.audit()) == []
+    source = read_source(data.folder / "annotations.csv")
+    formats.write("coco", source.table, source.classes, tmp_path / "coco", data.folder)
+    other = read_source(tmp_path / "coco", image_folder=data.folder)
+    assert other.classes == source.classes and names(audit(other, SETTINGS)) == []
+    assert len(audit(other, SETTINGS).looks) == COUNT

@@ -11,7 +11,7 @@ from retinamask.dataset.annotations import BOX_COLUMNS, image_paths, objects
 from retinamask.dataset.audit.findings import Example, Finding, found
 from retinamask.dataset.audit.image_checks import shown
 from retinamask.dataset.audit.looking import Look
-from retinamask.dataset.formats.voc import CLIP_LIMIT
+from retinamask.dataset.formats.reading import CLIP_LIMIT
 
 
 class ImageBoxes(NamedTuple):

@@ -1,4 +1,4 @@
-"""What is to be audited: an annotation CSV, or a folder of labelImg XML whose problems become findings.
+"""What is to be audited: an annotation CSV, or a folder of annotations whose problems become findings.
 
 Above the formats; the checks see only the table that comes out of here.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from retinamask.dataset import formats
 from retinamask.dataset.annotations import (
     AnnotationError,
     image_paths,
@@ -65,7 +66,7 @@ def read_source(
     """Read what is to be audited.
 
     Args:
-        source: an annotation CSV, or a folder tree with labelImg XML.
+        source: an annotation CSV, or a folder tree with labelImg XML or of another format that `formats.guess` knows.
         classes_csv: the class list; without it ``classes.csv`` beside the CSV or in the folder, else the classes
             as they appear.
         image_folder: where the images are: what a CSV's paths are relative to, if not its own folder; for XML the
@@ -77,13 +78,18 @@ def read_source(
     """
     source = Path(source)
     if not source.exists():
-        raise AnnotationError(f"{source} does not exist; expected an annotation CSV or a folder of labelImg XML")
+        raise AnnotationError(f"{source} does not exist; expected an annotation CSV or a folder of annotations")
     if image_folder and not Path(image_folder).is_dir():
         raise AnnotationError(f"{image_folder} is not a folder; expected the folder of the images")
     class_list = Path(classes_csv) if classes_csv else (source if source.is_dir() else source.parent) / "classes.csv"
     classes = read_classes(class_list) if classes_csv or class_list.is_file() else None
     if source.is_dir():
-        return _from_xml(source, classes, image_folder, splits)
+        format_name = formats.guess([source])
+        if format_name == "voc":
+            return _from_xml(source, classes, image_folder, splits)
+        table, problems = formats.read(format_name, [source], source, image_folder)
+        classes = formats.classes_of(format_name, [source], table) if classes is None else classes
+        return _with_splits(Source(str(source), table, source, classes, problems=problems), splits, None)
     table = read_annotations(source)
     folder = Path(image_folder or source.parent)
     classes = class_ids(table) if classes is None else classes
