@@ -302,7 +302,7 @@ def test_mistakes_are_told(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         (["nowhere"], "nowhere does not exist; expected an annotation CSV or a folder"),
-        ([str(tmp_path / "empty")], "no XML file below"),
+        ([str(tmp_path / "empty")], "no annotations that are known in"),
         ([str(tmp_path / "empty"), "--images", "nothing"], "nothing is not a folder"),
         ([str(tmp_path), "--max-pixels", "0"], "max_pixels is 0"),
     ):

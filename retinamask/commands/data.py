@@ -67,7 +67,7 @@ def annotations_command(given) -> None:
     if out.resolve() == classes_csv.resolve():
         raise ValueError(f"--out and --classes are both {out}; give two names")
     known = annotations.read_classes(classes_csv) if classes_csv.exists() else None
-    table, classes, problems = _read_mapped(given, given.sources, out.parent, given.images, known)
+    table, classes, problems = _read(given, given.sources, out.parent, given.images, known)
     if annotations.objects(table).empty:
         raise ValueError(f"no box is left for {classes_csv}; {summary(problems)}: fix them, or name another --classes")
     moved = annotations.write_annotations(table, out)
@@ -86,7 +86,7 @@ def convert_annotations_command(given) -> None:
 
     known = annotations.read_classes(given.classes) if given.classes else None
     options = {"images": given.yolo_images} if given.target == "yolo" else {}
-    table, classes, problems = _read_mapped(given, [given.source], given.folder, given.images_dir, known)
+    table, classes, problems = _read(given, [given.source], given.folder, given.images_dir, known)
     formats.write(given.target, table, classes, given.folder, given.folder, **options)
     print(annotations.count_boxes(table, classes).to_string())
     print(
@@ -95,28 +95,14 @@ def convert_annotations_command(given) -> None:
     )
 
 
-def _read_mapped(given, sources: list[str], csv_folder, image_folder, known: dict[str, int] | None) -> tuple:
-    """The table and its classes after the class map, and the problems, which are printed.
-
-    ``known`` are the classes to end up with; without them, those of the sources in their order.
-    """
+def _read(given, sources: list[str], csv_folder, image_folder, known: dict[str, int] | None) -> tuple:
+    """The table, its classes, and the problems, which are printed."""
     from retinamask.dataset import formats
 
-    class_map = formats.parse_class_map(given.class_map) if given.class_map else {}
-    format_name = given.format or formats.guess(sources)
-    wanted = known
-    if known and class_map:  # what will have one of the known names
-        _check_targets(class_map, known)
-        wanted = dict.fromkeys([*class_map, *(name for name in known if name not in class_map)])
-    table, problems = formats.read(format_name, sources, csv_folder, image_folder, wanted, given.with_unannotated)
+    class_map = formats.parse_class_map(given.class_map) if given.class_map else None
+    table, classes, problems = formats.read_mapped(
+        sources, csv_folder, image_folder, known, given.with_unannotated, given.format, class_map
+    )
     for problem in problems:
         print(problem, file=sys.stderr)
-    found = formats.classes_of(format_name, sources, table)
-    table = formats.apply_class_map(table, class_map, found)
-    return table, known or formats.map_classes(found, class_map), problems
-
-
-def _check_targets(class_map: dict[str, str], known: dict[str, int]) -> None:
-    unknown = sorted(set(class_map.values()) - set(known))
-    if unknown:
-        raise ValueError(f"class map: {', '.join(unknown)} is not among the classes ({', '.join(known)})")
+    return table, classes, problems

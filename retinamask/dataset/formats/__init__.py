@@ -33,6 +33,7 @@ __all__ = [
     "map_classes",
     "parse_class_map",
     "read",
+    "read_mapped",
     "read_voc",
     "summary",
     "write",
@@ -93,6 +94,40 @@ def read(
         AnnotationError: the sources hold nothing that could be used.
     """
     return _named(format_name).read(sources, csv_folder, image_folder, classes, with_unannotated)
+
+
+def read_mapped(
+    sources: Iterable[str | Path],
+    csv_folder: str | Path,
+    image_folder: str | Path | None = None,
+    known: dict[str, int] | None = None,
+    with_unannotated: bool = False,
+    format_name: str | None = None,
+    class_map: dict[str, str] | None = None,
+) -> tuple[pd.DataFrame, dict[str, int], list[Problem]]:
+    """Read annotations of a format that may have to be found out, and rename or join their classes.
+
+    Args:
+        sources, csv_folder, image_folder, with_unannotated: as in `read`.
+        known: the classes to end up with; without them, those of the sources in their order.
+        format_name: one of `FORMATS`; without it, what `guess` says.
+        class_map: old class name to new one; names not in it stay.
+
+    Returns:
+        The table, its classes (name to id), and what was wrong.
+    """
+    sources, class_map = list(sources), class_map or {}
+    format_name = format_name or guess(sources)
+    wanted = known
+    if known and class_map:
+        unknown = sorted(set(class_map.values()) - set(known))
+        if unknown:
+            raise AnnotationError(f"class map: {', '.join(unknown)} is not among the classes ({', '.join(known)})")
+        # what has one of the known names now, or will have it
+        wanted = dict.fromkeys([*class_map, *(name for name in known if name not in class_map)])
+    table, problems = read(format_name, sources, csv_folder, image_folder, wanted, with_unannotated)
+    found = classes_of(format_name, sources, table)
+    return apply_class_map(table, class_map, found), known or map_classes(found, class_map), problems
 
 
 def write(
