@@ -82,6 +82,7 @@ ORDER = [
     "evaluation.audit_page",
     "evaluation.in_training",
     "notebook_parameters",
+    "notebook_progress",
     "run_record",
     "notebooks",
     "doctor",

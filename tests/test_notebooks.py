@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from retinamask import notebooks, run_record
+from retinamask import notebook_progress, notebooks, run_record
 from retinamask.notebook_parameters import check_parameters, known_parameters, read_parameters_file
 from retinamask.notebooks import NotebookError, run, run_notebook
 from retinamask.run_record import RunRecord, make_run_folder, make_timed_run_folder
@@ -464,7 +464,7 @@ class Terminal(io.StringIO):
 )
 def test_output_that_is_shown(stream, pieces, shown):
     stream = stream()
-    lines = notebooks._Lines(stream)
+    lines = notebook_progress.Lines(stream)
     for piece in pieces:
         lines.write(piece)
         lines.flush()
@@ -474,9 +474,9 @@ def test_output_that_is_shown(stream, pieces, shown):
 
 def test_a_long_progress_bar_is_shown_now_and_then(monkeypatch):
     clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr(notebooks.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(notebook_progress.time, "monotonic", lambda: next(clock))
     stream = io.StringIO()
-    lines = notebooks._Lines(stream)
+    lines = notebook_progress.Lines(stream)
     for step in range(12):
         lines.write(f"\r{step}/12")
     assert 2 <= len(stream.getvalue().splitlines()) <= 6
