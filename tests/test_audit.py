@@ -178,11 +178,11 @@ def test_problems_of_xml_files_join_the_findings(tmp_path):
     result = audit(read_source(tmp_path), SETTINGS)
     by_name = {finding.name: finding for finding in result.findings}
     assert names(result)[:3] == ["unusable annotation file", "unusable box", "box past the edge"]
-    assert set(by_name) - set(names(result)[:3]) == {"XML without a size", "image without XML"}
+    assert set(by_name) - set(names(result)[:3]) == {"XML without a size", "image without annotation"}
     assert by_name["unusable annotation file"].files() == ["broken.xml", "broken.jpg"]
     assert by_name["unusable box"].files() == ["2.xml", "2.jpg"]
     assert "line 14: box (10, 20, 900, 90) lies outside" in by_name["unusable box"].examples[0].detail
-    assert by_name["image without XML"].files() == ["broken.jpg", "lonely.jpg"]
+    assert by_name["image without annotation"].files() == ["lonely.jpg"]
     assert len(result.looks) == 5
 
 
@@ -317,3 +317,23 @@ def test_a_folder_of_another_format_is_audited(data, tmp_path):
     other = read_source(tmp_path / "coco", image_folder=data.folder)
     assert other.classes == source.classes and names(audit(other, SETTINGS)) == []
     assert len(audit(other, SETTINGS).looks) == COUNT
+
+
+def test_what_reading_another_format_tells_is_not_lost(data, tmp_path):
+    data.audit()
+    source = read_source(data.folder / "annotations.csv")
+    formats.write("coco", source.table, source.classes, tmp_path / "coco", data.folder)
+    document = json.loads((tmp_path / "coco" / "annotations.json").read_text())
+    document["images"][0]["width"] += 100
+    (tmp_path / "coco" / "annotations.json").write_text(json.dumps(document))
+    picture(99).save(data.folder / "images" / "lonely.png")
+    findings = audit(read_source(tmp_path / "coco", image_folder=data.folder), SETTINGS).findings
+    by_name = {finding.name: finding for finding in findings}
+    assert "width and height says 420 x 240" in by_name["remark on an annotation"].examples[0].detail
+    assert by_name["image without annotation"].count == 1
+
+
+def test_two_spellings_of_one_path_are_one_image(data):
+    data.rows.append(("./images/0.png", 10, 10, 60, 60, "mask"))
+    result = data.audit()
+    assert names(result) == [] and len(result.looks) == COUNT

@@ -26,6 +26,17 @@ def test_sample_and_annotations(tmp_path, capsys):
     assert main([*arguments, "--force"]) == 0
 
 
+def test_the_class_list_is_the_one_beside_the_table(tmp_path, monkeypatch, capsys):
+    main(["sample", "--out", str(tmp_path / "s"), "--images", "3", "--size", "64"])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    annotations.write_classes({"hat": 0}, "classes.csv")
+    assert main(["annotations", "../s", "--out", "../a.csv"]) == 0
+    assert set(annotations.read_classes("../classes.csv")) <= set(CLASSES)
+    assert main(["annotations", "../s", "--out", "x.csv", "--classes", "x.csv"]) == 2
+    assert "--out and --classes are both x.csv" in capsys.readouterr().err
+
+
 def test_an_existing_class_list_keeps_its_ids(tmp_path):
     main(["sample", "--out", str(tmp_path / "s"), "--images", "3", "--size", "64"])
     classes = tmp_path / "c.csv"

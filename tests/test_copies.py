@@ -209,3 +209,18 @@ def test_public_data(shared_data, name):
         f"{(sizes > 1).sum()} groups of copies hold {sizes[sizes > 1].sum()} files"
     )
     assert len(sizes) < len(group_of) < len(paths)
+
+
+def test_few_pairs_an_image_make_the_same_groups():
+    """Frames of still cameras: within a scene every two are a pair."""
+    generator = np.random.default_rng(4)
+    scenes = generator.integers(0, 2, (6, 80), dtype=np.uint8)
+    frames = np.repeat(scenes, 250, axis=0)
+    flips = generator.integers(0, 80, (len(frames), 3))
+    frames[np.arange(len(frames))[:, None], flips] ^= 1
+    frames = frames[generator.permutation(len(frames))]
+    hashes = hashes_of(frames.astype(bool), generator.integers(0, 2, frames.shape).astype(bool))
+    every, few = copies.near_pairs(hashes), copies.near_pairs(hashes, most_per_image=3)
+    assert len(every) > 150_000 and len(few) < 4 * len(frames)
+    assert {tuple(pair) for pair in few.tolist()} <= {tuple(pair) for pair in every.tolist()}
+    assert copies.groups(len(frames), few).tolist() == copies.groups(len(frames), every).tolist()

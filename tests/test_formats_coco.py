@@ -266,3 +266,17 @@ def test_pycocotools_loads_what_is_written(tmp_path, capsys):
     assert problems == []
     assert sorted(rows(back), key=str) == sorted(rows(table), key=str)
     assert list(classes_of("coco", [tmp_path / "coco"], back)) == ["no_mask", "unused", "mask"]
+
+
+def test_ids_as_pandas_writes_them(folder):
+    table, problems = read_document(folder, document(annotations=[annotation(image_id=7.0, category_id=9.0)]))
+    assert (rows(table), problems) == ([("a.jpg", *BOX, "no_mask")], [])
+
+
+def test_images_that_a_stray_annotation_may_be_about_are_not_empty(folder):
+    draw(folder / "b.jpg")
+    images = [*document()["images"], {"id": 8, "file_name": "b.jpg", "width": 40, "height": 30}]
+    stray = {"id": 2, "category_id": 9, "bbox": BBOX}
+    table, problems = read_document(folder, document(images=images, annotations=[annotation(), stray]))
+    assert rows(table) == [("a.jpg", *BOX, "no_mask")]
+    assert any("1 image(s) without any are left out" in problem.message for problem in problems)

@@ -312,3 +312,13 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.undo()
     write_yolo(table, CLASSES, tmp_path / "yolo", tmp_path, "copy")
     assert (tmp_path / "yolo" / "data.yaml").is_file()
+
+
+def test_an_image_called_classes_keeps_its_boxes(tmp_path):
+    draw(tmp_path / "images" / "classes.jpg")
+    table = make_table([("images/classes.jpg", *BOX, "mask")])
+    write_yolo(table, CLASSES, tmp_path / "yolo", tmp_path, "copy")
+    back, problems = read("yolo", [tmp_path / "yolo"], tmp_path)
+    assert problems == [] and len(back) == 1 and back["class_name"][0] == "mask"
+    with pytest.raises(AnnotationError, match="its label file would be classes.txt"):
+        write_yolo(table, CLASSES, tmp_path / "more", tmp_path, "none")

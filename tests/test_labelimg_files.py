@@ -164,6 +164,37 @@ def test_bad_yolo_lines_name_file_and_line(folder, line, message):
     assert len(table) == 1 and [problem.action for problem in problems] == ["skipped file"]
 
 
+def test_blanks_that_labelimg_cannot_read_leave_the_image_out(folder):
+    path = annotate_file(folder / "yolo" / "a.txt", folder / "images" / "a.jpg", MASK)
+    (folder / "yolo" / "classes.txt").write_text("mask\nno_mask\n")
+    path.write_text(path.read_text() + "1  0.5 0.5 0.1 0.2\n")
+    (problem,) = ready(folder, "yolo", labels="yolo").left_out
+    assert "line 2: labelImg reads five numbers with one space between" in problem.message
+
+
+def test_labelimg_gets_all_classes_that_our_list_has(folder):
+    """It reads classes.txt alone: a box of a class that is not there it would not show, and lose."""
+    annotate_file(folder / "yolo" / "a.txt", folder / "images" / "a.jpg", ("no_mask", (5, 6, 20, 25)))
+    ready(folder, "yolo", labels="yolo")
+    assert (folder / "yolo" / "classes.txt").read_text() == "mask\nno_mask\n"
+
+
+@pytest.mark.parametrize("text", ["mask\n\nno_mask\n", " mask\nno_mask\n", "\ufeffmask\nno_mask\n"])
+def test_class_lines_that_labelimg_counts_otherwise_are_refused(folder, text):
+    (folder / "yolo").mkdir()
+    (folder / "yolo" / "classes.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(AnnotationError, match="mend the file first"):
+        ready(folder, "yolo", labels="yolo")
+
+
+def test_a_session_pairs_by_stem_whatever_the_xml_names(folder):
+    path = annotate_file(folder / "labels" / "b.xml", folder / "images" / "c.jpg", MASK)
+    assert "<filename>c.jpg" in path.read_text()
+    table, problems = port.read_all([(path, folder / "images" / "b.jpg")], folder / "images", folder)
+    assert list(table["image_path"]) == ["images/b.jpg"]
+    assert all(problem.action == "note" for problem in problems)
+
+
 @pytest.mark.parametrize(
     ("lines", "known", "names"),
     [

@@ -12,7 +12,7 @@ from PIL import Image
 from web import cut, page, ranged, serving
 
 from retinamask.cli import main
-from retinamask.dataset import annotations, archives, download, fetching, public
+from retinamask.dataset import annotations, archives, download, fetching, formats, public
 from retinamask.dataset.archives import ArchiveError
 from retinamask.dataset.connection import DownloadError
 from retinamask.dataset.fetching import fetch
@@ -114,6 +114,7 @@ def test_from_the_address_to_the_table(site, data, change, praveen_zip):
     assert (record["url"], record["sha256"], record["boxes"]) == (url, sha256, {"mask": 2, "noMask": 1})
     assert record["licence"].startswith("none stated") and "Anwla" in record["citation"]
     asked = len(site.requests)
+    assert formats.guess([data / "praveen"]) == "voc"  # whatever else lies there
     again = fetch("praveen", data, patience=PATIENCE)
     assert again == dataclasses.replace(fetched, was_there=True, archive=None) and len(site.requests) == asked
 

@@ -97,7 +97,10 @@ def test_old_images_stay_and_new_ones_join_their_copies(folder, capsys):
     paths.remove("images/19.png")
     write_table(folder, paths)
     capsys.readouterr()
-    assert run(folder, "--seed", "5") == 0
+    files_before = content(folder)
+    assert run(folder, "--seed", "5") == 2 and content(folder) == files_before
+    assert "would lose their side; put them back, or forget them with --forget-gone" in capsys.readouterr().err
+    assert run(folder, "--seed", "5", "--forget-gone") == 0
     after = side_of(folder)
     assert {path: after[path] for path in before if path in after} == {
         path: side for path, side in before.items() if path != "images/19.png"

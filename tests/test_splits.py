@@ -111,6 +111,31 @@ def test_a_split_beside_that_does_not_fit_is_refused(name, count, message, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("left", ["annotations_test.csv", "annotations_val.csv"])
+def test_a_part_of_a_split_beside_is_refused(left, tmp_path):
+    """Also what a split with folds leaves: going on would train on its test images."""
+    annotations.write_annotations(table_of(20), tmp_path / "annotations.csv")
+    annotations.write_classes(CLASSES, tmp_path / "classes.csv")
+    annotations.write_annotations(table_of(20).iloc[:4], tmp_path / left)
+    with pytest.raises(annotations.AnnotationError, match=f"{left} is a part of a split, or of one with folds"):
+        splits_of_run(tmp_path / "run", tmp_path / "annotations.csv")
+
+
+def test_a_run_keeps_the_sides_of_a_split_made_before(tmp_path, capsys):
+    draw_sample(tmp_path / "data", images=14, size=64, seed=1)
+    images = sorted((tmp_path / "data" / "images").iterdir())
+    table = annotations.make_table((f"data/images/{image.name}", 1, 1, 9, 9, "mask") for image in images)
+    earlier = split(table.iloc[:12], 0.3, 0.3, seed=5)
+    source = tmp_path / "data" / "annotations.csv"
+    for name, part in earlier.items():
+        inside = annotations.moved(part, tmp_path, tmp_path / "data")
+        annotations.write_annotations(inside, source.with_name(f"annotations_{name}.csv"))
+    made = write_splits(table, CLASSES, tmp_path, tmp_path / "run", 0.3, 0.3, seed=0, split_of=source)
+    for name in SPLITS:
+        assert set(earlier[name]["image_path"]) <= {path.removeprefix("../") for path in made[name]["image_path"]}
+    assert "12 images keep the side that they have" in capsys.readouterr().out
+
+
 def test_a_run_has_no_copies_across_and_the_same_split_in_any_folder(tmp_path):
     """Names of files and of folders do not matter, what the files hold does."""
     names = draw_sample(tmp_path / "a", images=12, size=64, seed=1)

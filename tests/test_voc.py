@@ -522,3 +522,26 @@ def test_real_data(tmp_path, name, images, boxes, found):
     assert (len(image_paths(table)), len(objects(table)), summary(problems)) == (images, boxes, found)
     assert write_annotations(table, tmp_path / "annotations.csv") == 0
     assert rows(read_annotations(tmp_path / "annotations.csv", class_ids(table))) == rows(table)
+
+
+def test_renamed_images_whose_xml_names_another_are_told(tmp_path):
+    for name, inside in (("1", "2"), ("2", "1")):
+        draw(tmp_path / f"{name}.jpg")
+        save(tmp_path / f"{name}.xml", xml(FACE, filename=f"{inside}.jpg"))
+    _, problems = read_voc([tmp_path], tmp_path)
+    assert [problem.action for problem in problems] == ["note", "note"]
+    assert "it names 2.jpg, but labelImg shows it with" in problems[0].message
+
+
+def test_an_image_of_another_folders_annotations_is_not_taken(tmp_path):
+    for split, stems in (("train", ["2"]), ("val", ["1", "3"])):
+        for folder in ("images", "annotations"):
+            (tmp_path / split / folder).mkdir(parents=True)
+        for stem in stems:
+            draw(tmp_path / split / "images" / f"{stem}.jpg")
+            save(tmp_path / split / "annotations" / f"{stem}.xml", xml(FACE, filename=f"{stem}.jpg"))
+    save(tmp_path / "train" / "annotations" / "1.xml", xml(FACE, filename="1.jpg"))
+    table, problems = read_voc([tmp_path], tmp_path)
+    assert sorted(table["image_path"]) == ["train/images/2.jpg", "val/images/1.jpg", "val/images/3.jpg"]
+    assert [problem.action for problem in problems] == ["skipped file"]
+    assert "with the annotations of another folder" in problems[0].message

@@ -16,7 +16,7 @@ def add_commands(subparsers) -> None:
     )
     annotate = add_command(subparsers, "annotate", annotate_command, text)
     annotate.add_argument("images", metavar="IMAGES", help="folder of the images, with all below it")
-    place = "where annotation files are and go; if left out, 'annotations' beside IMAGES if there is one, else IMAGES"
+    place = "where annotation files are and go; if left out, 'annotations' beside a folder called images, else IMAGES"
     annotate.add_argument("--annotations", help=place)
     annotate.add_argument("--classes", default="classes.csv", help="class list; new classes are added at its end")
     annotate.add_argument("--snapshot", help="let this detector propose boxes in images that have no annotation yet")
@@ -40,7 +40,11 @@ def annotate_command(given) -> int:
     print(f"{len(session.sizes_wh)} images; annotations go to {session.annotation_folder}", flush=True)
     before = state(session)
     if snapshot:
-        _propose(session, snapshot, given, in_csv)
+        try:
+            _propose(session, snapshot, given, in_csv)
+        except BaseException:
+            settle(session, set())  # nobody has seen any of them
+            raise
 
     ended = process.show(session)
     _print_window(ended)

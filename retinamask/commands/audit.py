@@ -57,9 +57,10 @@ def _print(found) -> None:
     if found.anchors.suggestion:
         print(f"\n{found.anchors.suggestion.config_text()}")
     counts = ", ".join(f"{row.boxes} {row.Index}" for row in found.class_counts().itertuples()) or "none"
-    share = found.anchors.covered[0]["share"]
+    reached = found.anchors.covered[0]
     print(
-        f"{len(found.looks)} images; boxes: {counts}; {share:.1%} of them reached by keras-retinanet's anchors at "
-        f"{found.settings.image_size}; {found.count('error')} kinds of errors, {found.count('warning')} of warnings, "
+        f"{len(found.looks)} images; boxes: {counts}; keras-retinanet's anchors at {found.settings.image_size} reach "
+        f"{reached['covered']} of {reached['boxes']} in readable images; {found.count('error')} kinds of errors, "
+        f"{found.count('warning')} of warnings, "
         f"{found.count('note')} notes"
     )

@@ -22,7 +22,9 @@ def add_commands(subparsers) -> None:
     table = add_command(subparsers, "annotations", annotations_command, text)
     table.add_argument("sources", nargs="+", metavar="SRC", help="folders with annotations, or annotation files")
     table.add_argument("--out", default="annotations.csv", help="the CSV to write; image paths are relative to it")
-    table.add_argument("--classes", default="classes.csv", help="class list: read if it exists, else written")
+    table.add_argument(
+        "--classes", help="class list: read if it exists, else written; classes.csv beside the CSV if left out"
+    )
     table.add_argument("--images", help="folder of the images, if they are not below SRC")
     table.add_argument(
         "--with-unannotated", action="store_true", help="take images without annotation as without faces"
@@ -62,11 +64,14 @@ def annotations_command(given) -> None:
     from retinamask.dataset import annotations
     from retinamask.dataset.formats import summary
 
-    out, classes_csv = Path(given.out), Path(given.classes)
+    out = Path(given.out)
+    classes_csv = Path(given.classes) if given.classes else out.with_name("classes.csv")
     refuse_existing(out, given.force)
     if out.resolve() == classes_csv.resolve():
         raise ValueError(f"--out and --classes are both {out}; give two names")
     known = annotations.read_classes(classes_csv) if classes_csv.exists() else None
+    if known:
+        print(f"classes as listed in {classes_csv}: {', '.join(known)}")
     table, classes, problems = _read(given, given.sources, out.parent, given.images, known)
     if annotations.objects(table).empty:
         raise ValueError(f"no box is left for {classes_csv}; {summary(problems)}: fix them, or name another --classes")

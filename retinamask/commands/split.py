@@ -20,6 +20,7 @@ def add_commands(subparsers) -> None:
     split.add_argument("--folds", type=int, default=0, help="so many splits of what is not test, instead of --val")
     group_by = "regular expression with one group: images where it captures the same of the path stay together"
     split.add_argument("--group-by", default="", metavar="PATTERN", help=group_by)
+    split.add_argument("--forget-gone", action="store_true", help="give up the sides of images that left the table")
     split.add_argument("--force", action="store_true", help="forget the split that is there and replace it")
 
 
@@ -29,7 +30,9 @@ def split_command(given) -> None:
 
     classes = annotations.read_classes(given.classes) if given.classes else None
     table = annotations.read_annotations(given.annotations, classes)
-    settings = SplitSettings(given.val, given.test, given.seed, given.folds, given.group_by, given.force)
+    settings = SplitSettings(
+        given.val, given.test, given.seed, given.folds, given.group_by, given.force, given.forget_gone
+    )
     with _Bar() as bar:
         made = split_beside(given.annotations, table, settings, bar)
     for problem in [*made.groups.unreadable, *made.rejoined]:
@@ -68,6 +71,7 @@ def _sentences(made, settings) -> list[str]:
         said.append(f"{len(made.groups.unreadable)} images cannot be read and were not compared")
     if made.kept:
         said.append(f"{made.kept - len(made.rejoined)} images stay where they were, {len(made.rejoined)} changed side")
+        said.append("a split was there: shares and seed count for new images only; --force deals all of them anew")
     if made.gone:
         said.append(f"{len(made.gone)} images are no longer in the table, such as {made.gone[0]}")
     return [*said, _leak(made), "written: " + ", ".join(map(str, made.files))]

@@ -88,12 +88,14 @@ def hash_images(paths: Iterable[str], folder: str | Path, progress: Callable[[in
     return Hashes(readable, both[:, 0], both[:, 1], sums, unreadable)
 
 
-def near_pairs(hashes: Hashes, most_bits: int = NEAR_BITS) -> np.ndarray:
+def near_pairs(hashes: Hashes, most_bits: int = NEAR_BITS, most_per_image: int | None = None) -> np.ndarray:
     """Pairs of images that show the same, as they are or one of them mirrored.
 
     Args:
         hashes: of ``N`` images.
         most_bits: Hamming distance up to which two hashes count as the same picture.
+        most_per_image: of an image's pairs with later ones keep the nearest only, and what is needed for the same
+            groups: of the frames of a still camera every two are a pair.
 
     Returns:
         ``int`` of shape ``(P, 2)``: positions ``i < j``, sorted, each pair once.
@@ -101,13 +103,16 @@ def near_pairs(hashes: Hashes, most_bits: int = NEAR_BITS) -> np.ndarray:
     # With bits as -1 and 1 the distance is (80 - dot product) / 2, which a matrix product has soonest, and exactly.
     upright, mirrored = (_signs(packed) for packed in (hashes.upright, hashes.mirrored))
     found = [np.empty((0, 2), dtype=np.int64)]
+    numbers = np.arange(len(upright))  # of the groups so far
     for start in range(0, len(upright), _CHUNK):
         rows = slice(start, start + _CHUNK)
         agreement = upright[rows] @ upright[start:].T  # (rows, N - start)
         np.maximum(agreement, upright[rows] @ mirrored[start:].T, out=agreement)
         np.maximum(agreement, mirrored[rows] @ upright[start:].T, out=agreement)
-        first, second = np.nonzero(agreement >= HASH_BITS - 2 * most_bits)
-        found.append(np.column_stack([first, second])[first < second] + start)
+        near = np.triu(agreement >= HASH_BITS - 2 * most_bits, k=1)
+        if most_per_image is not None:
+            near = _thinned(near, agreement, numbers, start, most_per_image)
+        found.append(np.argwhere(near) + start)
     return np.concatenate(found)
 
 
@@ -134,6 +139,25 @@ def groups(count: int, pairs: np.ndarray | Sequence[tuple[int, int]]) -> np.ndar
         parents[high] = low
     numbers: dict[int, int] = {}
     return np.array([numbers.setdefault(root(member), len(numbers)) for member in range(count)], dtype=np.int64)
+
+
+def _thinned(near: np.ndarray, agreement: np.ndarray, numbers: np.ndarray, start: int, most: int) -> np.ndarray:
+    """Of each row of ``near`` the ``most`` that agree best, and one for each other group that it joins.
+
+    ``numbers`` holds the groups of all images and is changed; the first column is that of image ``start``.
+    """
+    kept = np.zeros_like(near)
+    for row in np.flatnonzero(near.any(axis=1)):
+        columns = np.flatnonzero(near[row])
+        order = np.argsort(-agreement[row, columns], kind="stable")
+        kept[row, columns[order[:most]]] = True
+        others, firsts = np.unique(numbers[start + columns], return_index=True)
+        own = numbers[start + row]
+        joining = others != own
+        if joining.any():
+            kept[row, columns[firsts[joining]]] = True
+            numbers[np.isin(numbers, others)] = own
+    return kept
 
 
 def _hash_file(path: Path) -> tuple[np.ndarray, str] | str:

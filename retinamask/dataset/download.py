@@ -133,7 +133,7 @@ def _persist(attempt, part: _Part, patience: Patience) -> None:
             failures = 1 if part.size() > furthest else failures + 1
             furthest = max(furthest, part.size())
             if failures >= patience.failures:
-                kept = f": {part.size():,} bytes are kept in {part.path}" if part.size() else ""
+                kept = f": {part.size():,} bytes are kept in {part.path}" if part.size() and part.validator() else ""
                 raise DownloadError(
                     f"{part.url}: {cause}; gave up after {failures} failures in a row. Look at the network connection "
                     f"and run it again{kept}"

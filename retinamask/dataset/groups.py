@@ -13,6 +13,8 @@ import numpy as np
 from retinamask.dataset import copies
 from retinamask.dataset.dealing import whole_counts
 
+_MOST_PAIRS = 100  # of an image: of the frames of a still camera every two are a pair
+
 
 class ImageGroups(NamedTuple):
     """Groups of ``N`` images; everything but the messages has one entry an image."""
@@ -20,7 +22,7 @@ class ImageGroups(NamedTuple):
     paths: list[str]  # sorted
     numbers: np.ndarray  # int (N,): which group
     keys: list[str]  # SHA-256 of the file, the path where it cannot be read: the same wherever the data lies
-    near_pairs: np.ndarray  # int (P, 2): positions of images that show the same picture
+    near_pairs: np.ndarray  # int (P, 2): positions of images that show the same picture, the nearest of each
     unreadable: list[str]  # messages; these images are groups of their own
     unmatched: int  # images in whose path the pattern is not found
 
@@ -58,7 +60,7 @@ def image_groups(
     hashes = copies.hash_images(paths, folder, progress)
     position = {path: index for index, path in enumerate(paths)}
     readable = np.array([position[path] for path in hashes.paths], dtype=np.int64)
-    near = readable[copies.near_pairs(hashes)]
+    near = readable[copies.near_pairs(hashes, most_per_image=_MOST_PAIRS)]
     numbers = copies.groups(len(paths), np.concatenate([near, np.array(tied, dtype=np.int64).reshape(-1, 2)]))
     contents = dict(zip(hashes.paths, hashes.sha256, strict=True))
     keys = [contents.get(path, path) for path in paths]

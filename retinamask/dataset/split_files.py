@@ -37,6 +37,7 @@ class SplitSettings(NamedTuple):
     folds: int = 0  # 0 is one split; else so many, where each has another fold as val
     group_by: str = ""  # see `retinamask.dataset.groups.image_groups`
     anew: bool = False  # forget the split that is there
+    forget_gone: bool = False  # go on although images of the split have left the table
 
 
 class Split(NamedTuple):
@@ -83,6 +84,11 @@ def split_beside(
             f"the split beside {annotations_csv} has none of its images, but {gone[0]}; "
             "move it away, or replace it with --force"
         )
+    if gone and not settings.forget_gone:
+        raise AnnotationError(
+            f"{len(gone)} image(s) of the split are not in {annotations_csv}, such as {gone[0]}, and would lose their "
+            "side; put them back, or forget them with --forget-gone"
+        )
     groups = image_groups(table["image_path"], Path(annotations_csv).parent, settings.group_by, progress)
     if len(groups.unreadable) == len(groups.paths):
         raise AnnotationError(f"none of {len(groups.paths)} image(s) can be read, the first: {groups.unreadable[0]}")
@@ -91,7 +97,8 @@ def split_beside(
     refuse_empty(tables)
     files = _write(annotations_csv, table, tables, settings.folds)
     seeds = range(settings.seed, settings.seed + LEAK_SEEDS)
-    leaked = leaked_by_chance(groups, _one_split(shares), seeds)
+    made = shares if settings.folds else {name: len(image_paths(part)) / len(sides) for name, part in tables.items()}
+    leaked = leaked_by_chance(groups, _one_split(made), seeds)
     return Split(tables, files, groups, len(known), gone, _rejoined(known, sides), leaked)
 
 

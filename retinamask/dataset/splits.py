@@ -6,6 +6,7 @@ The three tables are written as CSVs into a run's folder, so that every step of 
 
 import json
 import logging
+import os
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -36,7 +37,12 @@ log = logging.getLogger(__name__)
 
 
 def split(
-    table: pd.DataFrame, val_share: float, test_share: float, seed: int, groups: ImageGroups | None = None
+    table: pd.DataFrame,
+    val_share: float,
+    test_share: float,
+    seed: int,
+    groups: ImageGroups | None = None,
+    old_sides: Mapping[str, Iterable[str]] | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Deal the images of a table to train, val and test, with the classes balanced as well as groups allow.
 
@@ -46,6 +52,7 @@ def split(
         test_share: share of the images for the final test, likewise.
         seed: decides which image goes where; the order of the table does not.
         groups: images that stay together; without them each image is dealt by itself.
+        old_sides: as in `deal_images`.
 
     Returns:
         Tables by the names in `SPLITS`; each image is in exactly one.
@@ -54,7 +61,7 @@ def split(
         AnnotationError: too few images or groups, or a split without a single box.
     """
     groups = groups or by_path(table["image_path"])
-    sides = deal_images(table, groups, plain_shares(val_share, test_share), seed)
+    sides = deal_images(table, groups, plain_shares(val_share, test_share), seed, old_sides)
     tables = tables_of(table, sides, SPLITS)
     refuse_empty(tables)
     return tables
@@ -131,6 +138,7 @@ def write_splits(
     val_share: float = 0.15,
     test_share: float = 0.15,
     seed: int = 0,
+    split_of: str | Path | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Split a table and write ``train.csv``, ``val.csv``, ``test.csv``, ``classes.csv`` and ``dataset.json``.
 
@@ -142,11 +150,15 @@ def write_splits(
         folder: see ``table``.
         run_dir: where the files go; image paths in them, and in what is returned, are relative to it.
         val_share, test_share, seed: as in `split`.
+        split_of: an annotation CSV; if its split lies beside it, images keep the side that they have there.
     """
     groups = image_groups(table["image_path"], folder)
     if groups.unreadable:
         log.warning("%d image(s) cannot be compared: %s", len(groups.unreadable), "; ".join(groups.unreadable[:3]))
-    tables = split(table, val_share, test_share, seed, groups)
+    old_sides = _sides_beside(split_of, folder, table) if split_of and split_lies_beside(split_of) else None
+    if old_sides:
+        print(f"{len(old_sides)} images keep the side that they have in the split beside {split_of}", flush=True)
+    tables = split(table, val_share, test_share, seed, groups, old_sides)
     more = {"seed": seed, "groups": int(groups.numbers.max()) + 1}
     return _write_run(table, tables, classes, folder, Path(run_dir), more)
 
@@ -176,7 +188,7 @@ def splits_of_run(
         classes = read_classes(classes_csv or annotations_csv.with_name("classes.csv"))
         table = read_annotations(annotations_csv, classes)
         if not (run_dir / "dataset.json").is_file():
-            if all(path.is_file() for path in beside(annotations_csv).values()):
+            if split_lies_beside(annotations_csv):
                 return _adopt(table, classes, annotations_csv, run_dir), classes
             return write_splits(table, classes, annotations_csv.parent, run_dir, seed=seed), classes
         if json.loads((run_dir / "dataset.json").read_text())["fingerprint"] != fingerprint(table, classes):
@@ -193,9 +205,34 @@ def beside(annotations_csv: str | Path, names: Iterable[str] = SPLITS) -> dict[s
     return {name: path.with_name(f"{path.stem}_{name}.csv") for name in names}
 
 
+def split_lies_beside(annotations_csv: str | Path) -> bool:
+    """Whether the split of a table lies beside it.
+
+    Raises:
+        AnnotationError: only a part of one, or one with folds: going on without it would train on its test images.
+    """
+    there = [path for path in beside(annotations_csv).values() if path.is_file()]
+    if there and len(there) < len(SPLITS):
+        raise AnnotationError(
+            f"{there[0]} is a part of a split, or of one with folds, of {annotations_csv}; move it away, "
+            "or give this run a table of its own"
+        )
+    return bool(there)
+
+
 def same_path(path: str) -> str:
     """An image path without ``./`` and the like, to look it up."""
     return posixpath.normpath(path)
+
+
+def _sides_beside(annotations_csv: str | Path, folder: str | Path, table: pd.DataFrame) -> dict[str, list[str]]:
+    """The sides of the table's images in the split beside another CSV, found by where the files really are."""
+    sides = defaultdict(list)
+    for name, path in beside(annotations_csv).items():
+        for image in image_paths(read_annotations(path)):
+            sides[os.path.realpath(path.parent / image)].append(name)
+    places = {image: os.path.realpath(Path(folder, image)) for image in image_paths(table)}
+    return {image: sides[place] for image, place in places.items() if place in sides}
 
 
 def _adopt(

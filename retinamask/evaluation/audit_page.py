@@ -39,6 +39,7 @@ figcaption { color: var(--faded); font-size: .78rem; line-height: 1.35; margin-t
                           white-space: nowrap; overflow-wrap: normal; }
 .error { background: #b23a00; } .warning { background: #8a6100; } .note { background: #55616d; }
 h3 { font-size: 1.02rem; margin: 2rem 0 .4rem; } h3 .error, h3 .warning, h3 .note { margin-right: .5rem; }
+td:nth-child(2) { overflow-wrap: normal; min-width: 9em; }
 .count { white-space: nowrap; overflow-wrap: normal; }
 .swatch { display: inline-block; width: .8em; height: .8em; border-radius: .2em; margin: 0 .35em 0 .9em; }
 pre { background: var(--panel); padding: .8rem 1rem; border-radius: .6rem; overflow-x: auto; }
@@ -151,7 +152,10 @@ def _anchors(audit: Audit) -> str:
     text = "A box is covered when an anchor overlaps it by half; keras-retinanet learns no other boxes."
     parts = [paragraphs(text), grid(rows)]
     if audit.anchors.suggestion:
-        parts.append(paragraphs("The suggestion as keras-retinanet's config file, for its --config:"))
+        side = audit.settings.image_size
+        sides = f"--image-min-side {side} --image-max-side {side}"
+        text = f"The suggestion for keras-retinanet's own training, as the file of its --config, with {sides}. "
+        parts.append(paragraphs(text + "retinamask's training takes image sizes, but no anchors so far."))
         parts.append(f"<pre>{escape(audit.anchors.suggestion.config_text())}</pre>")
     return "\n".join(parts)
 

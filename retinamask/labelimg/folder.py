@@ -74,9 +74,9 @@ def prepare(
     chosen = _absolute(annotation_folder) if annotation_folder else _usual_annotation_folder(image_folder)
     session = Session(image_folder, chosen, port_format, list(classes), {})
     _refuse_others(session, found, given=annotation_folder is not None)
+    session.annotation_folder.mkdir(parents=True, exist_ok=True)
     if port_format == "yolo":
         _join_class_lines(session)
-    session.annotation_folder.mkdir(parents=True, exist_ok=True)
     _take_images(session, found)
     return session
 
@@ -94,8 +94,9 @@ def _absolute(path: str | Path) -> Path:
 
 
 def _usual_annotation_folder(image_folder: Path) -> Path:
+    """``annotations`` beside a folder that is called ``images``; beside others it may be about other images."""
     beside = image_folder.parent / "annotations"
-    return beside if beside.is_dir() else image_folder
+    return beside if image_folder.name == "images" and beside.is_dir() else image_folder
 
 
 def _refuse_equal_stems(found: list[Path]) -> None:
@@ -144,6 +145,9 @@ def _join_class_lines(session: Session) -> None:
             f"{', '.join(names)}; labelImg would renumber the boxes: bring the two into one order"
         )
     session.class_names = max(lines, names, key=len)
+    if lines != session.class_names:  # labelImg reads this file, not the class list
+        text = "".join(f"{name}\n" for name in session.class_names)
+        files.write_text(session.annotation_folder / port.CLASSES_TXT, text)
 
 
 def _take_images(session: Session, found: list[Path]) -> None:

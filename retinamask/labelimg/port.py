@@ -13,7 +13,8 @@ import pandas as pd
 
 from retinamask.dataset import boxes, files, images
 from retinamask.dataset.annotations import AnnotationError, make_table, relative_path
-from retinamask.dataset.formats import Problem, read_voc, voc_xml, write_voc
+from retinamask.dataset.formats import Problem, voc_xml, write_voc
+from retinamask.dataset.formats.voc import read_voc_pairs
 
 SUFFIXES = {"voc": ".xml", "yolo": ".txt"}
 CLASSES_TXT = "classes.txt"
@@ -33,7 +34,11 @@ def load(path: Path, size_wh: tuple[int, int], class_names: list[str]) -> Labell
         ValueError: with path: not readable, or labelImg would leave boxes out, which saving would then lose.
     """
     if path.suffix == SUFFIXES["yolo"]:
-        return _parse_yolo(path, size_wh, class_names)
+        found = _parse_yolo(path, size_wh, class_names)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if len(line.strip().split(" ")) != 5:
+                raise ValueError(f"{path}: line {number}: labelImg reads five numbers with one space between; mend it")
+        return found
     from libs.pascal_voc_io import PascalVocReader  # labelImg's own; it passes over what it cannot read
 
     found = voc_xml.parse(path).objects
@@ -84,7 +89,7 @@ def read_all(
     if pairs[0][0].suffix == SUFFIXES["yolo"]:
         return _read_yolo(pairs, csv_folder)
     try:
-        return read_voc([path for path, _ in pairs], csv_folder, image_folder)
+        return read_voc_pairs(pairs, csv_folder, image_folder)
     except AnnotationError as error:  # not one of them could be used
         return make_table([]), [Problem("skipped file", str(pairs[0][0].parent), str(error))]
 
@@ -99,9 +104,15 @@ def read_class_lines(folder: Path) -> list[str]:
     if not path.exists():
         return []
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise AnnotationError(f"{path}: cannot be read ({error}); expected UTF-8 text, a class a line") from None
+    names = [line.strip() for line in lines]
+    if names != lines or "" in names or path.read_bytes().startswith(b"\xef\xbb\xbf"):
+        raise AnnotationError(
+            f"{path}: labelImg would take an empty line, a blank at an end or a byte order mark for a part of the "
+            "classes; mend the file first"
+        )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise AnnotationError(f"{path}: {', '.join(map(repr, twice))} stand(s) there twice; keep each class once")

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,6 +83,26 @@ def in_words(status: int) -> str:
 
 
 def _run(command: list[str], output) -> int:
+    """Run the window's process; a request to end, such as a closed terminal, ends it as Ctrl-C does."""
+    with _ends_as_ctrl_c():
+        return _wait(command, output)
+
+
+@contextlib.contextmanager
+def _ends_as_ctrl_c() -> Iterator[None]:
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(command: list[str], output) -> int:
     with subprocess.Popen(command, env=environment(), stdout=output, stderr=subprocess.STDOUT) as window:
         asked = False
         while True:

@@ -160,6 +160,8 @@ def _on_request(handler) -> None:
     """What is done when this process is asked to end."""
     signal.signal(signal.SIGINT, handler)
     signal.signal(signal.SIGTERM, handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, handler)
 
 
 def _survive(window: SessionWindow, kind, error, trace) -> None:

@@ -140,7 +140,7 @@ def _near(looks: list[Look], near_bits: int) -> list[tuple[str, str, bool]]:
     packed = np.frombuffer(b"".join(look.hashes for look in looks), dtype=np.uint8)
     packed = packed.reshape(len(looks), 2, copies.HASH_BITS // 8)
     hashes = copies.Hashes([look.path for look in looks], packed[:, 0], packed[:, 1], [], [])
-    pairs = copies.near_pairs(hashes, near_bits)
+    pairs = copies.near_pairs(hashes, near_bits, most_per_image=3)  # enough to compare the labels of copies
     one, other = packed[pairs[:, 0], 0], packed[pairs[:, 1]]
     distances = np.unpackbits(one[:, None] ^ other, axis=2).sum(axis=2)  # (P, 2): as it is, mirrored
     mirrored = distances[:, 1] < distances[:, 0]

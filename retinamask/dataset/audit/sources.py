@@ -4,6 +4,7 @@ Above the formats; the checks see only the table that comes out of here.
 """
 
 import os
+import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,7 @@ class Source:
         problems: what was wrong with the annotation files.
         problem_images: the image of an annotation file that has problems, by that file's path, where it is known.
         splits: the image paths of each split.
+        notes: what reading a format other than XML has to tell, and no check finds by itself.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Source:
     problems: list[Problem] = field(default_factory=list)
     problem_images: dict[str, str] = field(default_factory=dict)
     splits: dict[str, set[str]] = field(default_factory=dict)
+    notes: list[Problem] = field(default_factory=list)
 
     def all_images(self) -> list[str]:
         """Each image once: those of the table, those without XML, those that only a split names."""
@@ -89,8 +92,11 @@ def read_source(
             return _from_xml(source, classes, image_folder, splits)
         table, problems = formats.read(format_name, [source], source, image_folder)
         classes = formats.classes_of(format_name, [source], table) if classes is None else classes
-        return _with_splits(Source(str(source), table, source, classes, problems=problems), splits, None)
-    table = read_annotations(source)
+        lonely = _not_in(table, ImageIndex([Path(image_folder or source)]), source)
+        notes = [problem for problem in problems if problem.action == "note"]
+        read = Source(str(source), table, source, classes, lonely, problems=problems, notes=notes)
+        return _with_splits(read, splits, None)
+    table = _one_name_each(read_annotations(source))
     folder = Path(image_folder or source.parent)
     classes = class_ids(table) if classes is None else classes
     return _with_splits(Source(str(source), table, folder, classes), splits, image_folder)
@@ -104,7 +110,10 @@ def problem_findings(source: Source) -> list[Finding]:
         findings += found(name, severity, unit, message, cases)
     unsized = [_case(p, source) for p in source.problems if p.action == "note" and "no <size>" in p.message]
     findings += found("XML without a size", "note", "files", _UNSIZED, unsized)
-    findings += found("image without XML", "note", "images", _LONELY, [Example((path,)) for path in source.without_xml])
+    findings += found("remark on an annotation", "note", "remarks", _REMARK, [_case(p, source) for p in source.notes])
+    known = set(source.problem_images.values())
+    lonely = [Example((path,)) for path in source.without_xml if path not in known]
+    findings += found("image without annotation", "note", "images", _LONELY, lonely)
     return findings
 
 
@@ -115,6 +124,7 @@ _ACTIONS = {
     "clipped box": ("box past the edge", "warning", "boxes", "A few pixels over, as drawn by hand; cut at the edge."),
 }  # fmt: skip
 _UNSIZED = "The image's own size is used."
+_REMARK = "What reading the files had to say."
 _LONELY = "They are looked at, but not trained on. Annotate them, or take them away."
 
 
@@ -123,13 +133,24 @@ def _from_xml(
 ) -> Source:
     table, problems = read_voc([source], source, image_folder)
     index = ImageIndex([Path(image_folder or source)])
-    others = dict.fromkeys(relative_path(path, source) for path in index.all())
-    for path in image_paths(table):
-        others.pop(path, None)
+    others = _not_in(table, index, source)
     classes = class_ids(table) if classes is None else classes
     sizes, problem_images = _reread(problems, index, source)
-    read = Source(str(source), table, source, classes, list(others), sizes, problems, problem_images)
+    read = Source(str(source), table, source, classes, others, sizes, problems, problem_images)
     return _with_splits(read, splits, None)
+
+
+def _not_in(table: pd.DataFrame, index: ImageIndex, folder: Path) -> list[str]:
+    """The images that lie there and that the table does not name."""
+    others = dict.fromkeys(relative_path(path, folder) for path in index.all())
+    for path in image_paths(table):
+        others.pop(path, None)
+    return list(others)
+
+
+def _one_name_each(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with image paths without ``./`` and the like: one image must not count as two."""
+    return table.assign(image_path=table["image_path"].map(posixpath.normpath).astype(object))
 
 
 def _reread(

@@ -112,8 +112,9 @@ def _entries(path: Path, reading: Reading) -> list[Entry]:
     records = _images(path, json_files.member(document, "images", list), reading)
     found: dict[int | str, list[FoundObject]] = {image_id: [] for image_id in records}
     seen: dict[int | str, dict] = {}
+    strays = 0
     for number, annotation in enumerate(json_files.member(document, "annotations", list)):
-        where = f"{path} annotations[{number}]"
+        where, image_id = f"{path} annotations[{number}]", None
         try:
             image_id = _id(annotation, "image_id")
             if image_id not in found:
@@ -121,6 +122,11 @@ def _entries(path: Path, reading: Reading) -> list[Entry]:
             found[image_id].append(_object(where, annotation, categories, seen, reading))
         except ValueError as error:
             reading.problems.append(Problem("dropped box", where, str(error)))
+            strays += image_id is None
+    if strays and not all(found.values()):  # they may belong to images that otherwise seem to show nothing
+        records = {image_id: image for image_id, image in records.items() if found[image_id]}
+        left_out = f"{len(found) - len(records)} image(s) without any are left out"
+        reading.problems.append(Problem("note", str(path), f"{strays} annotation(s) of no known image; {left_out}"))
     entries = [
         Entry(path, f"{path} image {name!r}", found[image_id], name, size_wh=size, size_label="width and height")
         for image_id, (name, size) in records.items()
@@ -192,8 +198,10 @@ def _object(where: str, annotation: dict, categories: dict, seen: dict, reading:
 
 def _id(record: dict, key: str) -> int | str:
     """An id: a whole number, or a text as some programs write."""
-    kind = str if isinstance(record, dict) and isinstance(record.get(key), str) else int
-    return json_files.member(record, key, kind)
+    value = record.get(key) if isinstance(record, dict) else None
+    if isinstance(value, float) and value.is_integer():  # as pandas writes a column with gaps
+        return int(value)
+    return json_files.member(record, key, str if isinstance(value, str) else int)
 
 
 def _box_xyxy(bbox: list) -> tuple[float, float, float, float]:

@@ -5,6 +5,7 @@ On top of the readers, below the package's own names.
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -101,8 +102,8 @@ def _json_format(path: Path) -> str | None:
         return None
     if text.startswith("["):
         return "createml" if '"image"' in text or text.rstrip() == "[]" else None
-    coco = ('"images"', '"annotations"', '"categories"', '"licenses"', '"info"')
-    return "coco" if text.startswith("{") and sum(word in text for word in coco) >= 1 else None
+    lists = re.search(r'"(images|annotations|categories|licenses)"\s*:\s*\[|"info"\s*:\s*\{', text)
+    return "coco" if text.startswith("{") and lists else None
 
 
 def _csv_format(path: Path) -> str | None:

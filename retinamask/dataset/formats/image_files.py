@@ -71,6 +71,12 @@ class ImageIndex:
             raise ValueError(f"the image is found in {len(nearest)} places: {', '.join(map(str, nearest))}; keep one")
         return nearest[0]
 
+    def rival(self, annotation: Path, image_path: Path) -> Path | None:
+        """Another image than the one found, that has the annotation file's own stem: labelImg goes by that."""
+        own = self._by_stem.get(annotation.stem, [])
+        near = [path for path in own if self._parent[path] in (self._parent[image_path], annotation.parent)]
+        return near[0] if near and image_path not in own else None
+
     def candidates(self, annotation: Path, written_name: str, own_stem: bool = True) -> list[Path]:
         """Images of that name, else with that name but for the extension, else with the annotation's own stem."""
         name = _last_part(written_name)
@@ -81,6 +87,11 @@ class ImageIndex:
             or (self._by_stem.get(annotation.stem) if own_stem else None)
             or []
         )
+
+
+def nearness(folder: Path, images_folder: Path) -> tuple[int, int]:
+    """How near a folder of annotations is to one of images; less is nearer."""
+    return -_alike(images_folder, folder), _steps(folder, images_folder)
 
 
 def is_image(path: Path) -> bool:

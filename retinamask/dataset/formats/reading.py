@@ -18,7 +18,7 @@ from retinamask.dataset import boxes, images
 from retinamask.dataset.annotations import AnnotationError, make_table, relative_path
 from retinamask.dataset.formats.class_names import likely_slips, unwritable
 from retinamask.dataset.formats.entries import Entry, FoundObject, Problem, Reading
-from retinamask.dataset.formats.image_files import ImageIndex, is_hidden
+from retinamask.dataset.formats.image_files import ImageIndex, is_hidden, nearness
 
 CLIP_LIMIT = 5  # pixels that a box may reach past the image and still be clipped, not dropped
 SHARE_DIGITS = 1e-6  # labelImg writes shares with six decimals, of a centre and of a size
@@ -37,6 +37,7 @@ class _Pair(NamedTuple):
     image_path: Path
     size_wh: tuple[int, int]
     turned: bool
+    rival: Path | None  # another image that has the annotation file's own stem
 
 
 class _Unusable(NamedTuple):
@@ -93,8 +94,10 @@ def read_entries(
         AnnotationError: nothing could be used.
     """
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
-        for outcome in pool.map(lambda key: _checked(key, load, index), keys):
-            _take(outcome, reading)
+        outcomes = list(pool.map(lambda key: _checked(key, load, index), keys))
+        homes = {outcome.entry.source.parent for outcome in outcomes if isinstance(outcome, _Pair)}
+        for outcome in outcomes:
+            _take(_at_home(outcome, homes), reading)
         _take_unannotated(index, with_unannotated, pool, reading)
     if not reading.taken:
         listed = "\n".join(map(str, reading.problems[:20]))
@@ -115,13 +118,26 @@ def _checked(key, load: Callable[..., Entry], index: ImageIndex) -> _Pair | _Unu
     try:
         entry = load(key)
         image_path = entry.image_path or index.find(entry.source, entry.written_name, entry.own_stem, entry.hint)
-        return _Pair(entry, image_path, *images.check_image(image_path))
+        rival = index.rival(entry.source, image_path) if entry.own_stem else None
+        return _Pair(entry, image_path, *images.check_image(image_path), rival)
     except ValueError as error:
         if entry is None:
             return _Unusable(str(key), error, index.candidates(Path(key), ""))
         known = [entry.image_path] if entry.image_path else None
         possible = known or index.candidates(entry.source, entry.written_name, entry.own_stem)
         return _Unusable(entry.where, error, possible)
+
+
+def _at_home(outcome: _Pair | _Unusable, homes: set[Path]) -> _Pair | _Unusable:
+    """The pair, or why not: its image lies with the annotations of another folder."""
+    if isinstance(outcome, _Unusable) or outcome.entry.image_path:
+        return outcome
+    own, place = outcome.entry.source.parent, outcome.image_path.parent
+    beside = [other for other in homes if other not in (own, *own.parents) and own not in other.parents]
+    if not any(nearness(other, place) < nearness(own, place) for other in beside):
+        return outcome
+    error = ValueError(f"the only image of that name is {outcome.image_path}, with the annotations of another folder")
+    return _Unusable(outcome.entry.where, error, [])
 
 
 def _take(outcome: _Pair | _Unusable, reading: Reading) -> None:
@@ -131,7 +147,7 @@ def _take(outcome: _Pair | _Unusable, reading: Reading) -> None:
         reading.problems.append(Problem("skipped file", outcome.where, message))
         reading.doubtful.update(outcome.image_paths)
         return
-    entry, image_path, size_wh, turned = outcome
+    entry, image_path, size_wh, turned, rival = outcome
     if image_path in reading.taken:
         message = f"{image_path} is already annotated by {reading.taken[image_path]}; "
         message += f"keep one {reading.kind} for an image"
@@ -139,6 +155,9 @@ def _take(outcome: _Pair | _Unusable, reading: Reading) -> None:
         return
     reading.taken[image_path] = entry.where
     reading.problems += _notes(entry, size_wh, turned)
+    if rival:
+        message = f"it names {image_path.name}, but labelImg shows it with {rival}; look whose boxes they are"
+        reading.problems.append(Problem("note", entry.where, message))
     relative = relative_path(image_path, reading.csv_folder)
     kept = _kept(entry, size_wh, reading)
     if entry.objects and not kept:  # it shows something: it must not be learnt as an image without objects

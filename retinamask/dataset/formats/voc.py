@@ -57,6 +57,24 @@ def read_voc(
     return read_entries(xml_paths, _load, image_index(sources, image_folder), reading, with_unannotated)
 
 
+def read_voc_pairs(
+    pairs: Iterable[tuple[Path, Path]], csv_folder: str | Path, image_folder: str | Path
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Read XML files whose images are known, whatever name they have inside; else as `read_voc`.
+
+    Args:
+        pairs: each XML file with its image.
+        csv_folder: the folder that the table's image paths are relative to.
+        image_folder: the folder of all images; those without XML are counted.
+    """
+    image_of = dict(pairs)
+    reading = Reading(Path(csv_folder), None, "XML", "XML file(s)", _has_xml)
+    index = image_index([Path(image_folder)], image_folder)
+    return read_entries(
+        list(image_of), lambda path: _load(path)._replace(image_path=image_of[path], own_stem=False), index, reading
+    )
+
+
 def write_voc_folder(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, csv_folder: str | Path) -> None:
     """Write one XML an image as labelImg would, and ``classes.csv``, which keeps the order of the classes.
 

@@ -46,6 +46,8 @@ def write_yolo(
     folder = Path(folder).resolve()
     pictures = writing.pictures(table, classes, csv_folder)
     stems = writing.stems([picture.path for picture in pictures])
+    # the class list lies among the label files
+    stems = {path: f"{stem}_" if Path(stem).name.lower() == "classes" else stem for path, stem in stems.items()}
     if images == "none":
         _check_stems(stems)
     names = sorted(classes, key=classes.get)
@@ -74,7 +76,10 @@ def _check_stems(stems: dict[Path, str]) -> None:
     """A label file is found by the stem of its image, so that images must not share one."""
     renamed = [path for path, stem in stems.items() if Path(stem).name != path.stem]
     if renamed:
-        raise AnnotationError(f"{renamed[0]}: another image differs only in the extension; use images copy or link")
+        raise AnnotationError(
+            f"{renamed[0]}: another image differs only in the extension, or its label file would be classes.txt; "
+            "use images copy or link"
+        )
 
 
 def _place(image_path: Path, placed: Path, images: str) -> None:
