@@ -118,7 +118,8 @@ def _checked(key, load: Callable[..., Entry], index: ImageIndex) -> _Pair | _Unu
     try:
         entry = load(key)
         image_path = entry.image_path or index.find(entry.source, entry.written_name, entry.own_stem, entry.hint)
-        rival = index.rival(entry.source, image_path) if entry.own_stem else None
+        looked_for = entry.own_stem and not entry.image_path
+        rival = index.rival(entry.source, image_path) if looked_for else None
         return _Pair(entry, image_path, *images.check_image(image_path), rival)
     except ValueError as error:
         if entry is None:
