@@ -15,6 +15,10 @@ from retinamask.dataset.sample import draw_sample
 modest = settings(deadline=None, derandomize=True, max_examples=60)
 
 
+def upright_hash(image: np.ndarray) -> np.ndarray:
+    return np.unpackbits(copies.packed_hashes(image)[0]).astype(bool)
+
+
 def photo(seed: int, width: int = 120, height: int = 90) -> np.ndarray:
     """Smooth random colours, as photographs have them: sixteen by twelve random points, enlarged."""
     points = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
@@ -63,8 +67,8 @@ def brute_force(upright: np.ndarray, mirrored: np.ndarray, most_bits: int) -> li
 @pytest.mark.parametrize("seed", range(8))
 def test_the_hash_is_its_definition(seed):
     image = photo(seed)
-    assert (copies.perceptual_hash(image) == by_definition(image)).all()
-    assert copies.perceptual_hash(image).shape == (copies.HASH_BITS,)
+    assert (upright_hash(image) == by_definition(image)).all()
+    assert upright_hash(image).shape == (copies.HASH_BITS,)
 
 
 def test_the_packed_hashes_are_those_of_the_image_and_of_its_mirror_image():
@@ -79,10 +83,10 @@ def test_what_copies_go_through_moves_few_bits_and_other_pictures_many(tmp_path)
     image = photo(1, 400, 300)
     Image.fromarray(image).resize((160, 120)).save(tmp_path / "small.jpg", quality=40)
     paler = (image * 0.7 + 70).astype(np.uint8)
-    plain = copies.perceptual_hash(image)
+    plain = upright_hash(image)
     for copy in (read_image(tmp_path / "small.jpg"), paler):
-        assert (plain != copies.perceptual_hash(copy)).sum() <= 6
-    others = [(plain != copies.perceptual_hash(photo(seed))).sum() for seed in range(2, 22)]
+        assert (plain != upright_hash(copy)).sum() <= 6
+    others = [(plain != upright_hash(photo(seed))).sum() for seed in range(2, 22)]
     assert min(others) > copies.NEAR_BITS and 30 < np.mean(others) < 50  # half of 80 by chance
 
 

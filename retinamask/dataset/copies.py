@@ -40,8 +40,8 @@ class Hashes(NamedTuple):
     unreadable: list[str]  # one message for each file that is left out
 
 
-def perceptual_hash(image_rgb: np.ndarray) -> np.ndarray:
-    """Hash what an image shows: which of its lowest frequencies are above their median.
+def packed_hashes(image_rgb: np.ndarray) -> np.ndarray:
+    """Hash what an image shows, and its mirror image: which of its lowest frequencies are above their median.
 
     Scaling, compression and small changes of colour or detail move few bits.
 
@@ -49,13 +49,9 @@ def perceptual_hash(image_rgb: np.ndarray) -> np.ndarray:
         image_rgb: ``uint8`` of shape ``(height, width, 3)``.
 
     Returns:
-        ``bool`` of shape ``(80,)``, row by row from the lowest vertical frequency; a blank image is all ``False``.
+        ``uint8`` of shape ``(2, 10)``: 80 bits each, row by row from the lowest vertical frequency, packed as in
+        `Hashes`; those of a blank image are all 0.
     """
-    return _above_median(_frequencies(image_rgb))
-
-
-def packed_hashes(image_rgb: np.ndarray) -> np.ndarray:
-    """The hashes of an image and of its mirror image as they stand in `Hashes`, ``uint8`` of shape ``(2, 10)``."""
     frequencies = _frequencies(image_rgb)
     # Flipping an image left to right turns the sign of its odd horizontal frequencies, and does nothing else.
     signs = np.where(np.arange(_FREQUENCIES) % 2, -1.0, 1.0)

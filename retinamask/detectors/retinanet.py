@@ -21,7 +21,6 @@ BACKBONES = {
 """Backbones of keras-retinanet that run on this TensorFlow, and how each wants its images normalised."""
 
 NORMALISATIONS = ("frozen", "live")
-PYRAMID_LEVELS = (3, 4, 5, 6, 7)
 
 
 @dataclass(frozen=True)

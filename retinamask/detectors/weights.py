@@ -5,7 +5,6 @@ has. Where a publisher states no checksum the SHA-256 is printed and recorded.
 """
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ from retinamask.detectors import _keras
 COCO_URLS = {
     "resnet50": "https://github.com/fizyr/keras-retinanet/releases/download/0.5.1/resnet50_coco_best_v2.1.0.h5",
 }
-
-log = logging.getLogger(__name__)
 
 
 class WeightsError(ValueError):
@@ -61,7 +58,6 @@ def start(network, detector, weights: str) -> dict[str, Any]:
     path = _path(weights, detector.settings.backbone)
     layers, in_part = _load_by_name(network, path)
     loaded = {"source": weights, "sha256": files.sha256(path), "layers": layers, "in_part": in_part}
-    log.info("%d layers start from %s (SHA-256 %s)", loaded["layers"], path, loaded["sha256"])
     print(f"{layers} layers start from {path.name}, SHA-256 {loaded['sha256']}", flush=True)
     if in_part:
         print(f"other shapes, so in part only: {', '.join(in_part)}", flush=True)

@@ -18,7 +18,7 @@ from retinamask.dataset.formats.reading import (
     Reading,
     files_below,
     image_index,
-    read_entries,
+    read_documents,
 )
 
 FILE_NAME = "annotations.json"
@@ -53,13 +53,7 @@ def read_coco(
     """
     sources = [Path(source) for source in sources]
     reading = Reading(Path(csv_folder), classes, "COCO entry", "COCO image(s)")
-    entries: list[Entry] = []
-    for path in _json_paths(sources):
-        try:
-            entries += _entries(path, reading)
-        except ValueError as error:
-            reading.skip_file(path, error)
-    return read_entries(entries, lambda entry: entry, image_index(sources, image_folder), reading, with_unannotated)
+    return read_documents(_json_paths(sources), _entries, image_index(sources, image_folder), reading, with_unannotated)
 
 
 def coco_classes(sources: Iterable[str | Path]) -> list[str]:

@@ -20,7 +20,7 @@ from retinamask.dataset.formats.reading import (
     Reading,
     files_below,
     image_index,
-    read_entries,
+    read_documents,
 )
 
 FILE_NAME = "annotations.json"
@@ -55,13 +55,7 @@ def read_createml(
     if not paths:
         raise AnnotationError(f"no JSON file below {', '.join(map(str, sources))}; expected CreateML annotations")
     reading = Reading(Path(csv_folder), classes, "CreateML entry", "CreateML image(s)")
-    entries: list[Entry] = []
-    for path in paths:
-        try:
-            entries += _entries(path, reading)
-        except ValueError as error:
-            reading.skip_file(path, error)
-    return read_entries(entries, lambda entry: entry, image_index(sources, image_folder), reading, with_unannotated)
+    return read_documents(paths, _entries, image_index(sources, image_folder), reading, with_unannotated)
 
 
 def write_createml(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, csv_folder: str | Path) -> None:

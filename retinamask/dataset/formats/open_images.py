@@ -17,7 +17,7 @@ from retinamask.dataset.formats.reading import (
     Reading,
     files_below,
     image_index,
-    read_entries,
+    read_documents,
 )
 
 COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
@@ -52,21 +52,17 @@ def read_open_images(
     reading = Reading(Path(csv_folder), classes, "Open Images row", "Open Images image(s)")
     paths = files_below(sources, [".csv"], "Open Images CSV files")
     descriptions = {*filter(_describes, paths), *(side for path in paths for side in _beside(path))}
-    entries: list[Entry] = []
     names: dict[str, str] = {}
     for path in sorted(descriptions):
         try:
             names |= _descriptions(path)
         except ValueError as error:
             reading.problems.append(Problem("skipped file", str(path), str(error)))
-    for path in (path for path in paths if path not in descriptions and path.name != "classes.csv"):
-        try:
-            entries += _entries(path, names)
-        except ValueError as error:
-            reading.skip_file(path, error)
-    if not entries and not reading.problems:
+    boxes = [path for path in paths if path not in descriptions and path.name != "classes.csv"]
+    if not boxes and not reading.problems:
         raise AnnotationError(f"no CSV file below {', '.join(map(str, sources))}; expected boxes of Open Images")
-    return read_entries(entries, lambda entry: entry, image_index(sources, image_folder), reading, with_unannotated)
+    index = image_index(sources, image_folder)
+    return read_documents(boxes, lambda path, _: _entries(path, names), index, reading, with_unannotated)
 
 
 def has_box_header(path: Path) -> bool:

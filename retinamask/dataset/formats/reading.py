@@ -107,6 +107,32 @@ def read_entries(
     return make_table(reading.rows), reading.problems
 
 
+def read_documents(
+    paths: Iterable[Path],
+    entries_of: Callable[[Path, Reading], list[Entry]],
+    index: ImageIndex,
+    reading: Reading,
+    with_unannotated: bool = False,
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Read files that are each about many images; one that cannot be used is reported, and the rest goes on.
+
+    Args:
+        paths: the files.
+        entries_of: gives the entries of one; its `ValueError` is reported under the file's name.
+        index, reading, with_unannotated: as in `read_entries`.
+
+    Raises:
+        AnnotationError: nothing could be used.
+    """
+    entries: list[Entry] = []
+    for path in paths:
+        try:
+            entries += entries_of(path, reading)
+        except ValueError as error:
+            reading.skip_file(path, error)
+    return read_entries(entries, lambda entry: entry, index, reading, with_unannotated)
+
+
 def _with_suffix(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     paths = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
     return [path for path in paths if not is_hidden(path) and path.is_file()]
