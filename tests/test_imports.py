@@ -64,6 +64,7 @@ ORDER = [
     "detectors.keras_files",
     "detectors",
     "detectors.keras_commands",
+    "training.settings",
     "training.input_pipeline",
     "training.train",
     "inference.detect",
