@@ -10,6 +10,13 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("cosine", "step", "plateau", "constant")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 CACHES = ("auto", "memory", "file")
+_CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS, "cache": CACHES}
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        bound = f"at least {low}" if high == float("inf") else f"{low} to {high}"
+        raise ValueError(f"{name} is {value}, expected {bound}")
 
 
 @dataclass(frozen=True)
@@ -132,12 +139,3 @@ class TrainingSettings:
     def record(self) -> dict[str, Any]:
         """As plain JSON values."""
         return asdict(self)
-
-
-_CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS, "cache": CACHES}
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        bound = f"at least {low}" if high == float("inf") else f"{low} to {high}"
-        raise ValueError(f"{name} is {value}, expected {bound}")
