@@ -65,6 +65,7 @@ ORDER = [
     "detectors",
     "detectors.keras_commands",
     "training.settings",
+    "training.augmentation",
     "training.input_pipeline",
     "training.train",
     "inference.detect",
