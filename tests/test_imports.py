@@ -65,6 +65,7 @@ ORDER = [
     "detectors",
     "detectors.keras_commands",
     "training.settings",
+    "training.checkpoints",
     "training.input_pipeline",
     "training.train",
     "inference.detect",
