@@ -4,12 +4,17 @@ Beside `boxes` at the bottom of the package; everything that writes uses it.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 @contextlib.contextmanager
@@ -45,6 +50,33 @@ def sha256(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Ask the system to have the folder's names on disk, so that a rename outlasts a power cut; not on Windows."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error means that there is no room left: disk, quota or limit; HDF5 says it only in its text."""
+    while error is not None:
+        said = re.search(r"errno = (\d+)", str(error))
+        if {getattr(error, "errno", None), said and int(said[1])} & _FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def no_room(path: str | Path, needed_bytes: int) -> str:
+    """The first half of a message: which file did not fit, what it needed and what is free."""
+    free = shutil.disk_usage(Path(path).parent).free
+    return f"{path}: no room on the disk; it needs {needed_bytes / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
 
 
 def _to_disk(path: Path) -> None:
