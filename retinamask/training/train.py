@@ -60,7 +60,7 @@ def train(
             to ``<stem>_checkpoint-...`` until the run is over.
         weights: what to start from, see `retinamask.detectors.weights.start`.
         evaluate: called with the network after every ``evaluate_every`` epochs and the last one.
-        watchers: look on; see `retinamask.evaluation.watching`.
+        watchers: look on; see `retinamask.evaluation.watchers`.
         record: further entries for the snapshots' training record.
         log_csv: where to keep the log, rewritten after each epoch.
         resume: continue the run of this ``stem`` from its last whole checkpoint, so that its end is the same as
