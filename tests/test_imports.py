@@ -98,6 +98,7 @@ ORDER = [
     "evaluation.coco",
     "evaluation.drawing",
     "evaluation.plots",
+    "evaluation.learning_rate_plots",
     "evaluation.page",
     "evaluation.audit_page",
     "evaluation.in_training",

@@ -3,10 +3,11 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from retinamask.training.schedules import Patience, rate_at
-from retinamask.training.settings import TrainingSettings
+from retinamask.training.settings import SCHEDULES, TrainingSettings
 
 
 def rates(total_steps: int, factor: float = 1.0, **options) -> list[float]:
@@ -44,7 +45,15 @@ def test_steps_fall_tenfold_after_two_thirds_and_eight_ninths():
     assert run == pytest.approx([1] * 7 + [0.1] * 2 + [0.01])
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "step", "plateau", "constant"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_number_of_a_step_may_come_from_numpy(schedule):
+    settings = TrainingSettings(schedule=schedule)
+    for step in range(30):
+        found = rate_at(settings, np.int64(step), np.int64(30), np.float64(0.5))
+        assert found == rate_at(settings, step, 30, 0.5)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_factor_multiplies_every_schedule(schedule):
     whole = rates(20, schedule=schedule)
     assert rates(20, factor=0.1, schedule=schedule) == pytest.approx([rate / 10 for rate in whole])
@@ -54,7 +63,7 @@ def test_plateau_stays_at_the_peak_times_the_factor():
     assert rates(4, factor=0.01, schedule="plateau", warm_up=0) == pytest.approx([0.01] * 4)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "step", "plateau", "constant"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_run_of_one_step_takes_the_peak(schedule):
     assert rates(1, schedule=schedule) == [1.0]
 

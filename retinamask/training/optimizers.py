@@ -29,6 +29,7 @@ class Optimizer:
     """
 
     def __init__(self, settings: TrainingSettings, precision: str):
+        self.variables: list = []
         self._gradient_clip = settings.gradient_clip
         self._inner = _keras_optimizer(settings)
         self._scaler = None

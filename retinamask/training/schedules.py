@@ -35,7 +35,7 @@ def rate_at(settings: TrainingSettings, step: int, total_steps: int, factor: flo
         done = min(1.0, (step - warm_up_steps) / max(1, total_steps - 1 - warm_up_steps))
         return peak * (LAST_SHARE + (1 - LAST_SHARE) * (1 + math.cos(math.pi * done)) / 2)
     if settings.schedule == "step":
-        falls = (3 * step >= 2 * total_steps) + (9 * step >= 8 * total_steps)
+        falls = int(3 * step >= 2 * total_steps) + int(9 * step >= 8 * total_steps)  # NumPy's True + True is True
         return peak / 10**falls
     return peak
 
