@@ -89,11 +89,11 @@ def test_only_files_of_the_stem_are_touched(tmp_path):
     for step in (1, 2, 3):
         checkpoints.save(strange, step, {}, {})
     assert checkpoints.newest(strange).step == 3
-    assert checkpoints.exist(strange)
+    assert [path.name[-7:] for path in checkpoints.files_of(strange)] == ["2.state", "3.state"]
     (tmp_path / ".r[u]n*?_checkpoint.new").write_text("half written by a killed process")
     checkpoints.remove(strange)
     assert names(tmp_path) == before
-    assert not checkpoints.exist(strange)
+    assert checkpoints.files_of(strange) == []
 
 
 def test_any_damaged_byte_is_found(tmp_path, caplog):

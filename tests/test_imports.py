@@ -61,6 +61,7 @@ ORDER = [
     "detectors.network_input",
     "detectors.anchor_targets",
     "detectors.retinanet",
+    "detectors.pairs",
     "detectors.snapshots",
     "detectors.weights",
     "detectors.keras_files",

@@ -29,7 +29,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary.touch(exist_ok=False)  # with the mode that a plain open() gives, unlike tempfile's
     try:
         yield temporary
-        _to_disk(temporary)
+        to_disk(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -43,13 +43,24 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, record: dict) -> None:
     """Write a record as indented JSON, atomically; ``NaN`` is refused because JSON has none."""
-    write_text(path, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(record))
+
+
+def json_text(record: dict) -> str:
+    """A record as `write_json` writes it."""
+    return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def sha256(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def to_disk(path: Path) -> None:
+    """Ask the system to have the bytes on disk before the rename makes them the real file."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: str | Path) -> None:
@@ -77,9 +88,3 @@ def no_room(path: str | Path, needed_bytes: int) -> str:
     """The first half of a message: which file did not fit, what it needed and what is free."""
     free = shutil.disk_usage(Path(path).parent).free
     return f"{path}: no room on the disk; it needs {needed_bytes / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
-
-
-def _to_disk(path: Path) -> None:
-    """Ask the system to have the bytes on disk before the rename makes them the real file."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())

@@ -97,9 +97,9 @@ def remove(stem: str | Path) -> None:
     _temporary(Path(stem)).unlink(missing_ok=True)
 
 
-def exist(stem: str | Path) -> bool:
-    """Whether there is any checkpoint of a stem, whole or not."""
-    return bool(_saved(Path(stem)))
+def files_of(stem: str | Path) -> list[Path]:
+    """The checkpoint files of a stem, whole or not, by step."""
+    return [path for _, path in _saved(Path(stem))]
 
 
 def read(path: str | Path) -> Checkpoint:
