@@ -68,7 +68,7 @@ TRAINING_PANELS = {
     PRECISION: {"AP50": ("AP50", GREEN), "AP": ("AP", BLUE), "AP75": ("AP75", AMBER)},
     RATE: {"learning_rate": ("learning rate", INK)},
 }
-SMOOTHED_OVER = 20  # points of a step-by-step loss, which jumps from batch to batch
+SMOOTHED_FROM = 20  # points of a loss by the step, which jumps from batch to batch
 
 
 def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -250,9 +250,9 @@ def _draw_panel(
         label, color = lines[column]
         known = table[[along, column]].dropna()
         x, y = known[along], known[column]
-        if along == "step" and title == LOSS and len(y) > SMOOTHED_OVER:
+        if along == "step" and title == LOSS and len(y) > SMOOTHED_FROM:
             axes.plot(x, y, color=color, alpha=0.25, linewidth=1)
-            y = y.ewm(span=SMOOTHED_OVER).mean()
+            y = y.rolling(max(5, len(y) // 20), center=True, min_periods=1).mean()
         style = "--" if column.startswith("val_") else "-"
         axes.plot(x, y, style, color=color, label=label, **_dots(len(known)))
     margin = 0.5 if along == "epoch" else max(0.5, 0.02 * np.ptp(table[along]))
