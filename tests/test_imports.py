@@ -65,6 +65,8 @@ ORDER = [
     "detectors",
     "detectors.keras_commands",
     "training.settings",
+    "training.cluster",
+    "training.distribution",
     "training.input_pipeline",
     "training.train",
     "inference.detect",

@@ -13,6 +13,10 @@ CACHES = ("auto", "memory", "file")
 _CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS, "cache": CACHES}
 
 
+class TrainingError(RuntimeError, ValueError):
+    """Training cannot go on; the message says what to do."""
+
+
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         bound = f"at least {low}" if high == float("inf") else f"{low} to {high}"
