@@ -57,10 +57,7 @@ def augment(image, boxes, labels, seed, settings: AugmentationSettings, canvas_w
     resampled = (settings.zoom_out, settings.zoom_in) != (1, 1)
     content = _recoloured(_pixels(image, cut, resampled), draws, settings)
     boxes, labels = _moved(boxes, labels, cut, settings)
-    width, height = canvas_wh
-    right_bottom = (height, width) - tf.reverse(cut.out_wh, [0])
-    canvas = tf.pad(content, [[0, right_bottom[0]], [0, right_bottom[1]], [0, 0]])
-    return tf.ensure_shape(canvas, (height, width, 3)), cut.out_wh, boxes, labels
+    return _padded(content, cut.out_wh, canvas_wh), cut.out_wh, boxes, labels
 
 
 def mosaic(examples, seed, settings: AugmentationSettings, canvas_wh: tuple[int, int]):
@@ -84,7 +81,7 @@ def mosaic(examples, seed, settings: AugmentationSettings, canvas_wh: tuple[int,
     width, height = canvas_wh
     canvas_wh = tf.constant(canvas_wh)
     share = MOSAIC_CENTRE[0] + (MOSAIC_CENTRE[1] - MOSAIC_CENTRE[0]) * draws[-1, :2]
-    centre = _blocks(share * tf.cast(canvas_wh, tf.float32))
+    centre = tf.cast(tf.round(share * tf.cast(canvas_wh, tf.float32)), tf.int32)
     left_tops = [tf.stack(point) for point in ((0, 0), (centre[0], 0), (0, centre[1]), (centre[0], centre[1]))]
     contents, all_boxes, all_labels = [], [], []
     for (image, boxes, labels), own, left_top in zip(examples, tf.unstack(draws)[:-1], left_tops, strict=True):
@@ -109,13 +106,6 @@ def _between(low: float, high: float, draw):
     return low + (high - low) * draw
 
 
-def _blocks(size):
-    """A size rounded to whole blocks of `_BLOCK` pixels, of at least one pixel."""
-    import tensorflow as tf
-
-    return tf.maximum(1, _BLOCK * tf.cast(tf.round(size / _BLOCK), tf.int32))
-
-
 def _zoomed(size_wh, draws, settings: AugmentationSettings, canvas_wh: tuple[int, int]) -> _Cut:
     """What a random zoom shows of an image, and how large."""
     import tensorflow as tf
@@ -123,7 +113,8 @@ def _zoomed(size_wh, draws, settings: AugmentationSettings, canvas_wh: tuple[int
     if (settings.zoom_out, settings.zoom_in) == (1, 1):
         return _Cut(tf.zeros_like(size_wh), size_wh, size_wh, draws[0] < settings.flip)
     factor = tf.exp(_between(math.log(settings.zoom_out), math.log(settings.zoom_in), draws[1]))
-    out_wh = tf.minimum(_blocks(factor * tf.cast(size_wh, tf.float32)), canvas_wh)
+    scaled = tf.cast(tf.round(factor * tf.cast(size_wh, tf.float32)), tf.int32)
+    out_wh = tf.clip_by_value(scaled, 1, canvas_wh)
     return _placed(size_wh, out_wh, factor, draws, settings)
 
 
@@ -152,10 +143,12 @@ def _pixels(image, cut: _Cut, resampled: bool):
 
     left, top = tf.unstack(cut.left_top)
     width, height = tf.unstack(cut.size_wh)
-    part = tf.raw_ops.Reverse(tensor=image[top : top + height, left : left + width], dims=[False, cut.flip, False])
+    part = image[top : top + height, left : left + width] if resampled else image
+    part = tf.cond(cut.flip, lambda: tf.reverse(part, [1]), lambda: part)
     if not resampled:
         return part
-    return tf.raw_ops.ResizeBilinear(images=part[None], size=tf.reverse(cut.out_wh, [0]), half_pixel_centers=True)[0]
+    part = tf.cast(part, tf.float32)[None]  # resampled in half the time of `uint8`
+    return tf.raw_ops.ResizeBilinear(images=part, size=tf.reverse(cut.out_wh, [0]), half_pixel_centers=True)[0]
 
 
 def _recoloured(pixels, draws, settings: AugmentationSettings):
@@ -192,10 +185,18 @@ def _rounded(pixels):
     """`float32` as `uint8`, rounded and limited to 0 to 255, in one pass: half the time of clip and cast."""
     import tensorflow as tf
 
-    quantized = tf.raw_ops.QuantizeV2(
-        input=pixels, min_range=0.0, max_range=255.0, T=tf.quint8, mode="MIN_FIRST", round_mode="HALF_AWAY_FROM_ZERO"
-    )
+    quantized = tf.raw_ops.QuantizeV2(input=pixels, min_range=0.0, max_range=255.0, T=tf.quint8, mode="MIN_COMBINED")
     return tf.bitcast(quantized.output, tf.uint8)
+
+
+def _padded(content, size_wh, canvas_wh: tuple[int, int]):
+    """The content in the canvas's upper left corner; padded as rows of bytes, five times faster than as pixels."""
+    import tensorflow as tf
+
+    width, height = canvas_wh
+    rows = tf.reshape(content, (size_wh[1], 3 * size_wh[0]))
+    padded = tf.pad(rows, [[0, height - size_wh[1]], [0, 3 * (width - size_wh[0])]])
+    return tf.reshape(padded, (height, width, 3))
 
 
 def _moved(boxes, labels, cut: _Cut, settings: AugmentationSettings):
