@@ -82,6 +82,7 @@ ORDER = [
     "evaluation.plots",
     "evaluation.page",
     "evaluation.audit_page",
+    "evaluation.augmentation_sheet",
     "evaluation.in_training",
     "notebook_parameters",
     "notebook_progress",
