@@ -102,6 +102,7 @@ ORDER = [
     "evaluation.learning_rate_plots",
     "evaluation.page",
     "evaluation.audit_page",
+    "evaluation.augmentation_sheet",
     "evaluation.in_training",
     "evaluation.watchers",
     "evaluation.tensorboard",

@@ -57,21 +57,17 @@ def augment(image, boxes, labels, seed, settings: AugmentationSettings, canvas_w
     resampled = (settings.zoom_out, settings.zoom_in) != (1, 1)
     content = _recoloured(_pixels(image, cut, resampled), draws, settings)
     boxes, labels = _moved(boxes, labels, cut, settings)
-    width, height = canvas_wh
-    right_bottom = (height, width) - tf.reverse(cut.out_wh, [0])
-    canvas = tf.pad(content, [[0, right_bottom[0]], [0, right_bottom[1]], [0, 0]])
-    return tf.ensure_shape(canvas, (height, width, 3)), cut.out_wh, boxes, labels
+    return _padded(content, cut.out_wh, canvas_wh), cut.out_wh, boxes, labels
 
 
-def mosaic(examples, seed, settings: AugmentationSettings, canvas_wh: tuple[int, int]):
+def mosaic(images, boxes, labels, seed, settings: AugmentationSettings, canvas_wh: tuple[int, int]):
     """Four examples around a random point, each a part of its image (YOLOv4, https://arxiv.org/abs/2004.10934).
 
     Each is scaled by 0.5 to 1, or more where it would not fill its quarter otherwise, cut at a random place, flipped
     and recoloured on its own.
 
     Args:
-        examples: four of (image, boxes, labels), each as in `augment`: upper left, upper right, lower left and
-            lower right.
+        images, boxes, labels: four of each, as in `augment`: upper left, upper right, lower left and lower right.
         seed, settings, canvas_wh: as in `augment`; the zoom's limits are not read here.
 
     Returns:
@@ -80,23 +76,22 @@ def mosaic(examples, seed, settings: AugmentationSettings, canvas_wh: tuple[int,
     _keras.prepare()
     import tensorflow as tf
 
-    draws = tf.random.stateless_uniform((len(examples) + 1, _DRAWS), seed, alg="philox")
+    draws = tf.random.stateless_uniform((5, _DRAWS), seed, alg="philox")
     width, height = canvas_wh
     canvas_wh = tf.constant(canvas_wh)
     share = MOSAIC_CENTRE[0] + (MOSAIC_CENTRE[1] - MOSAIC_CENTRE[0]) * draws[-1, :2]
-    centre = _blocks(share * tf.cast(canvas_wh, tf.float32))
+    centre = tf.cast(tf.round(share * tf.cast(canvas_wh, tf.float32)), tf.int32)
     left_tops = [tf.stack(point) for point in ((0, 0), (centre[0], 0), (0, centre[1]), (centre[0], centre[1]))]
-    contents, all_boxes, all_labels = [], [], []
-    for (image, boxes, labels), own, left_top in zip(examples, tf.unstack(draws)[:-1], left_tops, strict=True):
+    contents, found = [], []
+    for number, (image, left_top) in enumerate(zip(images, left_tops, strict=True)):
         quarter_wh = tf.where(left_top > 0, canvas_wh - centre, centre)
-        cut = _filling(_size_wh(image), own, settings, quarter_wh)
-        contents.append(_recoloured(_pixels(image, cut, resampled=True), own, settings))
-        boxes, labels = _moved(boxes, labels, cut, settings)
-        all_boxes.append(boxes + tf.tile(tf.cast(left_top, tf.float32), (2,)))
-        all_labels.append(labels)
+        cut = _filling(_size_wh(image), draws[number], settings, quarter_wh)
+        contents.append(_recoloured(_pixels(image, cut, resampled=True), draws[number], settings))
+        in_quarter, kept = _moved(boxes[number], labels[number], cut, settings)
+        found.append((in_quarter + tf.tile(tf.cast(left_top, tf.float32), (2,)), kept))
     rows = [tf.concat(contents[:2], 1), tf.concat(contents[2:], 1)]
     canvas = tf.ensure_shape(tf.concat(rows, 0), (height, width, 3))
-    return canvas, canvas_wh, tf.concat(all_boxes, 0), tf.concat(all_labels, 0)
+    return canvas, canvas_wh, *(tf.concat(parts, 0) for parts in zip(*found, strict=True))
 
 
 def _size_wh(image):
@@ -109,13 +104,6 @@ def _between(low: float, high: float, draw):
     return low + (high - low) * draw
 
 
-def _blocks(size):
-    """A size rounded to whole blocks of `_BLOCK` pixels, of at least one pixel."""
-    import tensorflow as tf
-
-    return tf.maximum(1, _BLOCK * tf.cast(tf.round(size / _BLOCK), tf.int32))
-
-
 def _zoomed(size_wh, draws, settings: AugmentationSettings, canvas_wh: tuple[int, int]) -> _Cut:
     """What a random zoom shows of an image, and how large."""
     import tensorflow as tf
@@ -123,7 +111,8 @@ def _zoomed(size_wh, draws, settings: AugmentationSettings, canvas_wh: tuple[int
     if (settings.zoom_out, settings.zoom_in) == (1, 1):
         return _Cut(tf.zeros_like(size_wh), size_wh, size_wh, draws[0] < settings.flip)
     factor = tf.exp(_between(math.log(settings.zoom_out), math.log(settings.zoom_in), draws[1]))
-    out_wh = tf.minimum(_blocks(factor * tf.cast(size_wh, tf.float32)), canvas_wh)
+    scaled = tf.cast(tf.round(factor * tf.cast(size_wh, tf.float32)), tf.int32)
+    out_wh = tf.clip_by_value(scaled, 1, canvas_wh)
     return _placed(size_wh, out_wh, factor, draws, settings)
 
 
@@ -136,11 +125,12 @@ def _filling(size_wh, draws, settings: AugmentationSettings, out_wh) -> _Cut:
 
 
 def _placed(size_wh, out_wh, factor, draws, settings: AugmentationSettings) -> _Cut:
-    """At a random place, the part of an image that is `out_wh` pixels large when scaled by `factor`."""
+    """What of an image is `out_wh` pixels large when scaled by `factor`: a part at a random place, or all of it."""
     import tensorflow as tf
 
+    is_cut = tf.cast(out_wh, tf.float32) < tf.round(factor * tf.cast(size_wh, tf.float32))
     part_wh = tf.cast(tf.round(tf.cast(out_wh, tf.float32) / factor), tf.int32)
-    part_wh = tf.clip_by_value(part_wh, 1, size_wh)
+    part_wh = tf.where(is_cut, tf.clip_by_value(part_wh, 1, size_wh), size_wh)
     room = size_wh - part_wh
     left_top = tf.cast(draws[2:4] * tf.cast(room + 1, tf.float32), tf.int32)
     return _Cut(tf.minimum(left_top, room), part_wh, out_wh, draws[0] < settings.flip)
@@ -152,10 +142,12 @@ def _pixels(image, cut: _Cut, resampled: bool):
 
     left, top = tf.unstack(cut.left_top)
     width, height = tf.unstack(cut.size_wh)
-    part = tf.raw_ops.Reverse(tensor=image[top : top + height, left : left + width], dims=[False, cut.flip, False])
+    part = image[top : top + height, left : left + width] if resampled else image
+    part = tf.cond(cut.flip, lambda: tf.reverse(part, [1]), lambda: part)
     if not resampled:
         return part
-    return tf.raw_ops.ResizeBilinear(images=part[None], size=tf.reverse(cut.out_wh, [0]), half_pixel_centers=True)[0]
+    part = tf.cast(part, tf.float32)[None]  # resampled in half the time of `uint8`
+    return tf.raw_ops.ResizeBilinear(images=part, size=tf.reverse(cut.out_wh, [0]), half_pixel_centers=True)[0]
 
 
 def _recoloured(pixels, draws, settings: AugmentationSettings):
@@ -192,10 +184,18 @@ def _rounded(pixels):
     """`float32` as `uint8`, rounded and limited to 0 to 255, in one pass: half the time of clip and cast."""
     import tensorflow as tf
 
-    quantized = tf.raw_ops.QuantizeV2(
-        input=pixels, min_range=0.0, max_range=255.0, T=tf.quint8, mode="MIN_FIRST", round_mode="HALF_AWAY_FROM_ZERO"
-    )
+    quantized = tf.raw_ops.QuantizeV2(input=pixels, min_range=0.0, max_range=255.0, T=tf.quint8, mode="MIN_COMBINED")
     return tf.bitcast(quantized.output, tf.uint8)
+
+
+def _padded(content, size_wh, canvas_wh: tuple[int, int]):
+    """The content in the canvas's upper left corner; padded as rows of bytes, five times faster than as pixels."""
+    import tensorflow as tf
+
+    width, height = canvas_wh
+    rows = tf.reshape(content, (size_wh[1], 3 * size_wh[0]))
+    padded = tf.pad(rows, [[0, height - size_wh[1]], [0, 3 * (width - size_wh[0])]])
+    return tf.reshape(padded, (height, width, 3))
 
 
 def _moved(boxes, labels, cut: _Cut, settings: AugmentationSettings):
