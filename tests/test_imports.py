@@ -75,6 +75,7 @@ ORDER = [
     "training.schedules",
     "training.precision",
     "training.optimizers",
+    "training.cluster",
     "training.distribution",
     "training.feeding",
     "training.checkpoints",

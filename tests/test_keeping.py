@@ -6,7 +6,7 @@ import pytest
 
 from retinamask.detectors import snapshots
 from retinamask.training import checkpoints
-from retinamask.training.keeping import SnapshotKeeper, refuse_existing
+from retinamask.training.keeping import SnapshotKeeper, refuse_existing, run_stem
 from retinamask.training.settings import TrainingError
 
 
@@ -161,3 +161,13 @@ def test_other_files_are_in_nobodys_way(tmp_path):
         (tmp_path / name).write_text("")
     refuse_existing(tmp_path / "run")
     refuse_existing(tmp_path / "nowhere" / "run")
+
+
+def test_a_run_that_is_resumed_is_the_last_one_begun(tmp_path):
+    assert run_stem(tmp_path, "run") == run_stem(tmp_path, "run", resume=True) == tmp_path / "run"
+    (tmp_path / "run_best.h5").write_text("")
+    assert (
+        run_stem(tmp_path, "run") == tmp_path / "run-2" and run_stem(tmp_path, "run", resume=True) == tmp_path / "run"
+    )
+    (tmp_path / "run-2_checkpoint-00000003.state").write_text("")
+    assert run_stem(tmp_path, "run").name == "run-3" and run_stem(tmp_path, "run", resume=True).name == "run-2"

@@ -7,6 +7,7 @@ network from the JSON. Nothing pickled and no stored code is ever loaded.
 
 import contextlib
 import glob
+import itertools
 import json
 import logging
 import os
@@ -187,13 +188,19 @@ def _settle(weights: Path, record: dict[str, Any]) -> None:
 
 
 def free_stem(folder: str | Path, run: str) -> Path:
-    """``<folder>/<run>``, or with ``-2``, ``-3`` ... behind it if that run has left snapshots or checkpoints there."""
-    folder, number = Path(folder), 1
-    while True:
-        stem = folder / (run if number == 1 else f"{run}-{number}")
-        if not any(path.suffix in (".h5", ".json", ".state") for path in folder.glob(f"{glob.escape(stem.name)}_*")):
-            return stem
-        number += 1
+    """The first of `stems` under which no run has left snapshots or checkpoints."""
+    return next(stem for stem in stems(folder, run) if not _is_taken(stem))
+
+
+def stems(folder: str | Path, run: str) -> Iterator[Path]:
+    """What runs of one name are called in a folder: ``<folder>/<run>``, then with ``-2``, ``-3`` ... behind it."""
+    yield Path(folder, run)
+    yield from (Path(folder, f"{run}-{number}") for number in itertools.count(2))
+
+
+def _is_taken(stem: Path) -> bool:
+    files = stem.parent.glob(f"{glob.escape(stem.name)}_*")
+    return any(path.suffix in (".h5", ".json", ".state") for path in files)
 
 
 def newest(folder: str | Path, kind: str, run: str | None = None) -> Path:

@@ -3,6 +3,7 @@
 A leaf of `training`; the loop says how a snapshot is written.
 """
 
+import itertools
 import logging
 import math
 import re
@@ -105,6 +106,13 @@ def refuse_existing(stem: str | Path) -> None:
     taken = [path for path in found if pattern.fullmatch(path.name)] or checkpoints.files_of(stem)
     if taken:
         raise TrainingError(f"{taken[0]} exists; choose another run name, move it away, or resume that run")
+
+
+def run_stem(folder: str | Path, run: str, resume: bool = False) -> Path:
+    """The stem under which a notebook's run writes: a free one, or to resume the last one that was begun."""
+    free = snapshots.free_stem(folder, run)
+    begun = list(itertools.takewhile(lambda stem: stem != free, snapshots.stems(folder, run)))
+    return begun[-1] if resume and begun else free
 
 
 def _rank(row: dict[str, Any]) -> Rank:

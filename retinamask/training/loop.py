@@ -157,7 +157,7 @@ class Loop:
         if self.settings.schedule == "plateau" and self._plateau.update(float(shared)):
             self._factor /= 10
         self._stopped = bool(self.settings.early_stop) and self._early_stop.update(float(shared))
-        return {name: value for name, value in figures.items() if value is not None}
+        return {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
 
     def _keep(self, row: dict[str, Any], network) -> None:
         """Log, snapshots and checkpoint of an epoch; when all is over the checkpoints go."""

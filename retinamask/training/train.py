@@ -83,12 +83,13 @@ def train(
     elif distribution.is_chief(strategy):
         keeping.refuse_existing(stem)
     distribution.check_batch(strategy, settings)
+    distribution.check_agreement(strategy, {"resume": bool(saved), "checkpoint": saved and saved.step, **identity})
     examples = Examples(table, folder, detector, settings.cache)
     for message in examples.unusable:
         log.warning("left out of training: %s", message)
     steps = settings.steps or math.ceil(len(examples) / settings.batch_size)
     used = saved.record["precision"] if saved else trial.precision_to_use(detector, settings, strategy, examples)
-    with failures.explained(settings, stem), precision.computing(used):
+    with failures.explained(settings, stem), distribution.stopping_together(strategy), precision.computing(used):
         learner = Learner(detector, settings, strategy, used, None if saved else weights)
         loop = Loop(learner, examples, steps, stem, strategy, evaluate, list(watchers), log_csv)
         loop.constants = {"identity": identity, "precision": used}
