@@ -65,6 +65,8 @@ ORDER = [
     "detectors",
     "detectors.keras_commands",
     "training.settings",
+    "training.pixel_cache",
+    "training.examples",
     "training.input_pipeline",
     "training.train",
     "inference.detect",
