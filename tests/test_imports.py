@@ -58,6 +58,8 @@ ORDER = [
     "dataset.sample.scenes",
     "dataset.sample",
     "detectors._keras",
+    "detectors.network_input",
+    "detectors.anchor_targets",
     "detectors.retinanet",
     "detectors.snapshots",
     "detectors.weights",

@@ -26,7 +26,7 @@ _TURNS = {  # EXIF orientation: what makes the image upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
+IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
 class ImageError(ValueError):
@@ -145,7 +145,7 @@ def normalise(image_rgb: np.ndarray, preprocessing: str) -> np.ndarray:
     """
     image_bgr = image_rgb[..., ::-1].astype(np.float32)
     if preprocessing == "caffe":
-        return image_bgr - np.float32(_IMAGENET_MEAN_BGR)
+        return image_bgr - np.float32(IMAGENET_MEAN_BGR)
     if preprocessing == "tf":
         return image_bgr / np.float32(127.5) - np.float32(1)
     raise ValueError(f"preprocessing is {preprocessing!r}, expected caffe or tf")
