@@ -174,12 +174,10 @@ def _decoded(
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque = deque()
-        ahead = iter(laid_out)
+        ahead, waiting = iter(laid_out), deque()
         for done in range(len(laid_out)):
-            waiting.extend(
-                (image, pool.submit(decode, image)) for image in itertools.islice(ahead, 2 * workers + 1 - len(waiting))
-            )
+            for image in itertools.islice(ahead, 2 * workers + 1 - len(waiting)):
+                waiting.append((image, pool.submit(decode, image)))
             image, future = waiting.popleft()
             yield image, future.result()
             if progress:
@@ -270,7 +268,7 @@ def _no_room(path: Path, nbytes: int, why: str) -> str:
 
 def _file_reader(path: Path) -> Callable[[int, np.ndarray], None]:
     """Reads bytes of the file into an array; the file stays open, so that it may be removed meanwhile."""
-    file, turn = open(path, "rb", buffering=0), threading.Lock()  # noqa: SIM115: open as long as it is read from
+    file, turn = open(path, "rb", buffering=0), threading.Lock()  # noqa: SIM115
 
     def read_into(offset: int, pixels: np.ndarray) -> None:
         with turn:
