@@ -38,11 +38,13 @@ def trained(tiny):
     """A ResNet50 RetinaNet after two epochs of two steps on the tiny scenes, with its evaluation."""
     from retinamask import detectors
     from retinamask.evaluation.in_training import epoch_evaluation
-    from retinamask.training.train import TrainingSettings, train
+    from retinamask.training.examples import Examples
+    from retinamask.training.settings import TrainingSettings
+    from retinamask.training.train import train
 
     table = annotations.read_annotations(tiny / "annotations.csv", CLASSES)
     detector = detectors.create("retinanet", CLASSES, image_size=96, normalisation="live")
     settings = TrainingSettings(epochs=2, steps=2, batch_size=2, learning_rate=3e-4, schedule="constant", seed=5)
     stem, log_csv = tiny / "snapshots" / "tiny", tiny / "log.csv"
     evaluate = epoch_evaluation(detector, annotations.of_images(table, annotations.image_paths(table)[:2]), tiny)
-    return train(detector, detector.network(), table, tiny, settings, stem, evaluate, {"weights": "none"}, log_csv)
+    return train(Examples(table, tiny, detector), settings, stem, evaluate=evaluate, log_csv=log_csv)

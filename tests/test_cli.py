@@ -1,6 +1,7 @@
 """The command line: what it passes on, what it prints, how it ends."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from retinamask.cli import main
 from retinamask.commands import runs
 from retinamask.dataset import annotations
 from retinamask.dataset.sample import CLASSES
+from retinamask.training.settings import AugmentationSettings, TrainingSettings
 
 
 def test_sample_and_annotations(tmp_path, capsys):
@@ -86,25 +88,32 @@ def test_nothing_readable_is_a_mistake(trained, tmp_path, capsys):
 def test_train_passes_everything_on(tiny, tmp_path, monkeypatch):
     given = {}
 
-    def remember(detector, network, table, folder, settings, stem, evaluate, record, log_csv):
+    def remember(examples, settings, stem, weights, evaluate, watchers, log_csv, resume):
         given.update(locals())
         return type("Trained", (), {"best": "best", "last": "last"})
 
     monkeypatch.setattr("retinamask.training.train.train", remember)
     table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv")]
     options = "--backbone mobilenet128_0.25 --image-size 96 --epochs 3 --steps 7 --batch-size 2 --learning-rate 1e-5"
-    more = "--schedule constant --precision float32 --keep-every-epoch --seed 4"
+    more = "--schedule constant --precision float32 --keep-last 3 --seed 4 --mosaic 0.5 --balance --resume"
     assert main(["train", *table, "--out", str(tmp_path / "x"), *options.split(), *more.split()]) == 0
     settings = given["settings"]
     assert (settings.epochs, settings.steps, settings.batch_size, settings.learning_rate) == (3, 7, 2, 1e-5)
-    assert (settings.schedule, settings.precision, settings.keep_every_epoch, settings.seed) == (
-        "constant",
-        "float32",
-        True,
-        4,
+    assert (settings.schedule, settings.precision, settings.keep_last, settings.seed) == ("constant", "float32", 3, 4)
+    assert settings.augmentation.mosaic == 0.5 and settings.balance and given["resume"]
+    assert (
+        given["examples"].detector.settings.normalisation == "live"
+        and given["examples"].detector.settings.image_size == 96
     )
-    assert given["detector"].settings.normalisation == "live" and given["detector"].settings.image_size == 96
-    assert given["record"] == {"weights": {"source": "none"}} and given["evaluate"] is None
+    assert given["weights"] == "none" and given["evaluate"] is None and given["watchers"] == []
+
+
+def test_every_setting_of_training_is_an_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = capsys.readouterr().out
+    names = [field.name for settings in (TrainingSettings, AugmentationSettings) for field in fields(settings)]
+    assert all(f"--{name.replace('_', '-')} " in shown for name in names if name != "augmentation")
 
 
 def test_run_merges_the_file_and_the_command_line(tmp_path, monkeypatch):

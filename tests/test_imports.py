@@ -61,13 +61,32 @@ ORDER = [
     "detectors.network_input",
     "detectors.anchor_targets",
     "detectors.retinanet",
+    "detectors.pairs",
     "detectors.snapshots",
     "detectors.weights",
     "detectors.keras_files",
     "detectors",
     "detectors.keras_commands",
     "training.settings",
+    "training.augmentation",
+    "training.pixel_cache",
+    "training.examples",
     "training.input_pipeline",
+    "training.schedules",
+    "training.precision",
+    "training.optimizers",
+    "training.cluster",
+    "training.distribution",
+    "training.feeding",
+    "training.checkpoints",
+    "training.keeping",
+    "training.steps",
+    "training.learner",
+    "training.learning_rate_finder",
+    "training.trial",
+    "training.failures",
+    "training.records",
+    "training.loop",
     "training.train",
     "inference.detect",
     "inference.convert",
@@ -81,9 +100,14 @@ ORDER = [
     "evaluation.coco",
     "evaluation.drawing",
     "evaluation.plots",
+    "evaluation.learning_rate_plots",
     "evaluation.page",
     "evaluation.audit_page",
+    "evaluation.augmentation_sheet",
     "evaluation.in_training",
+    "evaluation.watchers",
+    "evaluation.tensorboard",
+    "evaluation.live_figure",
     "notebook_parameters",
     "notebook_progress",
     "run_record",
@@ -95,6 +119,7 @@ ORDER = [
     "commands.annotate",
     "commands.split",
     "commands.audit",
+    "commands.training",
     "commands.models",
     "commands.runs",
     "cli",
@@ -118,7 +143,8 @@ def imported(module: str) -> set[str]:
 
 
 def test_both_ways_of_importing_are_seen():
-    assert imported("commands.models") >= {"detectors", "dataset.annotations", "evaluation.coco", "commands.parsing"}
+    assert imported("commands.models") >= {"dataset.annotations", "evaluation.coco", "commands.parsing"}
+    assert imported("commands.training") >= {"detectors", "training.train"}
     assert imported("detectors") == {"detectors.retinanet", "detectors.snapshots"}
 
 

@@ -172,6 +172,57 @@ def test_training_curves_skip_epochs_without_a_value():
     assert [line.get_xdata().tolist() for line in lines] == [[1, 2, 3], [1, 3]]
 
 
+def full_log(
+    epochs: int = 6, classes: tuple[str, ...] = ("with_mask", "without_mask", "mask_worn_wrong")
+) -> pd.DataFrame:
+    epoch = np.arange(1, epochs + 1)
+    log = pd.DataFrame({"epoch": epoch, "step": 40 * epoch, "loss": 3.2 / epoch, "localization_loss": 2.2 / epoch})
+    log = log.assign(classification_loss=1.0 / epoch, regularization_loss=0.0, learning_rate=1e-4 / epoch)
+    log = log.assign(seconds=60.0 * epoch, AP=0.6 - 0.5 / epoch, AP50=0.9 - 0.7 / epoch, AP75=0.7 - 0.6 / epoch)
+    return log.assign(**{f"AP50/{name}": 0.95 - 0.2 * n - 0.7 / epoch for n, name in enumerate(classes)})
+
+
+def test_training_curves_have_a_panel_for_the_classes_if_there_are_several():
+    titles = ["Loss", "Average precision, best AP50 0.783 in epoch 6", "AP50 of each class", "Learning rate"]
+    figure = plots.training_curves(full_log())
+    assert [axes.get_title("left") for axes in figure.axes] == titles
+    assert [line.get_label() for line in figure.axes[2].lines] == ["with_mask", "without_mask", "mask_worn_wrong"]
+    alone = plots.training_curves(full_log(classes=("face",)))
+    assert [axes.get_title("left") for axes in alone.axes] == [titles[0], titles[1], titles[3]]
+
+
+@pytest.mark.parametrize(("regularization", "lines"), [(0.0, 3), (0.5, 4)])
+def test_a_regularization_that_is_none_is_not_drawn(regularization, lines):
+    figure = plots.training_curves(full_log().assign(regularization_loss=regularization))
+    assert len(figure.axes[0].lines) == lines
+
+
+def steps_log(count: int) -> pd.DataFrame:
+    step = 5 * np.arange(1, count + 1)
+    loss = 3 * np.exp(-step / 300) + 0.4 + np.random.default_rng(0).normal(0, 0.15, count)
+    rate = 1e-4 * np.minimum(step / 100, 1)
+    return pd.DataFrame({"step": step, "loss": loss, "localization_loss": 0.7 * loss, "learning_rate": rate})
+
+
+def test_live_curves_show_steps_before_the_first_epoch():
+    figure = plots.live_curves(steps_log(3), pd.DataFrame())
+    assert [(axes.get_title("left"), axes.get_xlabel()) for axes in figure.axes] == [
+        ("Loss", "step"),
+        ("Learning rate", "step"),
+    ]
+    assert [line.get_xdata().tolist() for line in figure.axes[0].lines] == [[5, 10, 15]] * 2
+
+
+def test_live_curves_smooth_a_loss_over_many_steps_and_keep_the_points():
+    steps = steps_log(100)
+    figure = plots.live_curves(steps, full_log())
+    assert [axes.get_xlabel() for axes in figure.axes] == ["step", "epoch", "step"]
+    faint, smooth = figure.axes[0].lines[:2]
+    assert faint.get_ydata().tolist() == steps["loss"].tolist()
+    assert np.abs(np.diff(smooth.get_ydata())).mean() < 0.3 * np.abs(np.diff(faint.get_ydata())).mean()
+    assert len(figure.axes[2].lines) == 1  # a learning rate is what it is
+
+
 def test_precision_recall_curves_end_where_recall_ends():
     curves = {"mask": CURVE, "no_mask": CURVE.head(0)}
     metrics = {"per_class": {"mask": {"AP50": 0.625}, "no_mask": {"AP50": None}}}
@@ -208,8 +259,9 @@ def test_box_sizes_are_those_of_the_model_input():
         lambda: plots.class_counts(make_table([]).assign(split=None), CLASSES, "split"),
         lambda: plots.box_sizes(NO_BOXES, {}, (32, 64), 512),
         lambda: plots.precision_recall_curves({}, {"per_class": {}}),
+        lambda: plots.live_curves(pd.DataFrame(), pd.DataFrame()),
     ],
-    ids=["counts", "no classes", "splits", "sizes", "curves"],
+    ids=["counts", "no classes", "splits", "sizes", "curves", "live"],
 )
 def test_empty_figures_can_be_drawn_and_saved(draw, tmp_path):
     draw().savefig(tmp_path / "figure.png")
@@ -219,6 +271,8 @@ def test_empty_figures_can_be_drawn_and_saved(draw, tmp_path):
 def test_strange_names_can_be_plotted(name, tmp_path):
     table = annotation(0, 0, 9, 9, class_name=name).assign(split=name)
     plots.class_counts(table, {name: 0}, "split").savefig(tmp_path / "counts.png")
+    log = full_log(classes=(name, "mask"))[["epoch", f"AP50/{name}", "AP50/mask"]]
+    assert len(plots.training_curves(log).axes[0].get_legend().get_texts()) == 2
     figure = plots.precision_recall_curves({name: CURVE}, metrics_of(name))
     figure.savefig(tmp_path / "curves.png")
     assert len(figure.axes[0].get_legend().get_texts()) == 1

@@ -55,23 +55,6 @@ def test_live_normalisation_learns_its_statistics(live):
     assert not np.allclose(before, layers[0].moving_mean.numpy())
 
 
-def test_targets_are_keras_retinanets_own():
-    from keras_retinanet.utils.anchors import anchor_targets_bbox, anchors_for_shape
-
-    detector = detectors.create("retinanet", CLASSES, image_size=128)
-    boxes = [np.array([[10.0, 10, 60, 70], [80, 20, 120, 60]]), np.zeros((0, 4))]
-    labels = [np.array([0, 1]), np.zeros(0, int)]
-    batch = np.zeros((2, 128, 128, 3), np.float32)
-    regression, classification = detector.targets(batch, [(128, 96), (128, 128)], boxes, labels)
-    shown = [np.zeros((96, 128, 3)), np.zeros((128, 128, 3))]
-    objects = [{"bboxes": b, "labels": c} for b, c in zip(boxes, labels, strict=True)]
-    theirs = anchor_targets_bbox(anchors_for_shape((128, 128, 3)), shown, objects, 2)
-    np.testing.assert_array_equal(regression, theirs[0])
-    np.testing.assert_array_equal(classification, theirs[1])
-    assert (classification[0, :, -1] == 1).any() and not (classification[1, :, -1] == 1).any()
-    assert (classification[0, :, -1] == -1).sum() > (classification[1, :, -1] == -1).sum()  # the padding is ignored
-
-
 def test_prepare_fits_and_pads_with_zeros():
     detector = detectors.create("retinanet", CLASSES, image_size=64)
     batch, scales = detector.prepare([np.full((50, 100, 3), 200, np.uint8), np.full((64, 32, 3), 10, np.uint8)])

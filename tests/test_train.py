@@ -1,4 +1,4 @@
-"""Training: what a run leaves, the learning rate that was asked for, and what stops it."""
+"""Training: what a run leaves, that a step is what keras-retinanet's losses ask for, and what stops it."""
 
 import json
 
@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 
 from retinamask import detectors
-from retinamask.dataset import annotations, images
+from retinamask.dataset import annotations
 from retinamask.dataset.sample import CLASSES
 from retinamask.detectors import _keras, snapshots, weights
-from retinamask.training.input_pipeline import Examples, augmented, batches
-from retinamask.training.train import EpochRecorder, TrainingError, TrainingSettings, computing, make_optimizer, train
+from retinamask.training import checkpoints, distribution, feeding, records
+from retinamask.training.examples import Examples
+from retinamask.training.learner import Learner
+from retinamask.training.settings import NO_AUGMENTATION, TrainingError, TrainingSettings, settings_of
+from retinamask.training.train import train
+
+PLAIN = {"batch_size": 4, "learning_rate": 1e-3, "schedule": "constant", "warm_up": 0.0, "seed": 1}
 
 
 @pytest.fixture
@@ -20,133 +25,179 @@ def table(tiny):
 
 @pytest.fixture(scope="module")
 def small():
-    """A detector that is quick to build and to run."""
-    return detectors.create("retinanet", CLASSES, backbone="mobilenet128_0.25", image_size=96, normalisation="live")
+    """A detector that is quick to build and to run, and learns from random weights."""
+    return detectors.create("retinanet", CLASSES, backbone="mobilenet128_0.25", image_size=128, normalisation="live")
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    """The same with frozen normalisation, so that a batch gives the same numbers as its parts."""
+    return detectors.create("retinanet", CLASSES, backbone="mobilenet128_0.25", image_size=128)
+
+
+@pytest.fixture
+def batch_of(small, table, tiny):
+    """A function from settings to their first batch."""
+
+    def first(settings):
+        examples = Examples(table, tiny, small)
+        return next(iter(feeding.batches(distribution.strategy(), examples, settings, 0)))
+
+    return first
+
+
+PLAIN_SETTINGS = TrainingSettings(**PLAIN)
+
+
+def learner_of(detector, **settings) -> Learner:
+    return Learner(detector, TrainingSettings(**{**PLAIN, **settings}), distribution.strategy(), "float32", "none")
 
 
 def test_a_run_leaves_snapshots_a_log_and_a_record(trained, tiny, table):
     assert trained.best.weights.name == "tiny_best.h5" and trained.last.weights.name == "tiny_last.h5"
-    assert list(trained.log["epoch"]) == [1, 2]
-    assert {"loss", "regression_loss", "classification_loss", "AP50", "learning_rate"} <= set(trained.log)
+    assert trained.log[["epoch", "step"]].to_numpy().tolist() == [[1, 2], [2, 4]]
+    assert {"loss", "localization_loss", "classification_loss", "AP50", "ARl", "learning_rate"} <= set(trained.log)
     assert (tiny / "log.csv").read_text().count("\n") == 3
     record = json.loads(trained.last.weights.with_suffix(".json").read_text())
     assert record["classes"] == CLASSES and record["settings"]["backbone"] == "resnet50"
     training = record["training"]
     assert training["training_table_fingerprint"] == annotations.fingerprint(table, CLASSES)
-    assert training["parameters"]["seed"] == 5 and training["weights"] == "none"
+    assert training["parameters"]["seed"] == 5 and training["weights"] == {"source": "none"} and training["finished"]
     assert training["versions"]["keras-retinanet"] == "1.0.0"
+    assert not list(trained.last.weights.parent.glob("*checkpoint*"))
 
 
 def test_the_learning_rate_asked_for_is_used(trained):
     assert trained.log["learning_rate"].tolist() == pytest.approx([3e-4, 3e-4])
 
 
-def test_the_cosine_schedule_warms_up_and_falls():
-    settings = TrainingSettings(epochs=10, learning_rate=1e-3)
-    schedule = make_optimizer(_keras.prepare(), settings, steps=20).learning_rate
-    rates = [float(schedule(step)) for step in range(201)]
-    assert max(rates) == pytest.approx(1e-3) and rates.index(max(rates)) == 20
-    assert rates[0] == pytest.approx(1e-4) and rates[-1] == pytest.approx(1e-5)
-    assert rates[110] == pytest.approx((1e-3 + 1e-5) / 2, rel=1e-3)  # half way down, by the cosine
+def test_a_step_has_the_losses_that_keras_retinanet_computes(small, batch_of):
+    from keras_retinanet import losses
+
+    learner = learner_of(small)
+    batch = batch_of(learner.settings)
+    outputs = learner.network(small.network_input(batch["images"], batch["sizes_wh"]), training=True)
+    offsets, classes = small.dense_targets(batch)
+    expected = float(losses.smooth_l1()(offsets, outputs[0])), float(losses.focal()(classes, outputs[1]))
+    found = learner.step(batch, 0)
+    assert float(found["localization_loss"]) == pytest.approx(expected[0], rel=1e-5)
+    assert float(found["classification_loss"]) == pytest.approx(expected[1], rel=1e-5)
+    assert float(found["total_loss"]) == pytest.approx(sum(expected), rel=1e-5)
 
 
-def test_the_same_seed_gives_the_same_batches(small, table, tiny):
-    examples = Examples(table, tiny, small)
-    first, second = (batches(examples, 4, np.random.default_rng(9)) for _ in range(2))
-    for _ in range(4):
-        (one, targets), (other, others) = next(first), next(second)
-        np.testing.assert_array_equal(one, other)
-        np.testing.assert_array_equal(targets["regression"], others["regression"])
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(frozen, batch_of):
+    whole, parts = learner_of(frozen), learner_of(frozen, accumulate=4)
+    (one_loss, one), (other_loss, other) = (
+        learner.step.gradients(batch_of(PLAIN_SETTINGS)) for learner in (whole, parts)
+    )
+    assert float(one_loss) == pytest.approx(float(other_loss), rel=1e-5) and float(one_loss) > 1
+    for gradient, in_parts in zip(one, other, strict=True):
+        scale = np.abs(gradient).max()
+        assert scale > 0 and np.abs(gradient - in_parts).max() < 1e-4 * scale
 
 
-def test_every_image_is_shown_once_an_epoch(small, table, tiny):
-    examples = Examples(table, tiny, small)
-    shown = []
-    examples.load = lambda path: (shown.append(path), Examples.load(examples, path))[1]
-    drawn = batches(examples, 4, np.random.default_rng(0))
-    for _ in range(3):
-        next(drawn)
-    assert sorted(shown) == sorted(annotations.image_paths(table))
+def test_averages_follow_the_weights_as_worked_out_by_hand(small, batch_of):
+    learner = learner_of(small, ema=0.9)
+    expected = learner.network.get_weights()
+    for step in range(3):
+        learner.step(batch_of(learner.settings), step)
+        kept = (0.1, 2 / 11, 3 / 12)[step]  # (1 + step) / (10 + step) is below 0.9 so early
+        pairs = zip(expected, learner.network.get_weights(), strict=True)
+        expected = [kept * average + (1 - kept) * weight for average, weight in pairs]
+    for shown, average in zip(learner.shown().get_weights(), expected, strict=True):
+        np.testing.assert_allclose(shown, average, rtol=1e-4, atol=1e-6)
+    assert learner.shown() is not learner.network and learner.shown() is learner.shown()
 
 
-def test_the_batch_is_what_inference_prepares(small, table, tiny):
-    examples = Examples(table, tiny, small)
-    batch, _ = next(batches(examples, len(examples), np.random.default_rng(0), augment=False))
-    paths = [examples.paths[i] for i in np.random.default_rng(0).permutation(len(examples))]
-    prepared, _ = small.prepare([images.read_image(tiny / path) for path in paths])
-    np.testing.assert_array_equal(batch, prepared)
+def test_a_resting_backbone_stays_as_it_is_and_wakes_up(small, batch_of):
+    learner = learner_of(small)
+    batch, first = batch_of(learner.settings), learner.network.get_layer("conv1").get_weights()[0]
+    learner.rest_backbone(True)
+    before = learner.network.get_layer("P4").get_weights()[0]
+    learner.step(batch, 0)
+    np.testing.assert_array_equal(learner.network.get_layer("conv1").get_weights()[0], first)
+    assert not np.array_equal(learner.network.get_layer("P4").get_weights()[0], before)
+    learner.rest_backbone(False)
+    learner.step(batch, 1)
+    assert not np.array_equal(learner.network.get_layer("conv1").get_weights()[0], first)
 
 
-def test_a_flip_takes_the_boxes_along():
-    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    boxes = np.array([[1.0, 0, 3, 2]])
-    flipped = [augmented(image, boxes, np.array([0]), np.random.default_rng(seed))[1] for seed in range(8)]
-    assert {tuple(box[0]) for box in flipped} == {(1, 0, 3, 2), (3, 0, 5, 2)}
-    assert boxes.tolist() == [[1, 0, 3, 2]]
+def test_frozen_normalisation_stays_frozen_when_the_backbone_wakes_up(frozen):
+    keras = _keras.prepare()
+    network = frozen.network()
+    frozen.rest_backbone(network, True)
+    frozen.rest_backbone(network, False)
+    layers = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert layers and not any(layer.trainable for layer in layers)
 
 
-def test_a_damaged_image_is_left_out_and_named(small, table, tiny, caplog):
-    more = annotations.make_table([("missing.jpg", 1, 1, 9, 9, "mask")])
-    both = annotations.pd.concat([table, more], ignore_index=True)
-    examples = Examples(both, tiny, small)
-    assert len(examples) == 12 and "missing.jpg" in examples.unusable[0]
+def run_of(small, table, tiny, stem, evaluate=None, resume=False, watchers=(), **settings):
+    chosen = {**PLAIN, "epochs": 3, "steps": 2, "batch_size": 2, **settings}
+    return train(Examples(table, tiny, small), TrainingSettings(**chosen), stem, evaluate=evaluate, resume=resume,
+                 watchers=watchers, log_csv=f"{stem}_log.csv")  # fmt: skip
 
 
-def test_no_usable_image_is_an_error(small, tmp_path):
-    lost = annotations.make_table([("missing.jpg", 1, 1, 9, 9, "mask")])
-    with pytest.raises(annotations.AnnotationError, match=r"none of the images[\s\S]*missing.jpg"):
-        Examples(lost, tmp_path, small)
+class StopAt:
+    """A watcher that ends training from outside in a given step."""
+
+    def __init__(self, step: int):
+        self.at = step
+
+    def started(self, run):
+        run.SECONDS_BETWEEN_REPORTS = 0.0
+
+    def after_step(self, step, figures):
+        if step == self.at:
+            raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_stops_the_run(small, tmp_path, loss):
-    run = EpochRecorder(small, None, TrainingSettings(), 10, tmp_path / "nan", None, None)
-    with pytest.raises(TrainingError, match="epoch 1, step 3; use a smaller learning_rate"):
-        run.after_step(2, {"loss": loss})
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(small, table, tiny, tmp_path, capsys):
+    more = {"ema": 0.9, "freeze_epochs": 1, "optimizer": "adamw", "schedule": "cosine", "checkpoint_minutes": 0.0}
+    whole = run_of(small, table, tiny, tmp_path / "whole", **more)
+    with pytest.raises(KeyboardInterrupt):
+        run_of(small, table, tiny, tmp_path / "torn", watchers=[StopAt(4)], **more)
+    resumed = run_of(small, table, tiny, tmp_path / "torn", resume=True, **more)
+    assert "goes on after step" in capsys.readouterr().out
+    for end in ("best", "last"):
+        one, other = (detectors.load(getattr(run, end), "training")[1].get_weights() for run in (whole, resumed))
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True)), end
+    first = small.network(PLAIN["seed"]).get_layer("conv1").get_weights()[0]
+    assert not np.array_equal(detectors.load(whole.last, "training")[1].get_layer("conv1").get_weights()[0], first)
+    timeless = [run.log.drop(columns="seconds") for run in (whole, resumed)]
+    assert timeless[0].equals(timeless[1])
 
 
-def test_an_evaluation_that_fails_does_not_take_the_epoch_along(small, tmp_path):
-    def fails(network):
-        raise MemoryError("no room to evaluate")
-
-    network = small.network()
-    network.compile(optimizer=make_optimizer(_keras.prepare(), TrainingSettings(), 1), loss=small.losses())
-    run = EpochRecorder(small, network, TrainingSettings(), 1, tmp_path / "kept", fails, tmp_path / "log.csv")
-    with pytest.raises(MemoryError):
-        run.after_epoch(0, {"loss": 0.5})
-    assert snapshots.read(tmp_path / "kept_last.h5").record["training"]["metrics"]["loss"] == 0.5
-    assert (tmp_path / "log.csv").read_text().startswith("epoch,loss")
+def test_a_run_that_is_over_is_not_trained_again(trained, tiny, table, capsys):
+    detector = detectors.restore(trained.last)
+    stem = trained.last.weights.with_name("tiny")
+    again = train(Examples(table, tiny, detector), TrainingSettings(), stem, log_csv=tiny / "log.csv", resume=True)
+    assert again.last.record == trained.last.record and len(again.log) == 2
+    assert "is over, it ended with epoch 2" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("rows", "best"),
-    [
-        ([{"AP50": 0.0, "AP": 0.0}] * 3, 3),  # nothing found yet: the loss decides
-        ([{"AP50": 1.0, "AP": 0.5}, {"AP50": 1.0, "AP": 0.7}, {"AP50": 1.0, "AP": 0.6}], 2),
-        ([{}, {}, {"AP50": 0.1, "AP": 0.1}], 3),  # evaluated at the end only
-        ([{"AP50": 0.4, "AP": 0.1}, {}, {"AP50": 0.3, "AP": 0.2}], 1),
-        ([{}, {}, {}], 3),
-    ],
-)
-def test_the_best_epoch_is_the_best(small, tmp_path, monkeypatch, rows, best):
-    run = EpochRecorder(small, None, TrainingSettings(), 1, tmp_path / "x", None, None)
-    monkeypatch.setattr(run, "_save", lambda end, row, best: row["epoch"])
-    for number, row in enumerate(rows):
-        run._keep({"epoch": number + 1, "loss": 3 - number, **row})
-    assert (run.best, run.last) == (best, len(rows))
+def test_another_run_is_not_resumed(small, table, tiny, tmp_path):
+    before = records.identity(Examples(table, tiny, small), PLAIN_SETTINGS, "none")
+    checkpoints.save(tmp_path / "x", 3, {}, {"identity": before})
+    with pytest.raises(TrainingError, match="learning_rate: 0.001 then, 0.01 now"):
+        run_of(small, table, tiny, tmp_path / "x", resume=True, **{**PLAIN, "learning_rate": 1e-2})
 
 
-def test_a_box_outside_its_image_is_logged_once_and_clipped(small, tiny, caplog):
-    path = "scenes/images/scene_0000.jpg"
-    examples = Examples(annotations.make_table([(path, 10, 20, 100, 60, "mask")]), tiny, small)
-    (one, labels), (again, _) = (examples.load(path)[1:] for _ in range(2))
-    assert one.tolist() == again.tolist() == [[10, 20, 96, 60]] and labels.tolist() == [0]
-    assert caplog.text.count("reaches outside the image") == 1
+def test_a_batch_that_does_not_fit_is_said_to_be_cut(small, table, tiny, tmp_path, monkeypatch):
+    import tensorflow
+
+    def too_large(*_):
+        raise tensorflow.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr("retinamask.training.steps.TrainingStep.__call__", too_large)
+    with pytest.raises(
+        TrainingError, match="a part of 2 images does not fit into memory; .*accumulate=2 trains the same"
+    ):
+        run_of(small, table, tiny, tmp_path / "x")
 
 
 def test_earlier_snapshots_are_not_overwritten(trained, small, table, tiny):
     with pytest.raises(TrainingError, match="tiny_best.h5 exists; choose another run name"):
-        train(small, small.network(), table, tiny, TrainingSettings(), trained.best.weights.with_name("tiny"))
+        train(Examples(table, tiny, small), TrainingSettings(), trained.best.weights.with_name("tiny"))
 
 
 def test_a_name_that_keras_would_not_read_again_is_refused(small, tmp_path):
@@ -154,36 +205,33 @@ def test_a_name_that_keras_would_not_read_again_is_refused(small, tmp_path):
         snapshots.save(None, tmp_path / "a.weights.h5", {})
 
 
-def test_a_class_that_the_detector_lacks_is_named(small, tiny, tmp_path):
+def test_a_class_that_the_detector_lacks_is_named(small, tiny):
     other = annotations.make_table([("a.jpg", 1, 1, 9, 9, "hat")])
     with pytest.raises(annotations.AnnotationError, match="class 'hat' is not among the classes"):
-        train(small, small.network(), other, tiny, TrainingSettings(), tmp_path / "hat")
+        Examples(other, tiny, small)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"epochs": 0}, "epochs is 0, expected at least 1"),
-        ({"steps": -1}, "must not be negative"),
+        ({"steps": -1}, "steps is -1, expected at least 0"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
-        ({"schedule": "stairs"}, "schedule is 'stairs'"),
-        ({"precision": "int8"}, "precision 'int8'"),
+        ({"schedule": "stairs"}, "schedule is 'stairs', expected cosine, step, plateau, constant"),
+        ({"precision": "int8"}, "precision is 'int8'"),
+        ({"batch_size": 4, "accumulate": 3}, "batch_size 4 does not divide into accumulate 3"),
+        ({"flip": 1.5}, "flip is 1.5, expected 0 to 1"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        TrainingSettings(**settings)
+        settings_of(settings)
 
 
-def test_precision_is_put_back_afterwards():
-    import tensorflow
-
-    with computing("bfloat16") as used:
-        assert used == "bfloat16"
-    with computing("float32") as used:
-        assert used == "float32"
-    options = tensorflow.config.optimizer.get_experimental_options()
-    assert not options.get("auto_mixed_precision_onednn_bfloat16", False)
+def test_settings_are_picked_from_named_values():
+    settings = settings_of({"epochs": 3, "mosaic": 0.5, "other": 1})
+    assert (settings.epochs, settings.augmentation.mosaic, settings.batch_size) == (3, 0.5, 4)
+    assert settings_of({"augment": False}).augmentation == NO_AUGMENTATION
 
 
 def test_weights_of_another_class_count_fit_in_part(trained, capsys):

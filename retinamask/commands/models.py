@@ -1,4 +1,4 @@
-"""Commands on snapshots: train, convert, detect, evaluate.
+"""Commands on snapshots: convert, detect, evaluate.
 
 Each command calls the functions that the notebooks call. Imports stand inside the functions, so that a command
 starts only what it needs.
@@ -12,24 +12,6 @@ from retinamask.commands.parsing import add_command, refuse_existing
 
 def add_commands(subparsers) -> None:
     """Declare the commands of this file."""
-    train = add_command(subparsers, "train", train_command, "Train a RetinaNet on an annotation CSV.")
-    train.add_argument("annotations", help="CSV of the training images")
-    train.add_argument("classes", help="classes.csv")
-    train.add_argument("--val-annotations", help="CSV of images to evaluate on; the best epoch is chosen by AP50")
-    train.add_argument("--out", default="snapshots/retinanet", help="stem of the snapshots: OUT_best.h5, OUT_last.h5")
-    train.add_argument("--backbone", default="resnet50", help="any that keras-retinanet has")
-    train.add_argument("--weights", default="none", help="none, imagenet, coco, or an .h5 file to start from")
-    train.add_argument("--image-size", type=int, default=512, help="images are fitted into a square of this side")
-    train.add_argument("--epochs", type=int, default=20, help="rounds; one evaluation and snapshot each")
-    train.add_argument("--steps", type=int, default=0, help="steps an epoch; 0 shows every image once")
-    train.add_argument("--batch-size", type=int, default=4, help="images a step")
-    train.add_argument("--learning-rate", type=float, default=1e-4, help="peak of the schedule")
-    train.add_argument("--schedule", choices=["cosine", "constant"], default="cosine", help="learning rate schedule")
-    train.add_argument("--freeze-backbone", action="store_true", help="train pyramid and heads only")
-    train.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto", help="of the CPU")
-    train.add_argument("--keep-every-epoch", action="store_true", help="a snapshot of every epoch, not two")
-    train.add_argument("--seed", type=int, default=0, help="decides order, augmentation and random weights")
-
     convert = add_command(subparsers, "convert", convert_command, "Convert a training snapshot for inference.")
     convert.add_argument("snapshot", help=".h5 or .json of a training snapshot")
     convert.add_argument("--out", help=".h5 to write; SNAPSHOT_inference.h5 if left out")
@@ -58,35 +40,6 @@ def add_commands(subparsers) -> None:
     judged.add_argument("--detections", help="detections CSV to judge instead")
     evaluate.add_argument("--out", help="also write the figures to this JSON file")
     evaluate.add_argument("--force", action="store_true", help="replace an existing JSON file")
-
-
-def train_command(given) -> None:
-    from retinamask import detectors
-    from retinamask.dataset import annotations
-    from retinamask.detectors import weights
-    from retinamask.evaluation.in_training import epoch_evaluation
-    from retinamask.training.train import TrainingSettings, train
-
-    classes = annotations.read_classes(given.classes)
-    table = annotations.read_annotations(given.annotations, classes)
-    normalisation = weights.normalisation_for(given.weights)
-    detector = detectors.create(
-        "retinanet", classes, backbone=given.backbone, image_size=given.image_size, normalisation=normalisation
-    )
-    chosen = {name: getattr(given, name) for name in TrainingSettings.__dataclass_fields__ if hasattr(given, name)}
-    settings = TrainingSettings(**chosen)
-    evaluate = None
-    if given.val_annotations:
-        validation = annotations.read_annotations(given.val_annotations, classes)
-        evaluate = epoch_evaluation(detector, validation, Path(given.val_annotations).parent)
-    log_csv = Path(f"{given.out}_log.csv")
-    if log_csv.exists():
-        raise ValueError(f"{log_csv} exists; choose another --out")
-    network = detector.network(given.freeze_backbone, given.seed)
-    record = {"weights": weights.start(network, detector, given.weights)}
-    folder = Path(given.annotations).parent
-    trained = train(detector, network, table, folder, settings, given.out, evaluate, record, log_csv)
-    print(f"best: {trained.best}\nlast: {trained.last}")
 
 
 def convert_command(given) -> None:

@@ -4,12 +4,17 @@ Beside `boxes` at the bottom of the package; everything that writes uses it.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 @contextlib.contextmanager
@@ -24,7 +29,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary.touch(exist_ok=False)  # with the mode that a plain open() gives, unlike tempfile's
     try:
         yield temporary
-        _to_disk(temporary)
+        to_disk(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -38,7 +43,12 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, record: dict) -> None:
     """Write a record as indented JSON, atomically; ``NaN`` is refused because JSON has none."""
-    write_text(path, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(record))
+
+
+def json_text(record: dict) -> str:
+    """A record as `write_json` writes it."""
+    return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def sha256(path: str | Path) -> str:
@@ -47,7 +57,34 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
     """Ask the system to have the bytes on disk before the rename makes them the real file."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Ask the system to have the folder's names on disk, so that a rename outlasts a power cut; not on Windows."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error means that there is no room left: disk, quota or limit; HDF5 says it only in its text."""
+    while error is not None:
+        said = re.search(r"errno = (\d+)", str(error))
+        if {getattr(error, "errno", None), said and int(said[1])} & _FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def no_room(path: str | Path, needed_bytes: int) -> str:
+    """The first half of a message: which file did not fit, what it needed and what is free."""
+    free = shutil.disk_usage(Path(path).parent).free
+    return f"{path}: no room on the disk; it needs {needed_bytes / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"

@@ -4,14 +4,18 @@ Lin et al., *Focal Loss for Dense Object Detection*, https://arxiv.org/abs/1708.
 keras-retinanet's own, as installed from PyPI; this file says how it is put together.
 """
 
+import re
 import warnings
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from retinamask.dataset import images
 from retinamask.detectors import _keras
+from retinamask.detectors.anchor_targets import AnchorMatcher
+from retinamask.detectors.network_input import network_input
 
 BACKBONES = {
     **dict.fromkeys(["resnet50", "resnet101", "resnet152", "vgg16", "vgg19"], "caffe"),
@@ -21,6 +25,9 @@ BACKBONES = {
 """Backbones of keras-retinanet that run on this TensorFlow, and how each wants its images normalised."""
 
 NORMALISATIONS = ("frozen", "live")
+LOSSES = ("localization_loss", "classification_loss")
+
+_OWN_LAYERS = re.compile(r"C[345]_reduced|P[3-7](_|$)|C6_relu|regression|classification")  # the rest is the backbone
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,6 @@ class RetinaNet:
     def __init__(self, classes: dict[str, int], settings: RetinaNetSettings):
         self.classes = dict(sorted(classes.items(), key=lambda item: item[1]))
         self.settings = settings
-        self._anchors: dict[tuple[int, int], np.ndarray] = {}
 
     @classmethod
     def from_record(cls, classes: dict[str, int], record: dict[str, Any]) -> "RetinaNet":
@@ -112,7 +118,7 @@ class RetinaNet:
         normalised = [images.normalise(image, self.preprocessing) for image in resized_rgb]
         return images.pad(normalised, None if self.settings.max_side else (side, side))
 
-    def network(self, freeze_backbone: bool = False, seed: int | None = None):
+    def network(self, seed: int | None = None):
         """The training network: image in, ``regression`` and ``classification`` of every anchor out.
 
         Random weights, the same for the same ``seed``; with ``live`` normalisation they are drawn so that
@@ -122,19 +128,17 @@ class RetinaNet:
         if seed is not None:
             keras.utils.set_random_seed(seed)
         from keras_retinanet import models
-        from keras_retinanet.utils.model import freeze
 
-        modifier = freeze if freeze_backbone else None
         live = self.settings.normalisation == "live"
         with warnings.catch_warnings():
             # keras-retinanet gives one unseeded initializer to several layers, which then start out equal.
             # Not so here: the weights of the heads are drawn anew below.
             warnings.filterwarnings("ignore", message="The initializer RandomNormal is unseeded")
             if live and self.settings.backbone.startswith("resnet"):
-                network = self._live_resnet(keras, modifier)
+                network = self._live_resnet(keras)
             else:
                 backbone = models.backbone(self.settings.backbone)
-                network = backbone.retinanet(len(self.classes), num_anchors=self._num_anchors(), modifier=modifier)
+                network = backbone.retinanet(len(self.classes), num_anchors=self._num_anchors())
         _draw_heads(network, keras.initializers.HeNormal if live else _focal_loss_initializer)
         if not live:
             for layer in network.layers:  # keras-retinanet freezes only its ResNets
@@ -159,42 +163,78 @@ class RetinaNet:
             nms_threshold=nms_threshold,
         )
 
-    def losses(self) -> dict:
-        """Smooth L1 (sigma 3) on the box offsets and focal loss (alpha 0.25, gamma 2) on the classes."""
-        _keras.prepare()
-        from keras_retinanet import losses
+    def canvas_wh(self, sizes_wh: list[tuple[int, int]]) -> tuple[int, int]:
+        """Width and height of network input that holds resized images of these sizes."""
+        side = self.settings.image_size
+        if not self.settings.max_side:
+            return side, side
+        return max(width for width, _ in sizes_wh), max(height for _, height in sizes_wh)
 
-        return {"regression": losses.smooth_l1(), "classification": losses.focal()}
+    def network_input(self, images, sizes_wh):
+        """In the graph: ``uint8`` RGB ``(N, height, width, 3)``, zero padded, as `batch` gives it."""
+        return network_input(images, sizes_wh, self.preprocessing)
 
-    def targets(
-        self, batch: np.ndarray, sizes_wh: list[tuple[int, int]], boxes: list, labels: list
-    ) -> list[np.ndarray]:
-        """What the network should have answered for a batch.
+    def targets(self, boxes, labels, sizes_wh, canvas_wh: tuple[int, int]) -> dict:
+        """In the graph: what each anchor should say, compactly.
 
         Args:
-            batch: network input of shape ``(N, height, width, 3)``; only its shape is read.
-            sizes_wh: the part of each image that is not padding.
-            boxes: ``N`` arrays of shape ``(M, 4)`` in input pixels.
-            labels: ``N`` arrays of ``M`` class ids.
+            boxes: ``(N, M, 4)`` in input pixels.
+            labels: ``(N, M)`` class ids, -1 for rows that only fill up.
+            sizes_wh: ``(N, 2)``, the part of each image that is not padding.
+            canvas_wh: width and height of the input.
 
         Returns:
-            Regression targets ``(N, anchors, 5)`` and class targets ``(N, anchors, classes + 1)``; the last
-            column is the anchor's state: 1 object, 0 background, -1 ignored.
+            ``matched`` ``(N, anchors)``: index of the box, or `BACKGROUND` or `IGNORED` of `anchor_targets`.
         """
-        _keras.prepare()
-        from keras_retinanet.utils.anchors import anchor_targets_bbox
+        return {"matched": self._matcher.match(boxes, labels, sizes_wh, canvas_wh)}
 
-        # The reader of image_group looks at shapes alone, so views of the batch will do.
-        shown = [image[:height, :width] for image, (width, height) in zip(batch, sizes_wh, strict=True)]
-        objects = [{"bboxes": b, "labels": c} for b, c in zip(boxes, labels, strict=True)]
-        return list(anchor_targets_bbox(self._anchors_for(batch.shape[1:3]), shown, objects, len(self.classes)))
+    def counts(self, batch: dict) -> dict:
+        """In the graph: the anchors with an object, by which both losses are divided."""
+        import tensorflow
 
-    def _anchors_for(self, shape: tuple[int, int]) -> np.ndarray:
-        from keras_retinanet.utils.anchors import anchors_for_shape
+        positives = tensorflow.math.count_nonzero(batch["matched"] >= 0, dtype=tensorflow.float32)
+        return dict.fromkeys(LOSSES, positives)
 
-        if shape not in self._anchors:
-            self._anchors[shape] = anchors_for_shape((*shape, 3), anchor_params=self._anchor_parameters())
-        return self._anchors[shape]
+    def losses(self, outputs, batch: dict) -> dict:
+        """In the graph: smooth L1 (sigma 3) of the offsets and focal loss (alpha 0.25, gamma 2) of the classes, summed.
+
+        Both are keras-retinanet's, which divides by the objects it sees; that is undone here, because only the
+        caller knows the whole batch.
+        """
+        import tensorflow
+        from keras_retinanet import losses
+
+        regression, classification = (tensorflow.cast(output, tensorflow.float32) for output in outputs)
+        offsets, classes = self.dense_targets(batch)
+        positives = tensorflow.maximum(1.0, self.counts(batch)["localization_loss"])
+        return {
+            "localization_loss": losses.smooth_l1()(offsets, regression) * positives,
+            "classification_loss": losses.focal()(classes, classification) * positives,
+        }
+
+    def dense_targets(self, batch: dict) -> tuple:
+        """In the graph: the targets of a batch as keras-retinanet's losses read them.
+
+        Returns:
+            ``(N, anchors, 5)`` for the offsets and ``(N, anchors, classes + 1)`` for the classes; the last column is
+            the anchor's state: 1 object, 0 background, -1 ignored.
+        """
+        canvas_wh = batch["images"].shape[2], batch["images"].shape[1]
+        return self._matcher.dense(batch["matched"], batch["boxes"], batch["labels"], len(self.classes), canvas_wh)
+
+    def rest_backbone(self, network, resting: bool) -> None:
+        """Keep the backbone's weights as they are, or let it learn again; what is always frozen stays so."""
+        keras = _keras.prepare()
+        frozen = self.settings.normalisation == "frozen"
+        for layer in network.layers:
+            if not _OWN_LAYERS.match(layer.name):
+                normalises = isinstance(layer, keras.layers.BatchNormalization)
+                layer.trainable = not resting and not (normalises and frozen)
+
+    @cached_property
+    def _matcher(self) -> AnchorMatcher:
+        chosen = self.settings
+        return AnchorMatcher(chosen.sizes, chosen.strides, chosen.ratios, chosen.scales)
 
     def _anchor_parameters(self):
         from keras_retinanet.utils.anchors import AnchorParameters
@@ -206,7 +246,7 @@ class RetinaNet:
     def _num_anchors(self) -> int:
         return len(self.settings.ratios) * len(self.settings.scales)
 
-    def _live_resnet(self, keras, modifier):
+    def _live_resnet(self, keras):
         """As `keras_retinanet.models.resnet.resnet_retinanet`, which always freezes normalisation."""
         import keras_resnet.models
         from keras_retinanet.models.retinanet import retinanet
@@ -214,7 +254,6 @@ class RetinaNet:
         resnet = getattr(keras_resnet.models, self.settings.backbone.replace("resnet", "ResNet"))
         inputs = keras.layers.Input(shape=(None, None, 3))
         backbone = resnet(inputs, include_top=False, freeze_bn=False)
-        backbone = modifier(backbone) if modifier else backbone
         stages = dict(zip(("C2", "C3", "C4", "C5"), backbone.outputs, strict=True))
         return retinanet(inputs, stages, len(self.classes), num_anchors=self._num_anchors())
 

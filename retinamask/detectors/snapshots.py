@@ -7,10 +7,13 @@ network from the JSON. Nothing pickled and no stored code is ever loaded.
 
 import contextlib
 import glob
+import itertools
 import json
 import logging
+import os
+import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import Any
 
 from retinamask.dataset import files
 from retinamask.dataset.annotations import AnnotationError, fingerprint
+from retinamask.detectors import pairs
 
 FORMAT = 1
 KINDS = ("training", "inference")
@@ -59,19 +63,70 @@ class Snapshot:
 
 
 def save(network, weights: str | Path, record: dict[str, Any]) -> Snapshot:
-    """Write ``network`` to ``weights`` (``.h5``) and ``record`` beside it, each atomically.
+    """Write ``network`` to ``weights`` (``.h5``) and ``record`` beside it.
 
-    An older snapshot of that name is replaced. The checksum and the time are added to the record.
+    An older snapshot of that name is replaced; killed at any moment, `read` gives the old one or the new one. The
+    checksum and the time are added to the record.
+
+    Raises:
+        SnapshotError: the disk is full; an older snapshot of that name is as it was.
     """
-    weights = Path(weights)
-    check_name(weights)
-    with files.replacing(weights) as temporary, _without_advice():
-        network.save(temporary, include_optimizer=False)
+    with _replacing(Path(weights), lambda: 4 * network.count_params()) as temporary:
+        with _without_advice():
+            network.save(temporary, include_optimizer=False)
         checksum = files.sha256(temporary)
-    created = datetime.now(UTC).isoformat(timespec="milliseconds")
-    record = {"format": FORMAT, **record, "created": created, "weights_sha256": checksum}
-    files.write_json(weights.with_suffix(".json"), record)
-    return Snapshot(weights, record)
+        created = datetime.now(UTC).isoformat(timespec="milliseconds")
+        record = {"format": FORMAT, **record, "created": created, "weights_sha256": checksum}
+        pairs.commit(Path(weights), record, checksum)
+    return Snapshot(Path(weights), record)
+
+
+def copy(snapshot: Snapshot, weights: str | Path, training: dict[str, Any]) -> Snapshot:
+    """The same snapshot under another name, with further entries in its training record.
+
+    The weights are a second name of the same file where the file system has that, so they take no room; nothing here
+    ever writes into a weights file, so neither can change the other.
+
+    Raises:
+        SnapshotError: the disk is full; an older snapshot of that name is as it was.
+    """
+    record = {**snapshot.record, "training": {**snapshot.record.get("training", {}), **training}}
+    with _replacing(Path(weights), lambda: snapshot.weights.stat().st_size) as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(snapshot.weights, temporary)
+        except OSError:  # not on this file system, or too many names
+            shutil.copyfile(snapshot.weights, temporary)
+        pairs.commit(Path(weights), record, record["weights_sha256"])
+    return Snapshot(Path(weights), record)
+
+
+def remove(weights: str | Path) -> None:
+    """Remove a snapshot: its JSON, then its weights, then what saves that were cut short have left."""
+    weights = Path(weights)
+    weights.with_suffix(".json").unlink(missing_ok=True)
+    weights.unlink(missing_ok=True)
+    pairs.tidy(weights, None)
+
+
+@contextlib.contextmanager
+def _replacing(weights: Path, needed_bytes: Callable[[], int]) -> Iterator[Path]:
+    """Give the path for new weights, say it well if the disk is full, and leave nothing half written."""
+    check_name(weights)
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    described = weights.with_suffix(".json")
+    try:
+        yield pairs.fresh(weights)
+    except (OSError, RuntimeError) as error:  # HDF5 raises both
+        if not files.is_full(error):
+            raise
+        stays = f"the {weights.name} that was there before stays" if described.is_file() else "nothing was there before"
+        raise SnapshotError(
+            f"{files.no_room(weights, needed_bytes())}; {stays}. Free space, then resume or try again"
+        ) from None
+    finally:
+        current = _try_record(described)
+        pairs.tidy(weights, current and current["weights_sha256"])
 
 
 def check_name(weights: Path) -> None:
@@ -101,31 +156,51 @@ def read(path: str | Path) -> Snapshot:
         SnapshotError: a file is missing or damaged, or the weights are not those that the JSON describes.
     """
     weights, described = Path(path).with_suffix(".h5"), Path(path).with_suffix(".json")
-    for file, other in ((weights, described), (described, weights)):
-        if not file.is_file():
-            theirs = (
-                f". If {weights.name} is keras-retinanet's own: retinamask convert {weights} --classes classes.csv"
-                if other == weights and weights.is_file()
-                else ""
+    while True:
+        if not described.is_file():
+            theirs = f". If {weights.name} is keras-retinanet's own: retinamask convert {weights} --classes classes.csv"
+            raise _missing(described, theirs) if weights.is_file() else _missing(weights)
+        record = _read_record(described)
+        _settle(weights, record)
+        if not weights.is_file():
+            raise _missing(weights)
+        if files.sha256(weights) == record["weights_sha256"]:
+            return Snapshot(weights, record)
+        if _read_record(described) == record:  # else another process has saved meanwhile
+            raise SnapshotError(
+                f"{weights}: SHA-256 differs from the one in {described.name}; the file is damaged or was replaced. "
+                "Copy both files again, or train anew"
             )
-            raise SnapshotError(f"{file} does not exist; a snapshot is an .h5 and a .json file{theirs}")
-    record = _read_record(described)
-    if files.sha256(weights) != record["weights_sha256"]:
+
+
+def _missing(file: Path, advice: str = "") -> SnapshotError:
+    return SnapshotError(f"{file} does not exist; a snapshot is an .h5 and a .json file{advice}")
+
+
+def _settle(weights: Path, record: dict[str, Any]) -> None:
+    """Finish a save of which the process was killed just before its last step."""
+    try:
+        pairs.settle(weights, record["weights_sha256"])
+    except OSError as error:
         raise SnapshotError(
-            f"{weights}: SHA-256 differs from the one in {described.name}; the file is damaged or was replaced. "
-            "Copy both files again, or train anew"
-        )
-    return Snapshot(weights, record)
+            f"{weights}: its last save was cut short and cannot be finished ({error}); make {weights.parent} writable"
+        ) from None
 
 
 def free_stem(folder: str | Path, run: str) -> Path:
-    """``<folder>/<run>``, or with ``-2``, ``-3`` ... behind it if that run has left snapshots there before."""
-    folder, number = Path(folder), 1
-    while True:
-        stem = folder / (run if number == 1 else f"{run}-{number}")
-        if not any(folder.glob(f"{glob.escape(stem.name)}_*.h5")):
-            return stem
-        number += 1
+    """The first of `stems` under which no run has left snapshots or checkpoints."""
+    return next(stem for stem in stems(folder, run) if not _is_taken(stem))
+
+
+def stems(folder: str | Path, run: str) -> Iterator[Path]:
+    """What runs of one name are called in a folder: ``<folder>/<run>``, then with ``-2``, ``-3`` ... behind it."""
+    yield Path(folder, run)
+    yield from (Path(folder, f"{run}-{number}") for number in itertools.count(2))
+
+
+def _is_taken(stem: Path) -> bool:
+    files = stem.parent.glob(f"{glob.escape(stem.name)}_*")
+    return any(path.suffix in (".h5", ".json", ".state") for path in files)
 
 
 def newest(folder: str | Path, kind: str, run: str | None = None) -> Path:
@@ -142,7 +217,7 @@ def newest(folder: str | Path, kind: str, run: str | None = None) -> Path:
     found = []
     for described in sorted(Path(folder).glob("*.json")):
         record = _try_record(described)
-        if record and record["kind"] == kind and described.with_suffix(".h5").is_file():
+        if record and record["kind"] == kind and _has_weights(described, record):
             training = record.get("training", {})
             of_run = run is not None and training.get("run") == run
             found.append(
@@ -151,7 +226,16 @@ def newest(folder: str | Path, kind: str, run: str | None = None) -> Path:
     if not found:
         what = "02_train_retinanet first" if kind == "training" else "03_convert_snapshot first"
         raise SnapshotError(f"no {kind} snapshot in {folder}; run {what}, or name a snapshot")
-    return max(found)[-1].with_suffix(".h5")
+    described = max(found)[-1]
+    _settle(described.with_suffix(".h5"), _read_record(described))
+    return described.with_suffix(".h5")
+
+
+def _has_weights(described: Path, record: dict[str, Any]) -> bool:
+    """Whether it is a pair, or becomes one when its weights take their name; hidden files are half written."""
+    weights = described.with_suffix(".h5")
+    there = weights.is_file() or pairs.waiting(weights, record["weights_sha256"]).is_file()
+    return there and not described.name.startswith(".")
 
 
 def trained_on(snapshot: Snapshot, table) -> bool:

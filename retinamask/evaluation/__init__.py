@@ -1,5 +1,6 @@
 """What a run is worth: COCO figures, pictures to judge by eye, and one page that shows both.
 
-All modules but `in_training` import only `retinamask.dataset`: TensorFlow is not needed to evaluate a table
-of detections or to look at it.
+`in_training` judges a network after each epoch; `tensorboard` and `live_figure` show how its training goes, each a
+watcher as `watchers` describes. The other modules import only `retinamask.dataset`: TensorFlow is not needed to
+evaluate a table of detections or to look at it.
 """

@@ -4,43 +4,134 @@ Training takes it as a function, so that it need not import this folder.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from retinamask.dataset.annotations import AnnotationError, image_paths, objects
+from retinamask.dataset import images
+from retinamask.dataset.annotations import DETECTION_COLUMNS, AnnotationError, image_paths, make_table, objects
 from retinamask.evaluation import coco
-from retinamask.inference.detect import Predictor, detect
+from retinamask.inference.detect import Predictor, table_rows
 
 log = logging.getLogger(__name__)
 
-_LOGGED = ("AP", "AP50", "AP75", "AR100")
+KEPT_BYTES = 1_000_000_000  # resized images kept in memory; further ones are decoded again each time
 
 
-def epoch_evaluation(
-    detector, table: pd.DataFrame, folder: str | Path, batch_size: int = 4
-) -> Callable[[Any], dict[str, float | None]]:
-    """A function from a training network to ``AP``, ``AP50``, ``AP75`` and ``AR100`` on ``table``.
+class Picture(NamedTuple):
+    """A validation image as the network wants it: resized by ``scale`` from a file of ``size_wh`` pixels."""
 
-    The inference network is built at the first call and shares the weights, so later calls see what was
-    learnt since.
+    path: str
+    resized_rgb: np.ndarray
+    scale: float
+    size_wh: tuple[int, int]
+
+
+def epoch_evaluation(detector, table: pd.DataFrame, folder: str | Path, batch_size: int = 4) -> "EpochEvaluation":
+    """A function from a training network to its figures on ``table``.
+
+    Args:
+        detector: from `retinamask.detectors.create`.
+        table: annotations of the validation images.
+        folder: the folder that the image paths are relative to.
+        batch_size: images per network call.
+
+    Raises:
+        AnnotationError: there is no box, or none of the images.
     """
     if objects(table).empty:
         raise AnnotationError("the validation table holds no box; nothing can be evaluated on it")
-    predictors: list[Predictor] = []
     paths = image_paths(table)
     if not any(Path(folder, path).is_file() for path in paths):
         raise AnnotationError(f"none of the {len(paths)} validation images is below {folder}, such as {paths[0]}")
+    return EpochEvaluation(detector, table, folder, batch_size)
 
-    def evaluate(network) -> dict[str, float | None]:
-        if not predictors:
-            predictors.append(Predictor(detector, detector.inference_network(network)))
-        detections, unreadable = detect(predictors[0], paths, folder, batch_size=batch_size)
-        for message in unreadable:
-            log.warning("counted as without detections: %s", message)
-        figures = coco.evaluate(table, detections, detector.classes)
-        return {name: figures[name] for name in _LOGGED}
 
-    return evaluate
+class EpochEvaluation:
+    """Call it with a training network. Image files are read at the first call and kept, resized, up to `KEPT_BYTES`.
+
+    The weights are read where they are, so the same network may be handed in again after each epoch. Neither they
+    nor any random numbers are touched.
+
+    Attributes:
+        detector, table, folder: what is judged, and on what.
+        detections: what was found at the last call; ``None`` before the first.
+        unreadable: path to message of the images that cannot be read, known after the first call.
+    """
+
+    def __init__(self, detector, table: pd.DataFrame, folder: str | Path, batch_size: int):
+        self.detector, self.table, self.folder, self.batch_size = detector, table, Path(folder), batch_size
+        self.detections: pd.DataFrame | None = None
+        self.unreadable: dict[str, str] = {}
+        self._kept: dict[str, Picture] = {}
+        self._free_bytes = KEPT_BYTES
+        self._network = self._predictor = None
+
+    def __call__(self, network: Any) -> dict[str, float | None]:
+        """The twelve figures of `coco.MEANINGS`, and the ``AP50`` of each class as ``AP50/<class>``.
+
+        0 to 1, or ``None`` where there is nothing to find. Images that cannot be read count as without detections.
+
+        Raises:
+            AnnotationError: not a single image can be read.
+        """
+        if network is not self._network:
+            self._predictor = Predictor(self.detector, self.detector.inference_network(network))
+            self._network = network
+        self.detections = self._detect()
+        figures = coco.evaluate(self.table, self.detections, self.detector.classes)
+        per_class = {f"AP50/{name}": each["AP50"] for name, each in figures["per_class"].items()}
+        return {name: figures[name] for name in coco.MEANINGS} | per_class
+
+    def _detect(self) -> pd.DataFrame:
+        rows = []
+        for pictures, batch in self._batches():
+            scales, sizes_wh = [picture.scale for picture in pictures], [picture.size_wh for picture in pictures]
+            found = self._predictor.in_batch(batch, scales, sizes_wh)
+            for picture, detections in zip(pictures, found, strict=True):
+                rows += table_rows(picture.path, detections, self._predictor.class_names)
+        if not rows:
+            first = next(iter(self.unreadable.values()))
+            raise AnnotationError(f"none of the {len(self.unreadable)} validation images can be read, such as: {first}")
+        return make_table(rows, DETECTION_COLUMNS)
+
+    def _batches(self) -> Iterator[tuple[list[Picture], np.ndarray]]:
+        """The images in parts with their network input; the next is made while the network looks at this one."""
+        paths = [path for path in image_paths(self.table) if path not in self.unreadable]
+        parts = [paths[start : start + self.batch_size] for start in range(0, len(paths), self.batch_size)]
+        with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as maker:
+
+            def make(part: list[str]) -> tuple[list[Picture], np.ndarray | None]:
+                pictures = [picture for picture in readers.map(self._read, part) if picture]
+                self._keep(pictures)
+                return pictures, self.detector.batch([p.resized_rgb for p in pictures]) if pictures else None
+
+            following = [maker.submit(make, part) for part in parts[:1]]
+            for place in range(len(parts)):
+                pictures, batch = following.pop().result()
+                following += [maker.submit(make, part) for part in parts[place + 1 : place + 2]]
+                if pictures:
+                    yield pictures, batch
+
+    def _read(self, path: str) -> Picture | None:
+        if path in self._kept:
+            return self._kept[path]
+        try:
+            image_rgb = images.read_image(self.folder / path)
+        except images.ImageError as error:
+            self.unreadable[path] = str(error)
+            log.warning("counted as without detections: %s", error)
+            return None
+        size_wh = image_rgb.shape[1::-1]
+        scale = self.detector.scale(size_wh)
+        return Picture(path, images.resize(image_rgb, scale), scale, size_wh)
+
+    def _keep(self, pictures: list[Picture]) -> None:
+        for picture in pictures:
+            if picture.path not in self._kept and picture.resized_rgb.nbytes <= self._free_bytes:
+                self._kept[picture.path] = picture
+                self._free_bytes -= picture.resized_rgb.nbytes

@@ -53,24 +53,22 @@ STYLE = {
     "legend.handlelength": 2.6,
 }
 
-# The panels of `training_curves`, and each column's label and color. The lines of the validation are dashed.
+# What training logs, in panels: each column's label and color. The lines of the validation are dashed.
+LOSS, PRECISION, CLASSES, RATE = "Loss", "Average precision", "AP50 of each class", "Learning rate"
 TRAINING_PANELS = {
-    "Loss": {
+    LOSS: {
         "loss": ("loss", INK),
-        "regression_loss": ("box regression", BLUE),
+        "localization_loss": ("box regression", BLUE),
         "classification_loss": ("classification", AMBER),
+        "regularization_loss": ("regularization", PURPLE),
         "val_loss": ("validation loss", INK),
-        "val_regression_loss": ("validation box regression", BLUE),
+        "val_localization_loss": ("validation box regression", BLUE),
         "val_classification_loss": ("validation classification", AMBER),
     },
-    "Average precision": {
-        "AP50": ("AP50", GREEN),
-        "mAP": ("mAP", PURPLE),
-        "AP": ("AP", BLUE),
-        "AP75": ("AP75", AMBER),
-    },
-    "Learning rate": {"learning_rate": ("learning rate", INK), "lr": ("learning rate", INK)},
+    PRECISION: {"AP50": ("AP50", GREEN), "AP": ("AP", BLUE), "AP75": ("AP75", AMBER)},
+    RATE: {"learning_rate": ("learning rate", INK)},
 }
+SMOOTHED_FROM = 20  # points of a loss by the step, which jumps from batch to batch
 
 
 def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -89,34 +87,26 @@ def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 @_styled
 def training_curves(log: pd.DataFrame) -> Figure:
-    """Draw the losses, the average precision and the learning rate over the epochs.
+    """Draw the losses, the average precision, that of each class and the learning rate over the epochs.
 
     Args:
-        log: one row per epoch with the column `epoch` and any of the columns in `TRAINING_PANELS`; those that
-            are missing or empty are left out. A NaN, where an epoch was not evaluated, is skipped.
+        log: one row per epoch with the column `epoch`, any of the columns in `TRAINING_PANELS` and `AP50/<class>`;
+            those that are missing or empty are left out. A NaN, where an epoch was not evaluated, is skipped.
     """
-    columns = {title: _filled_columns(log, lines) for title, lines in TRAINING_PANELS.items()}
-    titles = [title for title in TRAINING_PANELS if columns[title]]
-    if not titles:
-        return _note("No epoch has been trained.")
-    figure = Figure(figsize=(1.2 + 4.2 * len(titles), 3.6))
-    for axes, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
-        for column in columns[title]:
-            label, color = TRAINING_PANELS[title][column]
-            known = log[["epoch", column]].dropna()
-            style = "--" if column.startswith("val_") else "-"
-            axes.plot(known["epoch"], known[column], style, color=color, label=label, **_dots(len(known)))
-        axes.set(title=title, xlabel="epoch", xlim=(log["epoch"].min() - 0.5, log["epoch"].max() + 0.5))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        if title == "Average precision":
-            axes.set_ylim(-0.02, 1.02)
-            _mark_best(axes, log, columns[title][0])
-        else:
-            _start_at_zero(axes)
-        if len(columns[title]) > 1:
-            axes.legend(fontsize=8.5)
-    return figure
+    loss, precision, rate = TRAINING_PANELS.items()
+    return _panels([(*panel, log, "epoch") for panel in (loss, precision, (CLASSES, _class_lines(log)), rate)])
+
+
+@_styled
+def live_curves(steps: pd.DataFrame, log: pd.DataFrame) -> Figure:
+    """Draw a run that is still going on: losses and learning rate over the steps, precision over the epochs.
+
+    Args:
+        steps: one row per point with the column `step` and the losses and the learning rate as in `log`.
+        log: as for `training_curves`, the epochs so far; it may be empty.
+    """
+    over = {LOSS: (steps, "step"), PRECISION: (log, "epoch"), RATE: (steps, "step")}
+    return _panels([(title, lines, *over[title]) for title, lines in TRAINING_PANELS.items()])
 
 
 @_styled
@@ -235,8 +225,61 @@ def _log_histogram(axes: Axes, values: pd.Series, anchors: Sequence[float], tick
     axes.legend(loc="upper right", fontsize=8.5)
 
 
-def _filled_columns(log: pd.DataFrame, lines: Mapping[str, Any]) -> list[str]:
-    return [column for column in lines if column in log.columns and log[column].notna().any()]
+def _panels(panels: Sequence[tuple[str, Mapping[str, tuple[str, str]], pd.DataFrame, str]]) -> Figure:
+    """Draw panels side by side; one without a single value is left out, and four make a square.
+
+    Args:
+        panels: title, column to label and color, the table, and its column that goes along.
+    """
+    filled = [(title, lines, table, along, _filled_columns(table, lines)) for title, lines, table, along in panels]
+    filled = [panel for panel in filled if panel[-1]]
+    if not filled:
+        return _note("No epoch has been trained.")
+    columns = 2 if len(filled) == 4 else len(filled)
+    rows = -(-len(filled) // columns)
+    figure = Figure(figsize=(1.2 + 4.2 * columns, 3.6 * rows))
+    for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, filled, strict=True):
+        _draw_panel(axes, *panel)
+    return figure
+
+
+def _draw_panel(
+    axes: Axes, title: str, lines: Mapping[str, tuple[str, str]], table: pd.DataFrame, along: str, columns: list[str]
+) -> None:
+    for column in columns:
+        label, color = lines[column]
+        known = table[[along, column]].dropna()
+        x, y = known[along], known[column]
+        if along == "step" and title == LOSS and len(y) > SMOOTHED_FROM:
+            axes.plot(x, y, color=color, alpha=0.25, linewidth=1)
+            y = y.rolling(max(5, len(y) // 50), center=True, min_periods=1).mean()
+        style = "--" if column.startswith("val_") else "-"
+        axes.plot(x, y, style, color=color, label=label, **_dots(len(known)))
+    margin = 0.5 if along == "epoch" else max(0.5, 0.02 * np.ptp(table[along]))
+    axes.set(title=title, xlabel=along, xlim=(table[along].min() - margin, table[along].max() + margin))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    if title in (PRECISION, CLASSES):
+        axes.set_ylim(-0.02, 1.02)
+    else:
+        _start_at_zero(axes)
+    if title == PRECISION:
+        _mark_best(axes, table, columns[0])
+    if len(columns) > 1 or title == CLASSES:
+        axes.legend(fontsize=8.5)
+
+
+def _filled_columns(table: pd.DataFrame, lines: Mapping[str, Any]) -> list[str]:
+    """The columns that say something; most networks have no regularization, and a line of zeros would be clutter."""
+    filled = [column for column in lines if column in table.columns and table[column].notna().any()]
+    return [column for column in filled if column != "regularization_loss" or table[column].any()]
+
+
+def _class_lines(log: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Column to label and color for the AP50 of each class; none for a single class, whose AP50 is the overall one."""
+    names = [column.removeprefix("AP50/") for column in log.columns if column.startswith("AP50/")]
+    colors = class_colors(dict.fromkeys(names, 0))
+    return {f"AP50/{name}": (_text(name), colors[name]) for name in names} if len(names) > 1 else {}
 
 
 def _dots(count: int) -> dict[str, Any]:

@@ -50,10 +50,23 @@ class Predictor:
         Scores below the network's own threshold of 0.05 never come out of it.
         """
         batch, scales = self.detector.prepare(images_rgb)
+        return self.in_batch(batch, scales, [image.shape[1::-1] for image in images_rgb], score_threshold)
+
+    def in_batch(
+        self, batch: np.ndarray, scales: list[float], sizes_wh: list[tuple[int, int]], score_threshold: float = 0.05
+    ) -> list[Detections]:
+        """Detect in network input that is ready.
+
+        Args:
+            batch: from the detector's ``batch`` or ``prepare``.
+            scales: resized size / original size of each image.
+            sizes_wh: the original sizes.
+            score_threshold: keep detections at or above this score.
+        """
         outputs = [np.asarray(output) for output in self.network.predict_on_batch(batch)]
         return [
-            _of_one_image(image, scale, *(output[index] for output in outputs), score_threshold)
-            for index, (image, scale) in enumerate(zip(images_rgb, scales, strict=True))
+            _of_one_image(size_wh, scale, *(output[index] for output in outputs), score_threshold)
+            for index, (size_wh, scale) in enumerate(zip(sizes_wh, scales, strict=True))
         ]
 
 
@@ -91,12 +104,21 @@ def detect(
         if loaded:
             found = predictor([image for _, image in loaded], score_threshold)
             for (path, _), detections in zip(loaded, found, strict=True):
-                rows += _rows(path, detections, predictor.class_names)
+                rows += table_rows(path, detections, predictor.class_names)
         if progress:
             progress(min(start + batch_size, len(paths)), len(paths))
     if paths and len(unreadable) == len(paths):
         raise AnnotationError(f"none of the {len(paths)} image(s) below {folder} can be read, such as: {unreadable[0]}")
     return make_table(rows, DETECTION_COLUMNS), unreadable
+
+
+def table_rows(path: str, detections: Detections, class_names: list[str]) -> list[tuple]:
+    """The rows of an image in the table; one without a box if nothing was found."""
+    found = [
+        (path, *map(float, box), class_names[label], float(score))
+        for box, score, label in zip(*detections, strict=True)
+    ]
+    return found or [(path, *[None] * 6)]
 
 
 def find_images(sources: Iterable[str | Path], folder: str | Path) -> list[str]:
@@ -118,7 +140,7 @@ def find_images(sources: Iterable[str | Path], folder: str | Path) -> list[str]:
 
 
 def _of_one_image(
-    image: np.ndarray,
+    size_wh: tuple[int, int],
     scale: float,
     boxes_xyxy: np.ndarray,
     scores: np.ndarray,
@@ -126,7 +148,7 @@ def _of_one_image(
     score_threshold: float,
 ) -> Detections:
     """Drop the padding of -1 and what is weak or empty, and go back to the image's own pixels."""
-    original = boxes.clip(images.to_original_pixels(boxes_xyxy, scale), image.shape[1::-1])
+    original = boxes.clip(images.to_original_pixels(boxes_xyxy, scale), size_wh)
     keep = (labels >= 0) & (scores >= score_threshold) & (boxes.areas(original) > 0)
     return Detections(original[keep], scores[keep], labels[keep])
 
@@ -139,11 +161,3 @@ def _read(paths: list[str], folder: Path, unreadable: list[str]) -> list[tuple[s
         except images.ImageError as error:
             unreadable.append(str(error))
     return loaded
-
-
-def _rows(path: str, detections: Detections, class_names: list[str]) -> list[tuple]:
-    found = [
-        (path, *map(float, box), class_names[label], float(score))
-        for box, score, label in zip(*detections, strict=True)
-    ]
-    return found or [(path, *[None] * 6)]

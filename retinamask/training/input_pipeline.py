@@ -1,135 +1,166 @@
-"""From the table to batches: images decoded and resized once, augmented, with anchor targets.
+"""From examples to batches: an order that any step can be entered at, augmentation and targets in the graph.
 
-Sits above `dataset` and `detectors`; `train` draws its batches from here.
+Above `examples`, `augmentation` and the detectors; `train` draws its batches from here.
+
+Everything about a batch follows from its number: position ``p = step * batch_size + place`` names pass
+``p // n`` over the ``n`` examples, its place in that pass's permutation names the image, and ``(seed, p)`` seeds the
+augmentation. So a run can be taken up at any step, cut into shards, and computed by any number of threads, and the
+batches are the same.
 """
 
-import logging
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 
-from retinamask.dataset import images
-from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError, image_paths, objects
-from retinamask.dataset.boxes import areas, clip, reach_outside
+from retinamask.detectors import _keras
+from retinamask.training import augmentation
+from retinamask.training.examples import Examples
+from retinamask.training.settings import AugmentationSettings
 
-log = logging.getLogger(__name__)
-
-CACHE_BYTES = 2_000_000_000  # resized images kept in memory; further ones are decoded again each time
-
-
-class Examples:
-    """The usable images of a table with their boxes and class ids, in network-input pixels.
-
-    Attributes:
-        paths: image paths as in the table, without unusable ones.
-        unusable: one message for each image that was left out because it is missing or damaged.
-    """
-
-    def __init__(self, table: pd.DataFrame, folder: str | Path, detector):
-        self.folder = Path(folder)
-        self.detector = detector
-        self._cache: dict[str, np.ndarray] = {}
-        self._cached_bytes = 0
-        self.paths, self._scales, self._sizes, self.unusable = [], {}, {}, []
-        self._find_usable(image_paths(table))
-        rows = {path: group for path, group in objects(table).groupby("image_path") if path in self._sizes}
-        self._objects = {path: self._clipped(group, self._sizes[path]) for path, group in rows.items()}
-        if not self.paths:
-            listed = "\n".join(self.unusable[:20])
-            raise AnnotationError(f"none of the images below {folder} can be read:\n{listed}")
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def load(self, path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One example: resized ``uint8`` RGB, boxes ``(M, 4)`` in its pixels, class ids ``(M,)``."""
-        boxes, labels = self._objects.get(path, (np.zeros((0, 4)), np.zeros(0, int)))
-        return self._image(path), boxes * self._scales[path], labels
-
-    def _clipped(self, rows: pd.DataFrame, size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """An image's boxes ``(M, 4)``, clipped to it, and class ids; what reaches outside is logged."""
-        written = rows[BOX_COLUMNS].to_numpy(float)
-        for box in written[reach_outside(written, size_wh) > 0]:
-            log.warning("%s: box %s reaches outside the image of %s", rows["image_path"].iloc[0], box.tolist(), size_wh)
-        inside = clip(written, size_wh)
-        keep = areas(inside) > 0
-        return inside[keep], rows["class_name"].map(self.detector.classes).to_numpy(int)[keep]
-
-    def _image(self, path: str) -> np.ndarray:
-        image = self._cache.get(path)
-        if image is None:
-            image = images.resize(images.read_image(self.folder / path), self._scales[path])
-            if self._cached_bytes + image.nbytes <= CACHE_BYTES:
-                self._cache[path] = image
-                self._cached_bytes += image.nbytes
-        return image
-
-    def _find_usable(self, paths: list[str]) -> None:
-        """Decode every image once, so that a damaged one is found now and not in mid-epoch."""
-
-        def size_or_error(path: str):
-            try:
-                return images.check_image(self.folder / path)[0]
-            except images.ImageError as error:
-                return error
-
-        with ThreadPoolExecutor() as pool:
-            for path, found in zip(paths, pool.map(size_or_error, paths), strict=True):
-                if isinstance(found, images.ImageError):
-                    self.unusable.append(str(found))
-                else:
-                    self.paths.append(path)
-                    self._scales[path] = self.detector.scale(found)
-                    self._sizes[path] = found
+_LARGEST = 2**31 - 1  # of an int32
+_MOSAIC = 1_000_003  # what is folded into an example's seed to draw its mosaic; any number augmentation does not use
 
 
 def batches(
-    examples: Examples, batch_size: int, generator: np.random.Generator, augment: bool = True
-) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Endless batches for ``network.fit``: every image once in a random order, then again.
+    examples: Examples,
+    batch_size: int,
+    settings: AugmentationSettings,
+    seed: int,
+    first_step: int = 0,
+    balance: bool = False,
+    shard: tuple[int, int] = (0, 1),
+    parts: int = 1,
+):
+    """Endless batches: every example once in a random order, then all again in another one.
 
     Args:
         examples: what to draw from.
-        batch_size: images in a batch.
-        generator: decides order and augmentation; the same seed gives the same batches.
-        augment: flip left to right in half the cases and vary brightness and contrast by up to a fifth.
+        batch_size: images behind one update, over all shards and parts.
+        settings: how images are varied; `retinamask.training.settings.NO_AUGMENTATION` only pads them.
+        seed: decides order and augmentation; the same seed gives the same batches.
+        first_step: the update to begin with; the batches are those that would have followed then.
+        balance: show images of rare classes more often, see `entries`.
+        shard: ``(i, k)`` takes the i-th contiguous k-th of every batch, for one of ``k`` devices or machines.
+        parts: how many batches, one after the other, a shard's share of an update is cut into.
 
-    Yields:
-        Network input ``(batch_size, side, side, 3)`` and targets by the name of the output.
+    Returns:
+        A ``tf.data.Dataset`` of dicts for ``b = batch_size / k / parts`` images: ``images`` ``uint8 (b, H, W, 3)``
+        RGB, padded right and bottom with zeros, ``sizes_wh`` ``int32 (b, 2)`` of what is not padding, ``boxes``
+        ``float32 (b, M, 4)`` and ``labels`` ``int32 (b, M)``, padded with 0 and -1 to as many as an example may
+        hold, and all that the detector's ``targets`` gives.
+
+    Raises:
+        ValueError: the batch does not divide into equal shards and parts.
     """
-    queue: list[str] = []
-    while True:
-        while len(queue) < batch_size:
-            queue += [examples.paths[i] for i in generator.permutation(len(examples))]
-        drawn, queue = queue[:batch_size], queue[batch_size:]
-        loaded = [examples.load(path) for path in drawn]
-        if augment:
-            loaded = [augmented(*example, generator) for example in loaded]
-        yield with_targets(examples.detector, loaded)
+    _keras.prepare()
+    import tensorflow as tf
 
-
-def with_targets(detector, loaded: list[tuple]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Lay examples into one batch and compute what the network should answer."""
-    shown, boxes, labels = zip(*loaded, strict=True)
-    batch = detector.batch(list(shown))
-    sizes_wh = [image.shape[1::-1] for image in shown]
-    targets = detector.targets(batch, sizes_wh, list(boxes), list(labels))
-    return batch, dict(zip(detector.losses(), targets, strict=True))
-
-
-def augmented(
-    image_rgb: np.ndarray, boxes_xyxy: np.ndarray, labels: np.ndarray, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One example flipped in half the cases, its brightness and contrast varied; new arrays."""
-    if generator.random() < 0.5:
-        image_rgb = image_rgb[:, ::-1]
-        width = image_rgb.shape[1]
-        boxes_xyxy = np.stack(
-            [width - boxes_xyxy[:, 2], boxes_xyxy[:, 1], width - boxes_xyxy[:, 0], boxes_xyxy[:, 3]], 1
+    index, count = shard
+    if batch_size % (count * parts):
+        raise ValueError(
+            f"batch_size {batch_size} does not divide into {count} device(s) with {parts} part(s) each; "
+            f"choose a multiple of {count * parts}"
         )
-    contrast, brightness = generator.uniform(0.8, 1.2), generator.uniform(-25, 25)
-    varied = np.clip((image_rgb.astype(np.float32) - 128) * contrast + 128 + brightness, 0, 255)
-    return varied.astype(np.uint8), boxes_xyxy, labels
+    share = batch_size // count
+    load = _loader(examples, settings, seed, balance)
+
+    def example(number):
+        """The shard's examples are numbered through; ``number`` names a step and a place in the shard's share."""
+        return load(number // share * batch_size + index * share + number % share)
+
+    def with_targets(batch):
+        return _with_targets(batch, examples)
+
+    # One shape for all batches, so that one graph does for all of them.
+    most = max(1, max(map(len, examples.labels)) * (4 if settings.mosaic else 1))
+    shapes = {"images": (*examples.canvas_wh[::-1], 3), "sizes_wh": (2,), "boxes": (most, 4), "labels": (most,)}
+    padding = {"images": np.uint8(0), "sizes_wh": np.int32(0), "boxes": np.float32(0), "labels": np.int32(-1)}
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = True
+    return (
+        tf.data.Dataset.range(first_step * share, np.iinfo(np.int64).max)
+        .map(example, num_parallel_calls=tf.data.AUTOTUNE)
+        .padded_batch(share // parts, shapes, padding, drop_remainder=True)
+        .map(with_targets, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+        .with_options(options)
+    )
+
+
+def entries(labels: list[np.ndarray], balance: bool, seed: int) -> np.ndarray:
+    """Indices of the images of one pass: each once, or those of rare classes more often.
+
+    Repeat factor sampling, https://arxiv.org/abs/1908.03195, section B.2: a class that a share ``f`` of the
+    images holds repeats them ``max(1, sqrt(t / f))`` times, an image is repeated as its rarest class asks. Here
+    ``t`` is the share of the commonest class. The fraction of a factor is the chance of one more, drawn from ``seed``.
+    """
+    if not balance:
+        return np.arange(len(labels))
+    present = [np.unique(held).astype(np.int64) for held in labels]
+    held_by = np.bincount(np.concatenate(present))
+    factors = np.sqrt(held_by.max(initial=0) / np.maximum(held_by, 1))
+    repeats = np.array([max([1.0, *factors[held]]) for held in present])
+    whole, fraction = np.divmod(repeats, 1)
+    more = np.random.default_rng(seed).random(len(labels)) < fraction
+    return np.repeat(np.arange(len(labels)), whole.astype(int) + more)
+
+
+def _loader(examples: Examples, settings: AugmentationSettings, seed: int, balance: bool):
+    """A graph function from a position to its augmented example."""
+    import tensorflow as tf
+
+    source = _Source(examples)
+    shown = tf.constant(entries(examples.labels, balance, seed), tf.int64)
+    count = len(shown)
+    own_seed = seed % _LARGEST
+
+    @tf.autograph.experimental.do_not_convert
+    def load(position):
+        turn, place = position // count, position % count
+        order_seed = tf.stack([tf.constant(own_seed, tf.int64), turn])
+        index = tf.gather(shown, tf.random.experimental.index_shuffle(place, order_seed, count - 1))
+        draw = tf.stack([own_seed, tf.cast(position % _LARGEST, tf.int32)])
+
+        def alone():
+            return augmentation.augment(*source.example(index), draw, settings, examples.canvas_wh)
+
+        def of_four():
+            others = tf.random.stateless_uniform([3], mosaic_seed, 0, count, tf.int64)
+            four = [source.example(one) for one in [index, *tf.unstack(tf.gather(shown, others))]]
+            return augmentation.mosaic(four, draw, settings, examples.canvas_wh)
+
+        if settings.mosaic:
+            mosaic_seed = tf.random.experimental.stateless_fold_in(draw, _MOSAIC)
+            chosen = tf.random.stateless_uniform([], mosaic_seed) < settings.mosaic
+            made = tf.cond(chosen, of_four, alone)
+        else:
+            made = alone()
+        return dict(zip(("images", "sizes_wh", "boxes", "labels"), made, strict=True))
+
+    return load
+
+
+class _Source:
+    """Examples as the graph reads them."""
+
+    def __init__(self, examples: Examples):
+        import tensorflow as tf
+
+        self._pixels = examples.pixels
+        self._boxes = tf.constant(np.concatenate(examples.boxes), tf.float32)
+        self._labels = tf.constant(np.concatenate(examples.labels), tf.int32)
+        self._ends = tf.constant(np.cumsum([0, *map(len, examples.labels)]), tf.int64)
+
+    def example(self, index):
+        """Pixels ``(h, w, 3)``, boxes ``(M, 4)`` and labels ``(M,)`` of one image."""
+        import tensorflow as tf
+
+        image = tf.numpy_function(self._pixels.read, [index], tf.uint8, stateful=False)
+        image.set_shape((None, None, 3))
+        begin, end = self._ends[index], self._ends[index + 1]
+        return image, self._boxes[begin:end], self._labels[begin:end]
+
+
+def _with_targets(batch: dict, examples: Examples) -> dict:
+    """The batch with the detector's targets."""
+    given = batch["boxes"], batch["labels"], batch["sizes_wh"]
+    return {**batch, **examples.detector.targets(*given, examples.canvas_wh)}

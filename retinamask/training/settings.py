@@ -3,7 +3,8 @@
 The lowest file of `training`; the others read it. Each parameter of the training notebooks is a field here.
 """
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -11,6 +12,10 @@ SCHEDULES = ("cosine", "step", "plateau", "constant")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 CACHES = ("auto", "memory", "file")
 _CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS, "cache": CACHES}
+
+
+class TrainingError(RuntimeError, ValueError):
+    """Training cannot go on; the message says what to do."""
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:
@@ -139,3 +144,18 @@ class TrainingSettings:
     def record(self) -> dict[str, Any]:
         """As plain JSON values."""
         return asdict(self)
+
+
+def settings_of(given: Mapping[str, Any]) -> TrainingSettings:
+    """The settings among named values, such as a notebook's ``globals()`` or the options of a command line.
+
+    Args:
+        given: values by the names of the fields of `TrainingSettings` and `AugmentationSettings`; those left out keep
+            their defaults, other names are not looked at. ``augment`` False stands for `NO_AUGMENTATION`.
+    """
+
+    def of(settings: type) -> dict[str, Any]:
+        return {known.name: given[known.name] for known in fields(settings) if known.name in given}
+
+    augmentation = AugmentationSettings(**of(AugmentationSettings)) if given.get("augment", True) else NO_AUGMENTATION
+    return TrainingSettings(**{**of(TrainingSettings), "augmentation": augmentation})

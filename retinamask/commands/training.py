@@ -1,0 +1,119 @@
+"""The command that trains: every setting of `retinamask.training.settings` is an option of it.
+
+It calls the functions that the training notebook calls. Imports stand inside the functions, so that a command
+starts only what it needs.
+"""
+
+import argparse
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from retinamask.commands.parsing import add_command
+from retinamask.training.settings import (
+    CACHES,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCHEDULES,
+    AugmentationSettings,
+    TrainingSettings,
+    settings_of,
+)
+
+_CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS, "cache": CACHES}
+
+HELP = {
+    "epochs": "rounds; one evaluation and snapshot each",
+    "steps": "updates an epoch; 0 shows every image once",
+    "batch_size": "images behind one update, over all devices and parts",
+    "accumulate": "parts in which a batch is computed, to save memory; the update is the same",
+    "optimizer": "how gradients become updates",
+    "learning_rate": "peak of the schedule",
+    "schedule": "of the learning rate",
+    "warm_up": "share of all steps over which the rate rises",
+    "momentum": "of sgd",
+    "weight_decay": "of adamw",
+    "gradient_clip": "largest norm of the whole gradient; 0 for none",
+    "ema": "share of the averaged weights that a step keeps, such as 0.998; 0 for no averaging",
+    "freeze_epochs": "epochs in which only pyramid and heads learn; -1 for all",
+    "balance": "show images of rare classes more often",
+    "early_stop": "evaluations without a better AP50 that end training; 0 for never",
+    "plateau_patience": "evaluations without a better AP50 after which plateau lowers the rate",
+    "evaluate_every": "epochs between two evaluations",
+    "keep_best": "epochs of the best AP50 whose snapshots stay",
+    "keep_last": "last epochs whose snapshots stay",
+    "checkpoint_minutes": "minutes between checkpoints within an epoch",
+    "precision": "auto measures what is faster",
+    "xla": "compile the step with XLA",
+    "cache": "where decoded images are kept",
+    "seed": "decides order, augmentation and random weights",
+    "flip": "probability of a flip left to right",
+    "zoom_out": "smallest factor of the random zoom",
+    "zoom_in": "largest factor of the random zoom",
+    "visible_share": "a box cut to less than this share is dropped",
+    "brightness": "grey levels up or down at most",
+    "contrast": "share up or down at most",
+    "saturation": "share up or down at most",
+    "mosaic": "probability of an example made of four images",
+}
+
+
+def add_commands(subparsers) -> None:
+    """Declare the command of this file."""
+    train = add_command(subparsers, "train", train_command, "Train a RetinaNet on an annotation CSV.")
+    train.add_argument("annotations", help="CSV of the training images")
+    train.add_argument("classes", help="classes.csv")
+    train.add_argument("--val-annotations", help="CSV of images to evaluate on; the best epoch is chosen by AP50")
+    train.add_argument("--out", default="snapshots/retinanet", help="stem of the snapshots: OUT_best.h5, OUT_last.h5")
+    train.add_argument("--resume", action="store_true", help="go on with the run of this --out where it stopped")
+    train.add_argument("--tensorboard", metavar="FOLDER", help="also write events for TensorBoard there")
+    train.add_argument("--backbone", default="resnet50", help="any that keras-retinanet has")
+    train.add_argument("--weights", default="none", help="none, imagenet, coco, or an .h5 file to start from")
+    train.add_argument("--image-size", type=int, default=512, help="images are fitted into a square of this side")
+    _add_settings(train.add_argument_group("how to train"), TrainingSettings)
+    augmentation = train.add_argument_group("how images are varied")
+    augmentation.add_argument("--no-augment", dest="augment", action="store_false", help="not at all")
+    _add_settings(augmentation, AugmentationSettings)
+
+
+def _add_settings(group: argparse._ArgumentGroup, settings: type) -> None:
+    """An option for each field that has a plain default."""
+    for field in fields(settings):
+        if field.default is MISSING:
+            continue
+        option = f"--{field.name.replace('_', '-')}"
+        if isinstance(field.default, bool):
+            group.add_argument(option, action="store_true", help=HELP[field.name])
+        else:
+            choices, kind = _CHOICES.get(field.name), type(field.default)
+            group.add_argument(option, type=kind, default=field.default, choices=choices, help=HELP[field.name])
+
+
+def train_command(given: argparse.Namespace) -> None:
+    from retinamask import detectors
+    from retinamask.dataset import annotations
+    from retinamask.detectors import weights
+    from retinamask.evaluation.in_training import epoch_evaluation
+    from retinamask.evaluation.tensorboard import TensorBoardWatcher
+    from retinamask.training.examples import Examples
+    from retinamask.training.train import train
+
+    settings = settings_of(vars(given))
+    classes = annotations.read_classes(given.classes)
+    table = annotations.read_annotations(given.annotations, classes)
+    normalisation = weights.normalisation_for(given.weights)
+    detector = detectors.create(
+        "retinanet", classes, backbone=given.backbone, image_size=given.image_size, normalisation=normalisation
+    )
+    evaluate = None
+    if given.val_annotations:
+        validation = annotations.read_annotations(given.val_annotations, classes)
+        evaluate = epoch_evaluation(detector, validation, Path(given.val_annotations).parent)
+    log_csv = Path(f"{given.out}_log.csv")
+    if log_csv.exists() and not given.resume:
+        raise ValueError(f"{log_csv} exists; choose another --out, or go on with that run with --resume")
+    watchers = [TensorBoardWatcher(given.tensorboard, evaluate)] if given.tensorboard else []
+    examples = Examples(table, Path(given.annotations).parent, detector, settings.cache)
+    trained = train(
+        examples, settings, given.out, given.weights, evaluate, watchers, log_csv=log_csv, resume=given.resume
+    )
+    print(f"best: {trained.best}\nlast: {trained.last}")

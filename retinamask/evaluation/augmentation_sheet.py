@@ -1,0 +1,72 @@
+"""A sheet of training images as they are and as each augmentation changes them, for judging by eye.
+
+Sits above `drawing`, whose sheets it fills, and `training.augmentation`, whose results it shows.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from retinamask.dataset.annotations import make_table
+from retinamask.evaluation.drawing import Example, contact_sheet
+from retinamask.training.augmentation import augment, mosaic
+from retinamask.training.settings import NO_AUGMENTATION, AugmentationSettings
+
+
+def augmentation_sheet(
+    examples, settings: AugmentationSettings, rows: int = 4, seed: int = 0, cell_size: int = 240
+) -> Image.Image:
+    """Draw a few training images, each as it is, as each augmentation alone makes it, and as all together do.
+
+    Flip and mosaic are shown whatever their probability is.
+
+    Args:
+        examples: `retinamask.training.examples.Examples`.
+        settings: the augmentation to show.
+        rows: how many images, spread evenly over the examples.
+        seed: another one shows other images and other draws.
+        cell_size: side of a cell in pixels.
+
+    Raises:
+        ValueError: `rows` below 1.
+    """
+    if rows < 1:
+        raise ValueError(f"rows is {rows}, expected at least 1")
+    columns = _alone(settings)
+    indices = (seed + np.arange(rows) * max(1, len(examples) // rows)) % len(examples)
+    cells = [
+        _varied(examples, int(index), column, (seed, row))._replace(image_path=caption)
+        for row, index in enumerate(indices)
+        for caption, column in columns.items()
+    ]
+    return contact_sheet(cells, examples.detector.classes, len(columns), cell_size, "What the network is shown")
+
+
+def _alone(settings: AugmentationSettings) -> dict[str, AugmentationSettings]:
+    """A column's caption and settings."""
+    without = replace(NO_AUGMENTATION, visible_share=settings.visible_share)
+    colour = {name: getattr(settings, name) for name in ("brightness", "contrast", "saturation")}
+    return {
+        "as read": NO_AUGMENTATION,
+        "flip": replace(without, flip=1),
+        "zoom": replace(without, zoom_out=settings.zoom_out, zoom_in=settings.zoom_in),
+        "colour": replace(without, **colour),
+        "mosaic": replace(without, mosaic=1),
+        "all as set": settings,
+    }
+
+
+def _varied(examples, index: int, settings: AugmentationSettings, seed: tuple[int, int]) -> Example:
+    """An example as `settings` make it; a mosaic takes the three after it too."""
+    four = [(index + step) % len(examples) for step in range(4)]
+    images = [examples.pixels.read(i) for i in four]
+    boxes, labels = ([parts[i] for i in four] for parts in (examples.boxes, examples.labels))
+    if np.random.default_rng(seed).random() < settings.mosaic:
+        made = mosaic(images, boxes, labels, seed, settings, examples.canvas_wh)
+    else:
+        made = augment(images[0], boxes[0], labels[0], seed, settings, examples.canvas_wh)
+    image, _, boxes, labels = (part.numpy() for part in made)
+    names = list(examples.detector.classes)
+    rows = [(examples.paths[index], *box, names[label]) for box, label in zip(boxes, labels, strict=True)]
+    return Example(examples.paths[index], image, make_table(rows))

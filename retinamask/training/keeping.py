@@ -1,0 +1,127 @@
+"""Which snapshots of a run stay: the best, the last, and as many numbered epochs as were asked for.
+
+A leaf of `training`; the loop says how a snapshot is written.
+"""
+
+import itertools
+import logging
+import math
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from retinamask.detectors import snapshots
+from retinamask.detectors.snapshots import Snapshot, SnapshotError
+from retinamask.training import checkpoints
+from retinamask.training.settings import TrainingError
+
+log = logging.getLogger(__name__)
+
+Rank = tuple[float, float, float]
+
+
+class SnapshotKeeper:
+    """Keeps ``<stem>_last.h5``, ``<stem>_best.h5`` and, if more than one of a kind shall stay, ``<stem>_<epoch>.h5``.
+
+    Only files that this run has written are ever removed.
+
+    Attributes:
+        best, last: the snapshots of those names; None before the first epoch.
+    """
+
+    def __init__(self, stem: str | Path, keep_best: int = 1, keep_last: int = 1):
+        """``keep_best`` and ``keep_last`` are the numbers of epochs that stay; 1 and 1 need no numbered files."""
+        self.stem, self.keep_best, self.keep_last = Path(stem), keep_best, keep_last
+        self.best: Snapshot | None = None
+        self.last: Snapshot | None = None
+        self._best_epoch: int | None = None
+        self._ranks: dict[int, Rank] = {}
+        self._numbered: set[int] = set()
+
+    def after_epoch(self, row: dict[str, Any], save: Callable[[Path, bool], Snapshot]) -> None:
+        """Write the snapshots of an epoch, then remove those that no longer qualify.
+
+        Args:
+            row: the epoch's figures: ``epoch`` and ``loss``, and ``AP50`` and ``AP`` if it was evaluated.
+            save: writes the snapshot to a path; the second argument says whether it is the best. Called once, for
+                ``last``; the others are copies, which take no time.
+
+        An epoch that was saved before, by a run that was killed soon after, replaces what it left.
+        """
+        epoch = row["epoch"]
+        self._ranks[epoch] = _rank(row)
+        self.last = save(self._path("last"), False)
+        if self._best_epoch in (None, epoch) or self._ranks[epoch] > self._ranks[self._best_epoch]:
+            self.best = snapshots.copy(self.last, self._path("best"), {"best": True})
+            self._best_epoch = epoch
+        kept = self._kept()
+        if epoch in kept:
+            self._numbered.add(epoch)
+            snapshots.copy(self.last, self._path(f"{epoch:03d}"), {})
+        for number in sorted(self._numbered - kept):
+            snapshots.remove(self._path(f"{number:03d}"))
+            self._numbered.remove(number)
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, as JSON values."""
+        ranks = [[epoch, *rank] for epoch, rank in self._ranks.items()]
+        return {"best_epoch": self._best_epoch, "ranks": ranks, "numbered": sorted(self._numbered)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken; a best snapshot that is gone is said, and the next epoch is best then."""
+        self._ranks = {epoch: tuple(rank) for epoch, *rank in state["ranks"]}
+        self._numbered = set(state["numbered"])
+        if self._ranks:
+            self.last, self.best = self._read("last"), self._read("best")
+        self._best_epoch = state["best_epoch"] if self.best else None
+
+    def _kept(self) -> set[int]:
+        """Epochs whose numbered snapshots stay."""
+        if self.keep_best == self.keep_last == 1:
+            return set()
+        return {*self._by_rank()[: self.keep_best], *sorted(self._ranks)[-self.keep_last :]}
+
+    def _by_rank(self) -> list[int]:
+        """Epochs, the best first; of equals the earlier."""
+        return sorted(sorted(self._ranks), key=lambda epoch: self._ranks[epoch], reverse=True)
+
+    def _path(self, end: str) -> Path:
+        return self.stem.with_name(f"{self.stem.name}_{end}.h5")
+
+    def _read(self, end: str) -> Snapshot | None:
+        try:
+            return snapshots.read(self._path(end))
+        except SnapshotError as error:
+            log.warning("%s; training goes on without it", error)
+            return None
+
+
+def refuse_existing(stem: str | Path) -> None:
+    """Raise `TrainingError` if a run of this name has left snapshots or checkpoints: they are never overwritten."""
+    stem = Path(stem)
+    pattern = re.compile(rf"{re.escape(stem.name)}_(best|last|\d{{3,}})\.(h5|json)")
+    found = sorted(stem.parent.iterdir()) if stem.parent.is_dir() else []
+    taken = [path for path in found if pattern.fullmatch(path.name)] or checkpoints.files_of(stem)
+    if taken:
+        raise TrainingError(f"{taken[0]} exists; choose another run name, move it away, or resume that run")
+
+
+def run_stem(folder: str | Path, run: str, resume: bool = False) -> Path:
+    """The stem under which a notebook's run writes: a free one, or to resume the last one that was begun."""
+    free = snapshots.free_stem(folder, run)
+    begun = list(itertools.takewhile(lambda stem: stem != free, snapshots.stems(folder, run)))
+    return begun[-1] if resume and begun else free
+
+
+def _rank(row: dict[str, Any]) -> Rank:
+    """Higher is better: AP50, then AP, then a lower loss; an epoch without an evaluation is behind all others."""
+    loss = row["loss"] if math.isfinite(row["loss"]) else sys.float_info.max
+    return _figure(row, "AP50"), _figure(row, "AP"), -float(loss)
+
+
+def _figure(row: dict[str, Any], name: str) -> float:
+    """A share from 0 to 1; -1 if it was not measured or there was nothing to measure it on."""
+    value = row.get(name)
+    return -1.0 if value is None or math.isnan(value) else float(value)

@@ -1,0 +1,76 @@
+"""The learning rate of each update as a plain function, and patience with a figure that no longer rises.
+
+Sits above `settings` alone. A rate depends on nothing but the number of the step, so that a resumed run goes on
+exactly where it stopped; what patience remembers is part of a checkpoint.
+"""
+
+import math
+from typing import Any
+
+from retinamask.training.settings import TrainingSettings
+
+FIRST_SHARE = 0.1  # of the peak, at the first step of the warm-up
+LAST_SHARE = 0.01  # of the peak, at the last step of the cosine
+
+
+def rate_at(settings: TrainingSettings, step: int, total_steps: int, factor: float = 1.0) -> float:
+    """The learning rate of one update.
+
+    Args:
+        settings: peak, schedule and warm-up.
+        step: number of the update, from 0; after the last one the rate stays.
+        total_steps: updates in the whole run, so that the last one is ``total_steps - 1``.
+        factor: multiplies the whole schedule; `plateau` lowers it tenfold each time that its patience ends.
+
+    Returns:
+        During warm-up a line from a tenth of the peak to the peak; then as ``settings.schedule`` says: the half
+        cosine of Loshchilov and Hutter, https://arxiv.org/abs/1608.03983, from the peak to a hundredth of it, steps
+        down to a tenth and a hundredth after 2/3 and 8/9 of all updates, or the peak.
+    """
+    peak = settings.learning_rate * factor
+    warm_up_steps = _warm_up_steps(settings.warm_up, total_steps)
+    if step < warm_up_steps:
+        return peak * (FIRST_SHARE + (1 - FIRST_SHARE) * step / warm_up_steps)
+    if settings.schedule == "cosine":
+        done = min(1.0, (step - warm_up_steps) / max(1, total_steps - 1 - warm_up_steps))
+        return peak * (LAST_SHARE + (1 - LAST_SHARE) * (1 + math.cos(math.pi * done)) / 2)
+    if settings.schedule == "step":
+        falls = int(3 * step >= 2 * total_steps) + int(9 * step >= 8 * total_steps)  # NumPy's True + True is True
+        return peak / 10**falls
+    return peak
+
+
+def _warm_up_steps(share: float, total_steps: int) -> int:
+    """At least one step of warm-up when there is to be any, and at least one step after it."""
+    return min(total_steps - 1, max(1, round(share * total_steps))) if share > 0 else 0
+
+
+class Patience:
+    """Tells when a figure has not risen for ``limit`` evaluations in a row; a limit of 0 is patience for ever.
+
+    After it has told, it counts anew, with the best value kept.
+    """
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.best: float | None = None
+        self.waited = 0
+
+    def update(self, value: float | None) -> bool:
+        """Take the figure of one evaluation, higher is better; None and NaN are nothing better."""
+        if value is not None and math.isfinite(value) and (self.best is None or value > self.best):
+            self.best, self.waited = float(value), 0
+            return False
+        self.waited += 1
+        if self.limit == 0 or self.waited < self.limit:
+            return False
+        self.waited = 0
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as plain JSON values; the inverse of `restore`."""
+        return {"best": self.best, "waited": self.waited}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where the run stood whose `state` this is."""
+        self.best, self.waited = state["best"], state["waited"]

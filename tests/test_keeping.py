@@ -1,0 +1,173 @@
+"""Which snapshots stay, over whole made-up runs, interrupted ones among them."""
+
+import logging
+
+import pytest
+
+from retinamask.detectors import snapshots
+from retinamask.training import checkpoints
+from retinamask.training.keeping import SnapshotKeeper, refuse_existing, run_stem
+from retinamask.training.settings import TrainingError
+
+
+class Network:
+    """Stands in for a network: its weights are a text."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def save(self, path, include_optimizer):
+        path.write_text(self.text)
+
+
+def saving(epoch):
+    def save(path, best):
+        record = {"kind": "training", "detector": "d", "classes": {"mask": 0}, "settings": {}}
+        return snapshots.save(Network(f"epoch {epoch}"), path, {**record, "training": {"epoch": epoch, "best": best}})
+
+    return save
+
+
+def run(keeper, rows):
+    for row in rows:
+        keeper.after_epoch(row, saving(row["epoch"]))
+
+
+def rows(*figures, first=1):
+    """Each epoch's AP50, or None where it was not evaluated; the loss falls."""
+    return [
+        {"epoch": epoch, "loss": 1 / epoch, **({} if value is None else {"AP50": value, "AP": 0.1})}
+        for epoch, value in enumerate(figures, first)
+    ]
+
+
+def names(folder):
+    """What lies there, checked to be whole pairs, without the suffix."""
+    stems = sorted(path.stem for path in folder.glob("*.h5"))
+    assert stems == sorted(path.stem for path in folder.glob("*.json"))
+    return stems
+
+
+def epoch_of(snapshot):
+    found = snapshots.read(snapshot.weights)
+    assert found == snapshot
+    assert found.weights.read_text() == f"epoch {found.record['training']['epoch']}"
+    return found.record["training"]["epoch"]
+
+
+@pytest.mark.parametrize(
+    ("figures", "best"),
+    [
+        ((0.5, 0.7, 0.6), 2),
+        ((0.5, 0.5, 0.5), 3),  # equal AP50 and AP, lower loss
+        ((None, 0.0, None), 2),
+        ((None, None, None), 3),
+        ((float("nan"), 0.1, float("nan")), 2),
+    ],
+)
+def test_best_and_last(figures, best, tmp_path):
+    keeper = SnapshotKeeper(tmp_path / "new" / "run")
+    run(keeper, rows(*figures))
+    assert names(tmp_path / "new") == ["run_best", "run_last"]
+    assert (epoch_of(keeper.best), epoch_of(keeper.last)) == (best, 3)
+    assert keeper.best.record["training"]["best"] and not keeper.last.record["training"]["best"]
+    assert snapshots.newest(tmp_path / "new", "training") == keeper.best.weights
+
+
+@pytest.mark.parametrize(
+    ("second", "best"),
+    [({"AP50": 0.5, "AP": 0.3}, 2), ({"AP50": 0.5, "AP": 0.2, "loss": 3.0}, 1), ({"AP50": 0.4, "AP": 0.9}, 1)],
+)
+def test_the_rank_is_ap50_then_ap_then_loss(second, best, tmp_path):
+    keeper = SnapshotKeeper(tmp_path / "run")
+    run(keeper, [{"epoch": 1, "loss": 2.0, "AP50": 0.5, "AP": 0.2}, {"epoch": 2, "loss": 2.0, **second}])
+    assert epoch_of(keeper.best) == best
+
+
+@pytest.mark.parametrize(
+    ("keep_best", "keep_last", "numbered"),
+    [(1, 1, []), (2, 1, [2, 4, 6]), (1, 2, [2, 5, 6]), (3, 3, [1, 2, 4, 5, 6]), (9, 1, [1, 2, 3, 4, 5, 6])],
+)
+def test_the_best_and_the_last_stay(keep_best, keep_last, numbered, tmp_path):
+    keeper = SnapshotKeeper(tmp_path / "run", keep_best, keep_last)
+    run(keeper, rows(0.6, 0.9, 0.3, 0.8, 0.5, 0.1))
+    assert names(tmp_path) == [f"run_{epoch:03d}" for epoch in numbered] + ["run_best", "run_last"]
+    for epoch in numbered:
+        found = snapshots.read(tmp_path / f"run_{epoch:03d}.h5")
+        assert (epoch_of(found), found.record["training"]["best"]) == (epoch, False)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_file_of_someone_else_stays(tmp_path):
+    (tmp_path / "run_002.h5").write_text("mine")
+    (tmp_path / "run_007.json").write_text("mine")
+    keeper = SnapshotKeeper(tmp_path / "run", keep_last=2)
+    run(keeper, rows(0.9, 0.1, 0.2, 0.3, 0.4, 0.5, first=11))
+    assert (tmp_path / "run_002.h5").read_text() == (tmp_path / "run_007.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("saved_after", range(7))
+@pytest.mark.parametrize("died_after", [0, 1, 2])
+def test_an_interrupted_run_leaves_what_a_whole_one_leaves(saved_after, died_after, tmp_path):
+    """The state is that of some epoch; epochs that were finished after it come again."""
+    figures = rows(0.6, 0.9, 0.3, 0.8, 0.5, 0.1)
+    run(SnapshotKeeper(tmp_path / "whole" / "run", 2, 2), figures)
+    first = SnapshotKeeper(tmp_path / "cut" / "run", 2, 2)
+    run(first, figures[:saved_after])
+    state = first.state()
+    run(first, figures[saved_after : saved_after + died_after])
+    second = SnapshotKeeper(tmp_path / "cut" / "run", 2, 2)
+    second.restore(state)
+    run(second, figures[saved_after:])
+    assert names(tmp_path / "cut") == names(tmp_path / "whole")
+    assert (epoch_of(second.best), epoch_of(second.last)) == (2, 6)
+    for name in names(tmp_path / "cut"):
+        assert (tmp_path / "cut" / f"{name}.h5").read_text() == (tmp_path / "whole" / f"{name}.h5").read_text()
+
+
+def test_the_state_goes_through_a_checkpoint(tmp_path):
+    keeper = SnapshotKeeper(tmp_path / "run", 2, 2)
+    run(keeper, [{"epoch": 1, "loss": float("inf")}, *rows(0.3, None, first=2)])
+    checkpoints.save(tmp_path / "run", 3, {}, keeper.state())
+    other = SnapshotKeeper(tmp_path / "run", 2, 2)
+    other.restore(checkpoints.newest(tmp_path / "run").record)
+    assert other.state() == keeper.state()
+    assert (other.best, other.last) == (keeper.best, keeper.last)
+    run(other, rows(0.2, first=4))
+    assert epoch_of(other.best) == 2
+
+
+def test_a_best_snapshot_that_is_gone(tmp_path, caplog):
+    keeper = SnapshotKeeper(tmp_path / "run")
+    run(keeper, rows(0.9))
+    snapshots.remove(tmp_path / "run_best.h5")
+    other = SnapshotKeeper(tmp_path / "run")
+    with caplog.at_level(logging.WARNING):
+        other.restore(keeper.state())
+    assert "run_best.json does not exist" in caplog.text and other.best is None
+    run(other, rows(0.4, 0.5, 0.3, first=2))
+    assert epoch_of(other.best) == 3
+
+
+@pytest.mark.parametrize("name", ["best.h5", "last.json", "001.h5", "1234.json", "checkpoint-00000001.state"])
+def test_an_existing_run_is_refused(name, tmp_path):
+    (tmp_path / f"r[u]n*_{name}").write_text("")
+    with pytest.raises(TrainingError, match=r"r\[u\]n\*_.* exists; choose another run name, move it away, or resume"):
+        refuse_existing(tmp_path / "r[u]n*")
+
+
+def test_other_files_are_in_nobodys_way(tmp_path):
+    for name in ("run2_best.h5", "run_best_inference.h5", "run_12.h5", "run_log.csv", "arun_last.h5", "run_x_001.h5"):
+        (tmp_path / name).write_text("")
+    refuse_existing(tmp_path / "run")
+    refuse_existing(tmp_path / "nowhere" / "run")
+
+
+def test_a_run_that_is_resumed_is_the_last_one_begun(tmp_path):
+    assert run_stem(tmp_path, "run") == run_stem(tmp_path, "run", resume=True) == tmp_path / "run"
+    (tmp_path / "run_best.h5").write_text("")
+    assert (
+        run_stem(tmp_path, "run") == tmp_path / "run-2" and run_stem(tmp_path, "run", resume=True) == tmp_path / "run"
+    )
+    (tmp_path / "run-2_checkpoint-00000003.state").write_text("")
+    assert run_stem(tmp_path, "run").name == "run-3" and run_stem(tmp_path, "run", resume=True).name == "run-2"
