@@ -38,6 +38,7 @@ def trained(tiny):
     """A ResNet50 RetinaNet after two epochs of two steps on the tiny scenes, with its evaluation."""
     from retinamask import detectors
     from retinamask.evaluation.in_training import epoch_evaluation
+    from retinamask.training.examples import Examples
     from retinamask.training.settings import TrainingSettings
     from retinamask.training.train import train
 
@@ -46,4 +47,4 @@ def trained(tiny):
     settings = TrainingSettings(epochs=2, steps=2, batch_size=2, learning_rate=3e-4, schedule="constant", seed=5)
     stem, log_csv = tiny / "snapshots" / "tiny", tiny / "log.csv"
     evaluate = epoch_evaluation(detector, annotations.of_images(table, annotations.image_paths(table)[:2]), tiny)
-    return train(detector, table, tiny, settings, stem, evaluate=evaluate, log_csv=log_csv)
+    return train(Examples(table, tiny, detector), settings, stem, evaluate=evaluate, log_csv=log_csv)

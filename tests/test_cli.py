@@ -88,7 +88,7 @@ def test_nothing_readable_is_a_mistake(trained, tmp_path, capsys):
 def test_train_passes_everything_on(tiny, tmp_path, monkeypatch):
     given = {}
 
-    def remember(detector, table, folder, settings, stem, weights, evaluate, watchers, log_csv, resume):
+    def remember(examples, settings, stem, weights, evaluate, watchers, log_csv, resume):
         given.update(locals())
         return type("Trained", (), {"best": "best", "last": "last"})
 
@@ -101,7 +101,10 @@ def test_train_passes_everything_on(tiny, tmp_path, monkeypatch):
     assert (settings.epochs, settings.steps, settings.batch_size, settings.learning_rate) == (3, 7, 2, 1e-5)
     assert (settings.schedule, settings.precision, settings.keep_last, settings.seed) == ("constant", "float32", 3, 4)
     assert settings.augmentation.mosaic == 0.5 and settings.balance and given["resume"]
-    assert given["detector"].settings.normalisation == "live" and given["detector"].settings.image_size == 96
+    assert (
+        given["examples"].detector.settings.normalisation == "live"
+        and given["examples"].detector.settings.image_size == 96
+    )
     assert given["weights"] == "none" and given["evaluate"] is None and given["watchers"] == []
 
 

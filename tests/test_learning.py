@@ -7,6 +7,7 @@ from retinamask.dataset import annotations
 from retinamask.dataset.formats import class_ids, read_voc
 from retinamask.dataset.sample import draw_sample
 from retinamask.evaluation.in_training import epoch_evaluation
+from retinamask.training.examples import Examples
 from retinamask.training.settings import NO_AUGMENTATION, TrainingSettings
 from retinamask.training.train import train
 
@@ -22,7 +23,7 @@ def overfit(sources, folder, tmp_path, image_size: int) -> float:
         epochs=5, steps=40, batch_size=4, learning_rate=6e-4, augmentation=NO_AUGMENTATION, evaluate_every=5
     )
     evaluate = epoch_evaluation(detector, table, folder)
-    trained = train(detector, table, folder, settings, tmp_path / "eight", evaluate=evaluate)
+    trained = train(Examples(table, folder, detector), settings, tmp_path / "eight", evaluate=evaluate)
     return trained.log["AP50"].iloc[-1]
 
 

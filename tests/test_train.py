@@ -133,7 +133,7 @@ def test_frozen_normalisation_stays_frozen_when_the_backbone_wakes_up(frozen):
 
 def run_of(small, table, tiny, stem, evaluate=None, resume=False, watchers=(), **settings):
     chosen = {**PLAIN, "epochs": 3, "steps": 2, "batch_size": 2, **settings}
-    return train(small, table, tiny, TrainingSettings(**chosen), stem, evaluate=evaluate, resume=resume,
+    return train(Examples(table, tiny, small), TrainingSettings(**chosen), stem, evaluate=evaluate, resume=resume,
                  watchers=watchers, log_csv=f"{stem}_log.csv")  # fmt: skip
 
 
@@ -170,13 +170,13 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(small, table, tiny, t
 def test_a_run_that_is_over_is_not_trained_again(trained, tiny, table, capsys):
     detector = detectors.restore(trained.last)
     stem = trained.last.weights.with_name("tiny")
-    again = train(detector, table, tiny, TrainingSettings(), stem, log_csv=tiny / "log.csv", resume=True)
+    again = train(Examples(table, tiny, detector), TrainingSettings(), stem, log_csv=tiny / "log.csv", resume=True)
     assert again.last.record == trained.last.record and len(again.log) == 2
     assert "is over, it ended with epoch 2" in capsys.readouterr().out
 
 
 def test_another_run_is_not_resumed(small, table, tiny, tmp_path):
-    before = records.identity(small, table, PLAIN_SETTINGS, "none")
+    before = records.identity(Examples(table, tiny, small), PLAIN_SETTINGS, "none")
     checkpoints.save(tmp_path / "x", 3, {}, {"identity": before})
     with pytest.raises(TrainingError, match="learning_rate: 0.001 then, 0.01 now"):
         run_of(small, table, tiny, tmp_path / "x", resume=True, **{**PLAIN, "learning_rate": 1e-2})
@@ -197,7 +197,7 @@ def test_a_batch_that_does_not_fit_is_said_to_be_cut(small, table, tiny, tmp_pat
 
 def test_earlier_snapshots_are_not_overwritten(trained, small, table, tiny):
     with pytest.raises(TrainingError, match="tiny_best.h5 exists; choose another run name"):
-        train(small, table, tiny, TrainingSettings(), trained.best.weights.with_name("tiny"))
+        train(Examples(table, tiny, small), TrainingSettings(), trained.best.weights.with_name("tiny"))
 
 
 def test_a_name_that_keras_would_not_read_again_is_refused(small, tmp_path):
@@ -205,10 +205,10 @@ def test_a_name_that_keras_would_not_read_again_is_refused(small, tmp_path):
         snapshots.save(None, tmp_path / "a.weights.h5", {})
 
 
-def test_a_class_that_the_detector_lacks_is_named(small, tiny, tmp_path):
+def test_a_class_that_the_detector_lacks_is_named(small, tiny):
     other = annotations.make_table([("a.jpg", 1, 1, 9, 9, "hat")])
     with pytest.raises(annotations.AnnotationError, match="class 'hat' is not among the classes"):
-        train(small, other, tiny, TrainingSettings(), tmp_path / "hat")
+        Examples(other, tiny, small)
 
 
 @pytest.mark.parametrize(

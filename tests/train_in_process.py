@@ -32,6 +32,7 @@ class StepFile:
 def main(path: Path) -> None:
     from retinamask import detectors
     from retinamask.dataset import annotations
+    from retinamask.training.examples import Examples
     from retinamask.training.settings import settings_of
     from retinamask.training.train import train
 
@@ -41,7 +42,8 @@ def main(path: Path) -> None:
     table = annotations.read_annotations(folder / "annotations.csv", classes)
     detector = detectors.create("retinanet", classes, **given["detector"])
     watchers = [StepFile(stem.with_name(f"{stem.name}.step"))]
-    train(detector, table, folder, settings_of(given), stem, watchers=watchers, log_csv=f"{stem}.csv", resume=True)
+    examples = Examples(table, folder, detector)
+    train(examples, settings_of(given), stem, watchers=watchers, log_csv=f"{stem}.csv", resume=True)
 
 
 if __name__ == "__main__":

@@ -94,6 +94,7 @@ def train_command(given: argparse.Namespace) -> None:
     from retinamask.detectors import weights
     from retinamask.evaluation.in_training import epoch_evaluation
     from retinamask.evaluation.tensorboard import TensorBoardWatcher
+    from retinamask.training.examples import Examples
     from retinamask.training.train import train
 
     settings = settings_of(vars(given))
@@ -103,19 +104,16 @@ def train_command(given: argparse.Namespace) -> None:
     detector = detectors.create(
         "retinanet", classes, backbone=given.backbone, image_size=given.image_size, normalisation=normalisation
     )
-    evaluate, validation, beside = None, None, None
+    evaluate = None
     if given.val_annotations:
-        validation, beside = annotations.read_annotations(given.val_annotations, classes), Path(given.val_annotations)
-        evaluate = epoch_evaluation(detector, validation, beside.parent)
+        validation = annotations.read_annotations(given.val_annotations, classes)
+        evaluate = epoch_evaluation(detector, validation, Path(given.val_annotations).parent)
     log_csv = Path(f"{given.out}_log.csv")
     if log_csv.exists() and not given.resume:
         raise ValueError(f"{log_csv} exists; choose another --out, or go on with that run with --resume")
-    watchers = []
-    if given.tensorboard:
-        watchers.append(TensorBoardWatcher(given.tensorboard, detector, validation, beside and beside.parent))
-    folder = Path(given.annotations).parent
+    watchers = [TensorBoardWatcher(given.tensorboard, evaluate)] if given.tensorboard else []
+    examples = Examples(table, Path(given.annotations).parent, detector, settings.cache)
     trained = train(
-        detector, table, folder, settings, given.out, given.weights, evaluate, watchers,
-        log_csv=log_csv, resume=given.resume,
-    )  # fmt: skip
+        examples, settings, given.out, given.weights, evaluate, watchers, log_csv=log_csv, resume=given.resume
+    )
     print(f"best: {trained.best}\nlast: {trained.last}")

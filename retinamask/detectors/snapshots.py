@@ -159,7 +159,7 @@ def read(path: str | Path) -> Snapshot:
     while True:
         if not described.is_file():
             theirs = f". If {weights.name} is keras-retinanet's own: retinamask convert {weights} --classes classes.csv"
-            raise _missing(described, theirs if weights.is_file() else "")
+            raise _missing(described, theirs) if weights.is_file() else _missing(weights)
         record = _read_record(described)
         _settle(weights, record)
         if not weights.is_file():

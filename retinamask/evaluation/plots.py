@@ -252,7 +252,7 @@ def _draw_panel(
         x, y = known[along], known[column]
         if along == "step" and title == LOSS and len(y) > SMOOTHED_FROM:
             axes.plot(x, y, color=color, alpha=0.25, linewidth=1)
-            y = y.rolling(max(5, len(y) // 20), center=True, min_periods=1).mean()
+            y = y.rolling(max(5, len(y) // 50), center=True, min_periods=1).mean()
         style = "--" if column.startswith("val_") else "-"
         axes.plot(x, y, style, color=color, label=label, **_dots(len(known)))
     margin = 0.5 if along == "epoch" else max(0.5, 0.02 * np.ptp(table[along]))

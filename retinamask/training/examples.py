@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError, image_paths, objects
+from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError, check_classes, image_paths, objects
 from retinamask.dataset.boxes import areas, clip, reach_outside
 from retinamask.training.pixel_cache import open_pixels
 
@@ -21,6 +21,7 @@ class Examples:
     """What a training run draws from.
 
     Attributes:
+        table, detector: what they were made from.
         paths: image paths as in the table, without unusable ones.
         unusable: one message for each image that was left out because it is missing or damaged.
         pixels: the resized images, by `retinamask.training.pixel_cache.Pixels.read`.
@@ -36,7 +37,7 @@ class Examples:
         progress: called with how many images are decoded and how many there are.
 
     Raises:
-        AnnotationError: not one image can be read.
+        AnnotationError: a class is unknown, or not one image can be read.
         PixelCacheError: no room for the pixels.
     """
 
@@ -48,12 +49,15 @@ class Examples:
         cache: str = "auto",
         progress: Callable[[int, int], None] | None = None,
     ):
-        self.detector = detector
+        check_classes(table, detector.classes, "the training table")
+        self.table, self.detector = table, detector
         self.pixels = open_pixels(folder, image_paths(table), detector.scale, cache, progress)
         self.paths, self.unusable = self.pixels.paths, self.pixels.unusable
         if not self.paths:
             listed = "\n".join(self.unusable[:20])
             raise AnnotationError(f"none of the images below {folder} can be read:\n{listed}")
+        for message in self.unusable:
+            log.warning("left out of training: %s", message)
         self.canvas_wh: tuple[int, int] = detector.canvas_wh(self.pixels.sizes_wh)
         self.boxes: list[np.ndarray] = []
         self.labels: list[np.ndarray] = []

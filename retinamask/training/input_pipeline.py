@@ -44,8 +44,8 @@ def batches(
     Returns:
         A ``tf.data.Dataset`` of dicts for ``b = batch_size / k / parts`` images: ``images`` ``uint8 (b, H, W, 3)``
         RGB, padded right and bottom with zeros, ``sizes_wh`` ``int32 (b, 2)`` of what is not padding, ``boxes``
-        ``float32 (b, M, 4)`` and ``labels`` ``int32 (b, M)``, padded with 0 and -1 to at least one, and all that
-        the detector's ``targets`` gives.
+        ``float32 (b, M, 4)`` and ``labels`` ``int32 (b, M)``, padded with 0 and -1 to as many as an example may
+        hold, and all that the detector's ``targets`` gives.
 
     Raises:
         ValueError: the batch does not divide into equal shards and parts.
@@ -69,6 +69,9 @@ def batches(
     def with_targets(batch):
         return _with_targets(batch, examples)
 
+    # One shape for all batches, so that one graph does for all of them.
+    most = max(1, max(map(len, examples.labels)) * (4 if settings.mosaic else 1))
+    shapes = {"images": (*examples.canvas_wh[::-1], 3), "sizes_wh": (2,), "boxes": (most, 4), "labels": (most,)}
     padding = {"images": np.uint8(0), "sizes_wh": np.int32(0), "boxes": np.float32(0), "labels": np.int32(-1)}
     options = tf.data.Options()
     options.deterministic = True
@@ -76,7 +79,7 @@ def batches(
     return (
         tf.data.Dataset.range(first_step * share, np.iinfo(np.int64).max)
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
-        .padded_batch(share // parts, padding_values=padding, drop_remainder=True)
+        .padded_batch(share // parts, shapes, padding, drop_remainder=True)
         .map(with_targets, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
         .with_options(options)
@@ -123,7 +126,7 @@ def _loader(examples: Examples, settings: AugmentationSettings, seed: int, balan
         def of_four():
             others = tf.random.stateless_uniform([3], mosaic_seed, 0, count, tf.int64)
             four = [source.example(one) for one in [index, *tf.unstack(tf.gather(shown, others))]]
-            return augmentation.mosaic(*map(list, zip(*four, strict=True)), draw, settings, examples.canvas_wh)
+            return augmentation.mosaic(four, draw, settings, examples.canvas_wh)
 
         if settings.mosaic:
             mosaic_seed = tf.random.experimental.stateless_fold_in(draw, _MOSAIC)
@@ -158,11 +161,6 @@ class _Source:
 
 
 def _with_targets(batch: dict, examples: Examples) -> dict:
-    """The batch with the detector's targets, and with room for at least one box in each image."""
-    import tensorflow as tf
-
-    missing = tf.maximum(0, 1 - tf.shape(batch["labels"])[1])
-    boxes = tf.pad(batch["boxes"], [[0, 0], [0, missing], [0, 0]])
-    labels = tf.pad(batch["labels"], [[0, 0], [0, missing]], constant_values=-1)
-    targets = examples.detector.targets(boxes, labels, batch["sizes_wh"], examples.canvas_wh)
-    return {**batch, "boxes": boxes, "labels": labels, **targets}
+    """The batch with the detector's targets."""
+    given = batch["boxes"], batch["labels"], batch["sizes_wh"]
+    return {**batch, **examples.detector.targets(*given, examples.canvas_wh)}

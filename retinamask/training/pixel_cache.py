@@ -270,7 +270,7 @@ def _no_room(path: Path, nbytes: int, why: str) -> str:
 
 def _file_reader(path: Path) -> Callable[[int, np.ndarray], None]:
     """Reads bytes of the file into an array; the file stays open, so that it may be removed meanwhile."""
-    file, turn = open(path, "rb", buffering=0), threading.Lock()  # noqa: SIM115: open as long as it is read from
+    file, turn = open(path, "rb", buffering=0), threading.Lock()  # noqa: SIM115 - open as long as it is read from
 
     def read_into(offset: int, pixels: np.ndarray) -> None:
         with turn:

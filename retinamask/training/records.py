@@ -16,13 +16,13 @@ _PACKAGES = ("retinamask", "tensorflow", "tf-keras", "keras-retinanet", "numpy")
 _FREE = ("keep_best", "keep_last", "checkpoint_minutes", "cache", "precision", "accumulate", "xla")
 
 
-def of_run(detector, table, settings: TrainingSettings, examples: Examples, used: str, stem: Path) -> dict[str, Any]:
+def of_run(examples: Examples, settings: TrainingSettings, used: str, stem: Path) -> dict[str, Any]:
     """What a snapshot remembers of its training."""
     return {
         "run": stem.name,
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "parameters": {**settings.record(), "precision_used": used},
-        "training_table_fingerprint": fingerprint(table, detector.classes),
+        "training_table_fingerprint": fingerprint(examples.table, examples.detector.classes),
         "images": len(examples),
         "images_left_out": len(examples.unusable),
         "device": _keras.device_line(),
@@ -31,11 +31,12 @@ def of_run(detector, table, settings: TrainingSettings, examples: Examples, used
     }
 
 
-def identity(detector, table, settings: TrainingSettings, weights: str) -> dict[str, Any]:
+def identity(examples: Examples, settings: TrainingSettings, weights: str) -> dict[str, Any]:
     """What must be the same for a run to go on: the weights would come out otherwise."""
+    detector = examples.detector
     chosen = {name: value for name, value in settings.record().items() if name not in _FREE}
     return {
-        "training table": fingerprint(table, detector.classes),
+        "training table": fingerprint(examples.table, examples.detector.classes),
         "classes": detector.classes,
         "detector": {"name": detector.name, **detector.record()},
         "weights": weights,

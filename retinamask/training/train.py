@@ -4,7 +4,6 @@ The top of `training`. The evaluation of each epoch and everything that looks on
 training knows nothing of them.
 """
 
-import logging
 import math
 import sys
 from collections.abc import Callable, Iterable
@@ -14,15 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from retinamask.dataset.annotations import check_classes
 from retinamask.detectors import snapshots
 from retinamask.training import checkpoints, distribution, failures, keeping, precision, records, trial
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.loop import Loop
 from retinamask.training.settings import TrainingError, TrainingSettings
-
-log = logging.getLogger(__name__)
 
 Evaluate = Callable[[Any], dict[str, float | None]]  # a network to figures, of which AP50 chooses the best epoch
 
@@ -37,9 +33,7 @@ class Trained:
 
 
 def train(
-    detector,
-    table: pd.DataFrame,
-    folder: str | Path,
+    examples: Examples,
     settings: TrainingSettings,
     stem: str | Path,
     weights: str = "none",
@@ -49,12 +43,10 @@ def train(
     log_csv: str | Path | None = None,
     resume: bool = False,
 ) -> Trained:
-    """Train a detector on a table of annotations.
+    """Train the detector of ``examples`` on them.
 
     Args:
-        detector: from `retinamask.detectors.create`.
-        table: annotations; image paths relative to ``folder``.
-        folder: the folder that the image paths are relative to.
+        examples: images and boxes to learn from.
         settings: how to train.
         stem: snapshots are written to ``<stem>_best.h5`` and ``<stem>_last.h5`` with their JSON files, checkpoints
             to ``<stem>_checkpoint-...`` until the run is over.
@@ -67,14 +59,12 @@ def train(
             if it had never stopped; a run that is over is returned as it is, one that never began is begun.
 
     Raises:
-        AnnotationError: a class is unknown or no image can be read.
         TrainingError: the loss is no longer a finite number, a batch does not fit into memory, the disk is full,
             a worker was lost, snapshots of that name exist, or a run to be resumed was another one.
     """
-    check_classes(table, detector.classes, "the training table")
     stem = Path(stem)
     strategy = distribution.strategy()
-    identity = records.identity(detector, table, settings, weights)
+    identity = records.identity(examples, settings, weights)
     saved = checkpoints.newest(stem) if resume else None
     if saved:
         records.check_same_run(saved.record["identity"], identity, stem)
@@ -84,16 +74,13 @@ def train(
         keeping.refuse_existing(stem)
     distribution.check_batch(strategy, settings)
     distribution.check_agreement(strategy, {"resume": bool(saved), "checkpoint": saved and saved.step, **identity})
-    examples = Examples(table, folder, detector, settings.cache)
-    for message in examples.unusable:
-        log.warning("left out of training: %s", message)
     steps = settings.steps or math.ceil(len(examples) / settings.batch_size)
-    used = saved.record["precision"] if saved else trial.precision_to_use(detector, settings, strategy, examples)
+    used = saved.record["precision"] if saved else trial.precision_to_use(examples, settings, strategy)
     with failures.explained(settings, stem), distribution.stopping_together(strategy), precision.computing(used):
-        learner = Learner(detector, settings, strategy, used, None if saved else weights)
+        learner = Learner(examples.detector, settings, strategy, used, None if saved else weights)
         loop = Loop(learner, examples, steps, stem, strategy, evaluate, list(watchers), log_csv)
         loop.constants = {"identity": identity, "precision": used}
-        loop.record = records.of_run(detector, table, settings, examples, used, stem) | (record or {})
+        loop.record = records.of_run(examples, settings, used, stem) | (record or {})
         loop.record.setdefault("weights", learner.loaded)
         if saved:
             loop.restore(saved)

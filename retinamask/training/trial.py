@@ -12,13 +12,13 @@ from retinamask.training.learner import Learner
 from retinamask.training.settings import TrainingSettings
 
 
-def precision_to_use(detector, settings: TrainingSettings, strategy, examples: Examples) -> str:
+def precision_to_use(examples: Examples, settings: TrainingSettings, strategy) -> str:
     """``float32``, ``bfloat16`` or ``float16``; ``auto`` measures where there is a choice."""
     _keras.prepare()
 
     def seconds(name: str) -> float:
         with precision.computing(name):
-            learner = Learner(detector, settings, strategy, name)
+            learner = Learner(examples.detector, settings, strategy, name)
             batches = iter(feeding.batches(strategy, examples, settings, 0))
             return learner.seconds_of_a_step(next(batches))
 
@@ -26,22 +26,21 @@ def precision_to_use(detector, settings: TrainingSettings, strategy, examples: E
 
 
 def rates_and_losses(
-    detector, table: pd.DataFrame, folder, settings: TrainingSettings, weights: str = "none", steps: int = 60
+    examples: Examples, settings: TrainingSettings, weights: str = "none", steps: int = 60
 ) -> pd.DataFrame:
     """Train a copy for ``steps`` steps with a rising learning rate; see `learning_rate_finder.find`.
 
     Args:
-        detector, table, folder, settings, weights: as for `retinamask.training.train.train`.
+        examples, settings, weights: as for `retinamask.training.train.train`.
         steps: how many at most; the trial ends when the loss grows out of bounds.
 
     Returns:
         Columns ``rate`` and ``loss``, a row a step.
     """
     strategy = distribution.strategy()
-    examples = Examples(table, folder, detector, settings.cache)
-    used = precision_to_use(detector, settings, strategy, examples)
+    used = precision_to_use(examples, settings, strategy)
     with precision.computing(used):
-        learner = Learner(detector, settings, strategy, used, weights)
+        learner = Learner(examples.detector, settings, strategy, used, weights)
         batches = iter(feeding.batches(strategy, examples, settings, 0))
 
         def step(rate: float) -> float:
