@@ -114,10 +114,10 @@ def test_a_resting_backbone_stays_as_it_is_and_wakes_up(small, batch_of):
     learner = learner_of(small)
     batch, first = batch_of(learner.settings), learner.network.get_layer("conv1").get_weights()[0]
     learner.rest_backbone(True)
-    before = learner.network.get_layer("P4").get_weights()[0]
+    before = learner.network.get_layer("P3").get_weights()[0]
     learner.step(batch, 0)
     np.testing.assert_array_equal(learner.network.get_layer("conv1").get_weights()[0], first)
-    assert not np.array_equal(learner.network.get_layer("P4").get_weights()[0], before)
+    assert not np.array_equal(learner.network.get_layer("P3").get_weights()[0], before)
     learner.rest_backbone(False)
     learner.step(batch, 1)
     assert not np.array_equal(learner.network.get_layer("conv1").get_weights()[0], first)
