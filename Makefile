@@ -38,7 +38,8 @@ lint: install
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 
 bench: install
-	@for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	@for name in xml_to_table audit input_pipeline training coco_validation; do \
+		$(BIN)/python -m benchmarks.$$name || exit 1; done
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header pyproject.toml \
