@@ -45,6 +45,7 @@ class Loop:
 
     SECONDS_BETWEEN_LINES = 10.0
     SECONDS_BETWEEN_REPORTS = 1.0
+    STEPS_BETWEEN_LOOKS = 10  # at the chief's clock
 
     def __init__(self, learner, examples, steps: int, stem: Path, strategy, evaluate, watchers: list, log_csv):
         self.learner, self.detector, self.settings = learner, learner.detector, learner.settings
@@ -74,6 +75,7 @@ class Loop:
             self._train_epoch(batches, (epoch + 1) * self.steps)
             self._end_epoch(epoch + 1)
         self._tell("ended")
+        distribution.from_chief(self._strategy, 0)  # TensorFlow takes a worker that leaves early for a lost one
 
     def restore(self, saved: checkpoints.Checkpoint) -> None:
         """Go back to the moment of a checkpoint."""
@@ -185,8 +187,10 @@ class Loop:
 
     def _checkpoint_is_due(self) -> bool:
         """Whether the last checkpoint is old enough; with several workers the chief's clock counts."""
+        if self._step % self.STEPS_BETWEEN_LOOKS and distribution.shard(self._strategy)[1] > 1:
+            return False  # asking the chief makes a GPU wait
         due = time.monotonic() - self._saved > 60 * self.settings.checkpoint_minutes
-        return bool(distribution.from_chief(self._strategy, np.float32(due)))
+        return bool(distribution.from_chief(self._strategy, due))
 
     def _save_checkpoint(self) -> None:
         arrays = self.learner.arrays()  # all workers together

@@ -1,0 +1,166 @@
+"""Several devices and several machines: what is read of them, and that training is the same as on one device."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from train_worker import losses, train_runs
+
+from retinamask.training import cluster, distribution
+from retinamask.training.settings import TrainingError
+
+SCRIPT = Path(__file__).with_name("train_worker.py")
+TWO = {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}
+
+
+def free_ports(count: int) -> list[int]:
+    opened = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in opened]
+    for one in opened:
+        one.close()
+    return ports
+
+
+def of_workers(count: int) -> list[dict[str, str]]:
+    """Environments of processes that train together on this machine."""
+    workers = {"worker": [f"127.0.0.1:{port}" for port in free_ports(count)]}
+    tasks = [{"type": "worker", "index": index} for index in range(count)]
+    return [{"TF_CONFIG": json.dumps({"cluster": workers, "task": task})} for task in tasks]
+
+
+def started(path: Path, environments: list[dict[str, str]], **given) -> list[subprocess.Popen]:
+    """Start a training process in each environment, see train_worker.py."""
+    path.write_text(json.dumps(given))
+    command, pipes = [sys.executable, str(SCRIPT), str(path)], {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return [subprocess.Popen(command, env=os.environ | one, text=True, **pipes) for one in environments]
+
+
+def ended(processes: list[subprocess.Popen], seconds: float = 300) -> list[tuple[int, str]]:
+    """Exit status and output of each; none is left behind."""
+    try:
+        printed = [process.communicate(timeout=seconds)[0] for process in processes]
+        return [(process.returncode, text) for process, text in zip(processes, printed, strict=True)]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def alone(tiny, tmp_path_factory) -> dict[int, float]:
+    """The losses of a run on one device."""
+    stem = tmp_path_factory.mktemp("alone") / "alone"
+    train_runs(tiny, {str(stem): {}})
+    return losses(stem)
+
+
+def test_two_devices_and_accumulated_parts_train_as_one_device(alone, tiny, tmp_path):
+    runs = {str(tmp_path / "whole"): {}, str(tmp_path / "parts"): {"accumulate": 2}}
+    environment = {"RETINAMASK_DEVICES": "CPU:0,CPU:1"}
+    [(status, printed)] = ended(started(tmp_path / "given.json", [environment], folder=str(tiny), runs=runs))
+    assert status == 0, printed
+    for stem in runs:
+        assert losses(stem) == pytest.approx(alone, rel=1e-4)
+    record = json.loads((tmp_path / "whole_last.json").read_text())
+    assert record["training"]["devices"] == "2 CPUs"
+    assert len(alone) == 6 and alone[1] != pytest.approx(alone[6], rel=0.01)
+
+
+def test_two_workers_train_as_one_device(alone, tiny, tmp_path):
+    runs = {str(tmp_path / "pair"): {}}
+    both = ended(started(tmp_path / "given.json", of_workers(2), folder=str(tiny), runs=runs))
+    assert [status for status, _ in both] == [0, 0], both
+    assert losses(tmp_path / "pair") == pytest.approx(alone, rel=1e-4)
+    record = json.loads((tmp_path / "pair_last.json").read_text())
+    assert record["training"]["devices"] == "2 workers x 1 CPU"
+    assert "epoch 2/2" in both[0][1] and "epoch" not in both[1][1]  # only the chief prints
+
+
+@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_lost_worker_stops_the_run_and_one_that_is_left_resumes_it(alone, tiny, tmp_path, victim):
+    stem = tmp_path / "torn"
+    given = {"folder": str(tiny), "runs": {str(stem): {}}}
+    both = ended(started(tmp_path / "given.json", of_workers(2), die=[victim, 5], **given))
+    assert both[victim][0] == -9, both[victim][1]
+    status, printed = both[1 - victim]
+    assert status == 1 and "TrainingError: a worker was lost: one of the 2" in printed, printed
+    assert "Start again with resume" in printed
+    before = losses(stem)
+    assert set(before) >= {1, 2, 3} and 5 not in before
+    train_runs(tiny, given["runs"], resume=True)
+    assert sorted(losses(stem)) == [1, 2, 3, 4, 5, 6]
+    assert {**before, **losses(stem)} == pytest.approx(alone, rel=1e-4)
+
+
+def test_a_cluster_is_read(monkeypatch):
+    config = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "[::1]:2"]}, "task": {"type": "worker", "index": 1}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    assert cluster.read_cluster() == cluster.Cluster(("a:1", "b:1", "[::1]:2"), 2)
+    monkeypatch.setenv("TF_CONFIG", json.dumps({**config, "task": {"type": "chief", "index": 0}}))
+    assert cluster.read_cluster().index == 0
+    monkeypatch.setenv("TF_CONFIG", " ")
+    assert cluster.read_cluster() is None
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{'cluster':", r"TF_CONFIG is not JSON \(.*\): \{'cluster':"),
+        ("{}", "TF_CONFIG has no cluster"),
+        ("[1]", "TF_CONFIG has no cluster"),
+        ('{"cluster": []}', "TF_CONFIG has no cluster"),
+        ({"cluster": {"worker": []}}, "has a cluster without workers"),
+        ({"cluster": {"worker": "10.0.0.1:2222"}}, "has a cluster that is not lists of addresses"),
+        ({"cluster": {"worker": ["10.0.0.1"]}}, "has the address '10.0.0.1', which is not host:port"),
+        ({"cluster": {"worker": ["a:99999"]}}, "has the address 'a:99999', which is not host:port"),
+        ({"cluster": {"worker": ["a:1", "a:1"]}}, "has the address a:1 twice"),
+        ({"cluster": {**TWO, "ps": ["c:1"]}}, "has ps in its cluster, which training does not use"),
+        ({"cluster": TWO}, "has the task None, expected worker with index 0 to 1"),
+        ({"cluster": TWO, "task": {"type": "worker", "index": 2}}, "'index': 2}, expected worker with index 0 to 1"),
+        ({"cluster": TWO, "task": {"type": "worker", "index": "0"}}, "expected worker with index 0 to 1"),
+        ({"cluster": TWO, "task": {"type": "chief", "index": 0}}, "'chief', 'index': 0}, expected worker"),
+    ],
+)
+def test_a_wrong_cluster_is_named_and_an_example_given(monkeypatch, config, message):
+    monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
+    with pytest.raises(TrainingError, match=message) as raised:
+        distribution.strategy()
+    assert '"task": {"type": "worker", "index": 0}' in str(raised.value)
+
+
+def test_workers_wait_for_each_other():
+    ports = free_ports(3)
+    addresses, ready, all_there = tuple(f"127.0.0.1:{port}" for port in ports), [], threading.Barrier(3)
+
+    def join(index: int) -> None:
+        cluster.wait_for_all(cluster.Cluster(addresses, index), seconds=60)
+        with socket.create_server(("", ports[index])):  # TensorFlow answers there from now on
+            ready.append(index)
+            all_there.wait(60)
+
+    threads = [threading.Thread(target=join, args=(index,)) for index in range(3)]
+    threads[0].start()
+    threads[1].start()
+    threads[0].join(1)
+    assert not ready
+    threads[2].start()
+    for thread in threads:
+        thread.join()
+    assert sorted(ready) == [0, 1, 2]
+
+
+def test_a_worker_that_does_not_come_is_named():
+    here, there = free_ports(2)
+    with pytest.raises(TrainingError, match=rf"1 of 2 workers did not answer within 0 s: 127.0.0.1:{there}"):
+        cluster.wait_for_all(cluster.Cluster((f"127.0.0.1:{here}", f"127.0.0.1:{there}"), 0), seconds=0)
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(TrainingError, match=f"port {port}, which TF_CONFIG gives this worker, cannot be opened"):
+            cluster.wait_for_all(cluster.Cluster((f"127.0.0.1:{port}", "127.0.0.1:1"), 0))

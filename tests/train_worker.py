@@ -1,0 +1,83 @@
+"""Training in a process of its own, for tests of several devices and machines: python train_worker.py GIVEN.json.
+
+What is given: ``folder`` (with annotations.csv and classes.csv), ``runs``: settings by the stem of each run, trained
+one after the other, ``resume``, and ``die``: the worker of which index kills itself before which step. The losses of
+each step go to ``<stem>.losses``, a line a step.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+# Neither Adam nor clipping, which would hide a gradient of the wrong size.
+PLAIN = {"optimizer": "sgd", "gradient_clip": 0, "precision": "float32", "schedule": "constant"}
+SETTINGS = {"epochs": 2, "steps": 3, "batch_size": 4, "learning_rate": 1e-3, **PLAIN}
+
+
+class LossFile:
+    """A watcher that keeps each step's number and loss in a file."""
+
+    def __init__(self, stem: str):
+        self._path = Path(f"{stem}.losses")
+
+    def started(self, run) -> None:
+        run.SECONDS_BETWEEN_REPORTS = -1.0
+
+    def after_step(self, step: int, figures: dict[str, float]) -> None:
+        with self._path.open("a") as file:
+            print(step, figures["Loss/total_loss"], file=file)
+
+    def after_epoch(self, row, network) -> None:
+        pass
+
+    def ended(self) -> None:
+        pass
+
+
+def losses(stem) -> dict[int, float]:
+    """The loss of each step of a run."""
+    lines = Path(f"{stem}.losses").read_text().splitlines()
+    return {int(step): float(loss) for step, loss in map(str.split, lines)}
+
+
+def train_runs(folder: Path, runs: dict[str, dict], resume: bool = False) -> None:
+    from retinamask import detectors
+    from retinamask.dataset import annotations
+    from retinamask.training.examples import Examples
+    from retinamask.training.settings import TrainingSettings
+    from retinamask.training.train import train
+
+    classes = annotations.read_classes(folder / "classes.csv")
+    table = annotations.read_annotations(folder / "annotations.csv", classes)
+    detector = detectors.create("retinanet", classes, backbone="mobilenet128_0.25", image_size=64)
+    for stem, chosen in runs.items():
+        settings = TrainingSettings(**{**SETTINGS, **chosen})
+        train(Examples(table, folder, detector), settings, stem, watchers=[LossFile(stem)], resume=resume)
+
+
+def die_before(step: int) -> None:
+    """Let this process kill itself when it is about to do step number ``step``, counted from 1."""
+    from retinamask.training.steps import TrainingStep
+
+    going_on = TrainingStep.__call__
+
+    def dying(self, batch, done: int):
+        if done + 1 == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return going_on(self, batch, done)
+
+    TrainingStep.__call__ = dying
+
+
+def main(path: Path) -> None:
+    given = json.loads(path.read_text())
+    this = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index")
+    if given.get("die") and given["die"][0] == this:
+        die_before(given["die"][1])
+    train_runs(Path(given["folder"]), given["runs"], given.get("resume", False))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
