@@ -8,14 +8,11 @@ import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 from train_worker import losses, train_runs
 
-from retinamask import detectors
-from retinamask.dataset.sample import CLASSES
 from retinamask.training import cluster, distribution
-from retinamask.training.settings import TrainingError, TrainingSettings
+from retinamask.training.settings import TrainingError
 
 SCRIPT = Path(__file__).with_name("train_worker.py")
 TWO = {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}

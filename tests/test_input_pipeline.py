@@ -12,7 +12,8 @@ from retinamask.training.examples import Examples
 from retinamask.training.input_pipeline import batches, entries
 from retinamask.training.settings import NO_AUGMENTATION, AugmentationSettings
 
-VARIED = AugmentationSettings(mosaic=0.5)
+VARIED = AugmentationSettings()
+MOSAICS = AugmentationSettings(mosaic=0.5)
 COUNT = 10
 
 
@@ -117,13 +118,17 @@ def test_the_same_seed_gives_the_same_batches_on_any_number_of_threads(examples)
     def with_threads(count):
         options = tf.data.Options()
         options.threading.private_threadpool_size = count
-        return drawn(batches(examples, 4, VARIED, seed=7).with_options(options), 12)
+        return drawn(batches(examples, 4, MOSAICS, seed=7).with_options(options), 12)
 
-    alone = with_threads(1)
-    assert_equal(alone, with_threads(8))
-    assert_equal(alone, drawn(batches(examples, 4, VARIED, seed=7), 12))
-    other = drawn(batches(examples, 4, VARIED, seed=8), 12)
-    assert any((one["images"] != another["images"]).any() for one, another in zip(alone, other, strict=True))
+    assert_equal(with_threads(1), with_threads(8))
+
+
+def test_two_iterations_are_equal_and_another_seed_is_not(examples):
+    dataset = batches(examples, 4, VARIED, seed=7)
+    once = drawn(dataset, 6)
+    assert_equal(once, drawn(dataset, 6))
+    other = drawn(batches(examples, 4, VARIED, seed=8), 6)
+    assert all((one["images"] != another["images"]).any() for one, another in zip(once, other, strict=True))
 
 
 def test_the_same_image_is_varied_anew_in_each_pass(folder):
@@ -132,14 +137,17 @@ def test_the_same_image_is_varied_anew_in_each_pass(folder):
     assert len({image.tobytes() for image in batch["images"]}) == 6
 
 
-@pytest.mark.parametrize("first_step", [1, 2, 7, 1000])
+@pytest.mark.parametrize("first_step", [1, 9])
 def test_a_run_is_taken_up_where_it_was(examples, first_step):
-    if first_step == 1000:  # far along: skipping there would take long
-        far = numbers(drawn(batches(examples, 4, NO_AUGMENTATION, 5, first_step=1000), 1)[0])
-        assert far == numbers(drawn(batches(examples, 4, NO_AUGMENTATION, 5, first_step=999), 2)[1])
-        return
     skipped = drawn(batches(examples, 4, VARIED, 5), first_step + 3)[first_step:]
     assert_equal(drawn(batches(examples, 4, VARIED, 5, first_step=first_step), 3), skipped)
+
+
+def test_a_run_is_taken_up_far_along(examples):
+    """Past the numbers that an ``int32`` holds, without having to go there."""
+    far = 2**33
+    ahead = drawn(batches(examples, 4, NO_AUGMENTATION, 5, first_step=far), 2)
+    assert_equal(drawn(batches(examples, 4, NO_AUGMENTATION, 5, first_step=far + 1), 1), ahead[1:])
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -168,9 +176,8 @@ def test_mosaics_are_drawn_as_often_as_asked(examples):
     def share_of_mosaics(chance):  # alone, an image leaves the lower quarter of the canvas empty
         return np.mean([image[24:].any() or len(np.unique(image[:24])) > 1 for image in shown(chance)])
 
-    assert share_of_mosaics(0.0) == 0.0
     assert share_of_mosaics(1.0) > 0.99
-    assert 0.35 < share_of_mosaics(0.5) < 0.65  # 200 draws: four deviations
+    assert 0.35 < share_of_mosaics(0.5) < 0.65  # 200 draws: four standard deviations
 
 
 def test_rare_classes_are_repeated_as_the_paper_says():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from retinamask.detectors import snapshots
+from retinamask.evaluation.watchers import Watcher
 from retinamask.training import checkpoints, distribution
 from retinamask.training.loop import Loop
 from retinamask.training.settings import TrainingError, TrainingSettings
@@ -42,7 +43,7 @@ class CountingLearner:
         path.write_bytes(self.weight.tobytes())
 
 
-class Watcher:
+class Recorder(Watcher):
     """Remembers what it is told, and ends training from outside in a given step."""
 
     def __init__(self, stop_at: int = 0):
@@ -95,7 +96,7 @@ def test_losses_are_averaged_over_an_epoch_and_none_is_lost(run):
 
 
 def test_watchers_see_steps_and_epochs_in_their_order(run):
-    watcher = Watcher()
+    watcher = Recorder()
     run(watchers=[watcher], epochs=2)
     expected = ["started", 1, 2, "epoch", 3, 4, "epoch", "ended"]
     assert [entry[0] for entry in watcher.seen] == expected and watcher.seen[0] == ("started", 0, 4)
@@ -112,7 +113,7 @@ def test_a_loop_that_was_stopped_anywhere_ends_as_if_it_had_not_been(run, stop_a
     def evaluate(learner):
         return {"AP50": figures[round(float(evaluate.loop_step))], "AP": None}
 
-    class Steps(Watcher):
+    class Steps(Recorder):
         def after_step(self, step, given):
             evaluate.loop_step = step
             super().after_step(step, given)

@@ -9,6 +9,7 @@ from retinamask import detectors
 from retinamask.dataset import annotations
 from retinamask.dataset.sample import CLASSES
 from retinamask.detectors import _keras, snapshots, weights
+from retinamask.evaluation.watchers import Watcher
 from retinamask.training import checkpoints, distribution, feeding, records
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
@@ -56,7 +57,7 @@ def learner_of(detector, **settings) -> Learner:
 def test_a_run_leaves_snapshots_a_log_and_a_record(trained, tiny, table):
     assert trained.best.weights.name == "tiny_best.h5" and trained.last.weights.name == "tiny_last.h5"
     assert trained.log[["epoch", "step"]].to_numpy().tolist() == [[1, 2], [2, 4]]
-    assert {"loss", "localization_loss", "classification_loss", "AP50", "ARl", "learning_rate"} <= set(trained.log)
+    assert {"loss", "localization_loss", "classification_loss", "AP50", "AR100", "learning_rate"} <= set(trained.log)
     assert (tiny / "log.csv").read_text().count("\n") == 3
     record = json.loads(trained.last.weights.with_suffix(".json").read_text())
     assert record["classes"] == CLASSES and record["settings"]["backbone"] == "resnet50"
@@ -113,10 +114,10 @@ def test_a_resting_backbone_stays_as_it_is_and_wakes_up(small, batch_of):
     learner = learner_of(small)
     batch, first = batch_of(learner.settings), learner.network.get_layer("conv1").get_weights()[0]
     learner.rest_backbone(True)
-    before = learner.network.get_layer("P4").get_weights()[0]
+    before = learner.network.get_layer("P3").get_weights()[0]
     learner.step(batch, 0)
     np.testing.assert_array_equal(learner.network.get_layer("conv1").get_weights()[0], first)
-    assert not np.array_equal(learner.network.get_layer("P4").get_weights()[0], before)
+    assert not np.array_equal(learner.network.get_layer("P3").get_weights()[0], before)
     learner.rest_backbone(False)
     learner.step(batch, 1)
     assert not np.array_equal(learner.network.get_layer("conv1").get_weights()[0], first)
@@ -137,8 +138,8 @@ def run_of(small, table, tiny, stem, evaluate=None, resume=False, watchers=(), *
                  watchers=watchers, log_csv=f"{stem}_log.csv")  # fmt: skip
 
 
-class StopAt:
-    """A watcher that ends training from outside in a given step."""
+class StopAt(Watcher):
+    """Ends training from outside in a given step."""
 
     def __init__(self, step: int):
         self.at = step

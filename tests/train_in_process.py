@@ -8,9 +8,11 @@ import json
 import sys
 from pathlib import Path
 
+from retinamask.evaluation.watchers import Watcher
 
-class StepFile:
-    """A watcher that keeps the number of the last step in a file."""
+
+class StepFile(Watcher):
+    """Keeps the number of the last step in a file."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -21,12 +23,6 @@ class StepFile:
 
     def after_step(self, step: int, figures: dict[str, float]) -> None:
         self._path.write_text(str(step))
-
-    def after_epoch(self, row, network) -> None:
-        pass
-
-    def ended(self) -> None:
-        pass
 
 
 def main(path: Path) -> None:

@@ -1,6 +1,6 @@
 """Training in a process of its own, for tests of several devices and machines: python train_worker.py GIVEN.json.
 
-What is given: ``folder`` (with annotations.csv and classes.csv), ``runs``: settings by the stem of each run, all trained
+What is given: ``folder`` (with annotations.csv and classes.csv), ``runs``: settings by the stem of each run, trained
 one after the other, ``resume``, and ``die``: the worker of which index kills itself before which step. The losses of
 each step go to ``<stem>.losses``, a line a step.
 """

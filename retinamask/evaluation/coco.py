@@ -152,21 +152,26 @@ def _run(
     """Check the tables and return faster-coco-eval's evaluator, accumulated but not summarized."""
     _check(annotations, detections, classes)
     image_ids = {path: number for number, path in enumerate(sorted(image_paths(annotations)), start=1)}
-    ground_truth = COCO(
-        {
-            "images": [{"id": image_id} for image_id in image_ids.values()],
-            "categories": [{"id": classes[name], "name": name} for name in _in_id_order(classes)],
-            "annotations": _coco_boxes(annotations, classes, image_ids),
-        },
-        print_function=_quiet,
-    )
-    found = ground_truth.loadRes(_coco_boxes(detections, classes, image_ids))
-    evaluator = COCOeval_faster(ground_truth, found, iouType="bbox", print_function=_quiet)
-    if iou_thresholds is not None:
-        evaluator.params.iouThrs = np.array(iou_thresholds, dtype=float)
-    evaluator.evaluate()
-    evaluator.accumulate()
+    with _no_garbage_collection():
+        truth, found = (_coco_dataset(table, classes, image_ids) for table in (annotations, detections))
+        evaluator = COCOeval_faster(truth, found, iouType="bbox", print_function=_quiet)
+        if iou_thresholds is not None:
+            evaluator.params.iouThrs = np.array(iou_thresholds, dtype=float)
+        evaluator.evaluate()
+        evaluator.accumulate()
     return evaluator
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Hold the collector back where a dict and a list for every box make it look through all of memory in vain."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _check(annotations: pd.DataFrame, detections: pd.DataFrame, classes: dict[str, int]) -> None:
@@ -185,23 +190,31 @@ def _check(annotations: pd.DataFrame, detections: pd.DataFrame, classes: dict[st
         raise ValueError(f"detections: {bad_scores.sum()} box(es) without a score from 0 to 1")
 
 
+def _coco_dataset(table: pd.DataFrame, classes: dict[str, int], image_ids: dict[str, int]) -> COCO:
+    """Return boxes with the images and classes that all of them are evaluated on."""
+    dataset = {
+        "images": [{"id": image_id} for image_id in image_ids.values()],
+        "categories": [{"id": classes[name], "name": name} for name in _in_id_order(classes)],
+        "annotations": _coco_boxes(table, classes, image_ids),
+    }
+    return COCO(dataset, print_function=_quiet)
+
+
 def _coco_boxes(table: pd.DataFrame, classes: dict[str, int], image_ids: dict[str, int]) -> list[dict]:
     """Return boxes as COCO annotations or, with a score, COCO results, in an order that is theirs alone."""
-    boxes = objects(table).sort_values(["image_path", "class_name", *BOX_COLUMNS])
-    top_left, sizes = boxes[["x1", "y1"]].to_numpy(float), boxes[["x2", "y2"]].to_numpy(float)
-    sizes = sizes - top_left
-    columns = {
-        "id": range(1, len(boxes) + 1),  # from 1, since the evaluator takes a match with id 0 for no match
-        "image_id": boxes["image_path"].map(image_ids).tolist(),
-        "category_id": boxes["class_name"].map(classes).tolist(),
-        "bbox": np.hstack([top_left, sizes]).tolist(),
-        "area": sizes.prod(axis=1).tolist(),
-        "iscrowd": [0] * len(boxes),
-        "segmentation": [[]] * len(boxes),  # or else the evaluator makes a polygon of each box
-    }
-    if "score" in boxes.columns:
-        columns["score"] = boxes["score"].astype(float).tolist()
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    boxes = objects(table)
+    images, labels = (boxes[name].map(ids) for name, ids in (("image_path", image_ids), ("class_name", classes)))
+    corners = boxes[BOX_COLUMNS].to_numpy(float)
+    scores = boxes["score"].to_numpy(float) if "score" in boxes.columns else np.zeros(len(boxes))
+    order = np.lexsort([*corners.T[::-1], labels, images])
+    sides = corners[:, 2:] - corners[:, :2]
+    columns = (images.to_numpy(), labels.to_numpy(), np.hstack([corners[:, :2], sides]), sides.prod(1), scores)
+    rows = zip(*(column[order].tolist() for column in columns), strict=True)
+    # Ids start at 1, since the evaluator takes a match with id 0 for no match.
+    return [
+        {"id": number, "image_id": image, "category_id": label, "bbox": box, "area": area, "score": score}
+        for number, (image, label, box, area, score) in enumerate(rows, start=1)
+    ]
 
 
 def _per_class(evaluator: COCOeval_faster, box_counts: pd.Series, classes: dict[str, int]) -> dict[str, dict]:

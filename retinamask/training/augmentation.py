@@ -1,8 +1,8 @@
 """Training images varied in the graph: flipped, zoomed and cut, recoloured, or four put together, boxes along.
 
 Sits above `settings`; `input_pipeline` calls it inside `tf.data`, one example at a time. Nothing here has a state:
-the same seed gives the same example, in any order and on any number of threads. Pixels stay `uint8` and become
-numbers with a point only between the one resampling and the one change of colour.
+the same seed gives the same example, in any order and on any number of threads; outside a graph a value in ten
+million may be rounded the other way. Pixels are `float32` only from the one resampling to the one change of colour.
 """
 
 import math

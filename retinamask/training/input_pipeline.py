@@ -126,7 +126,7 @@ def _loader(examples: Examples, settings: AugmentationSettings, seed: int, balan
         def of_four():
             others = tf.random.stateless_uniform([3], mosaic_seed, 0, count, tf.int64)
             four = [source.example(one) for one in [index, *tf.unstack(tf.gather(shown, others))]]
-            return augmentation.mosaic(four, draw, settings, examples.canvas_wh)
+            return augmentation.mosaic(*map(list, zip(*four, strict=True)), draw, settings, examples.canvas_wh)
 
         if settings.mosaic:
             mosaic_seed = tf.random.experimental.stateless_fold_in(draw, _MOSAIC)

@@ -174,12 +174,10 @@ def _decoded(
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque = deque()
-        ahead = iter(laid_out)
+        ahead, waiting = iter(laid_out), deque()
         for done in range(len(laid_out)):
-            waiting.extend(
-                (image, pool.submit(decode, image)) for image in itertools.islice(ahead, 2 * workers + 1 - len(waiting))
-            )
+            for image in itertools.islice(ahead, 2 * workers + 1 - len(waiting)):
+                waiting.append((image, pool.submit(decode, image)))
             image, future = waiting.popleft()
             yield image, future.result()
             if progress:
