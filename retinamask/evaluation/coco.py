@@ -152,26 +152,13 @@ def _run(
     """Check the tables and return faster-coco-eval's evaluator, accumulated but not summarized."""
     _check(annotations, detections, classes)
     image_ids = {path: number for number, path in enumerate(sorted(image_paths(annotations)), start=1)}
-    with _no_garbage_collection():
-        truth, found = (_coco_dataset(table, classes, image_ids) for table in (annotations, detections))
-        evaluator = COCOeval_faster(truth, found, iouType="bbox", print_function=_quiet)
-        if iou_thresholds is not None:
-            evaluator.params.iouThrs = np.array(iou_thresholds, dtype=float)
-        evaluator.evaluate()
-        evaluator.accumulate()
+    truth, found = (_coco_dataset(table, classes, image_ids) for table in (annotations, detections))
+    evaluator = COCOeval_faster(truth, found, iouType="bbox", print_function=_quiet)
+    if iou_thresholds is not None:
+        evaluator.params.iouThrs = np.array(iou_thresholds, dtype=float)
+    evaluator.evaluate()
+    evaluator.accumulate()
     return evaluator
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Hold the collector back where a dict and a list for every box make it look through all of memory in vain."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _check(annotations: pd.DataFrame, detections: pd.DataFrame, classes: dict[str, int]) -> None:
