@@ -71,7 +71,7 @@ class Theirs:
         paths = (str(ROOT / "annotations.csv"), str(ROOT / "classes.csv"))
         self._generator = CSVGenerator(*paths, batch_size=BATCH_SIZE, image_min_side=SIDE, image_max_side=SIDE)
         self._ends: list[float] = []
-        note = keras.callbacks.LambdaCallback(on_batch_end=lambda *_: self._ends.append(time.perf_counter()))
+        note = keras.callbacks.LambdaCallback(on_batch_end=lambda batch, logs: self._ends.append(time.perf_counter()))
         # A longer queue would be filled within a turn, at the cost of more batches than the turn trains on.
         self._how = {"verbose": 0, "callbacks": [note], "max_queue_size": 2}
 
