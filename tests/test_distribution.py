@@ -2,17 +2,22 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from train_worker import losses, train_runs
 
+from retinamask import detectors
+from retinamask.dataset.sample import CLASSES
 from retinamask.training import cluster, distribution
-from retinamask.training.settings import TrainingError
+from retinamask.training.settings import TrainingError, TrainingSettings
 
 SCRIPT = Path(__file__).with_name("train_worker.py")
 TWO = {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}
@@ -40,7 +45,7 @@ def started(path: Path, environments: list[dict[str, str]], **given) -> list[sub
     return [subprocess.Popen(command, env=os.environ | one, text=True, **pipes) for one in environments]
 
 
-def ended(processes: list[subprocess.Popen], seconds: float = 300) -> list[tuple[int, str]]:
+def ended(processes: list[subprocess.Popen], seconds: float = 600) -> list[tuple[int, str]]:
     """Exit status and output of each; none is left behind."""
     try:
         printed = [process.communicate(timeout=seconds)[0] for process in processes]
@@ -78,12 +83,15 @@ def test_two_workers_train_as_one_device(alone, tiny, tmp_path):
     assert "epoch 2/2" in both[0][1] and "epoch" not in both[1][1]  # only the chief prints
 
 
-@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)])
-def test_a_lost_worker_stops_the_run_and_one_that_is_left_resumes_it(alone, tiny, tmp_path, victim):
+@pytest.mark.parametrize(
+    ("victim", "by"),
+    [(1, signal.SIGKILL), pytest.param(0, signal.SIGTERM, marks=pytest.mark.slow)],
+)
+def test_a_lost_worker_stops_the_run_and_one_that_is_left_resumes_it(alone, tiny, tmp_path, victim, by):
     stem = tmp_path / "torn"
     given = {"folder": str(tiny), "runs": {str(stem): {}}}
-    both = ended(started(tmp_path / "given.json", of_workers(2), die=[victim, 5], **given))
-    assert both[victim][0] == -9, both[victim][1]
+    both = ended(started(tmp_path / "given.json", of_workers(2), die=[victim, 5, by], **given))
+    assert both[victim][0] == -by, both[victim][1]
     status, printed = both[1 - victim]
     assert status == 1 and "TrainingError: a worker was lost: one of the 2" in printed, printed
     assert "Start again with resume" in printed
@@ -92,6 +100,98 @@ def test_a_lost_worker_stops_the_run_and_one_that_is_left_resumes_it(alone, tiny
     train_runs(tiny, given["runs"], resume=True)
     assert sorted(losses(stem)) == [1, 2, 3, 4, 5, 6]
     assert {**before, **losses(stem)} == pytest.approx(alone, rel=1e-4)
+
+
+def test_keras_retinanets_losses_differ_when_a_batch_is_dealt_out_and_ours_do_not():
+    """Two images on two devices, of which one has more positive anchors and larger errors."""
+    from keras_retinanet import losses as theirs
+
+    detector = detectors.create("retinanet", CLASSES, image_size=64)
+    boxes, labels = np.float32([[[8, 8, 56, 56]], [[14, 14, 42, 42]]]), np.int32([[0], [1]])
+    sizes_wh = np.int32([[64, 64], [64, 64]])
+    targets = detector.targets(boxes, labels, sizes_wh, (64, 64))
+    batch = {"images": np.zeros((2, 64, 64, 3), np.uint8), "sizes_wh": sizes_wh, "boxes": boxes, "labels": labels}
+    batch |= {name: value.numpy() for name, value in targets.items()}
+    random = np.random.default_rng(0)
+    outputs = [random.normal(size=(2, 774, 4)).astype("f4"), random.uniform(0.01, 0.5, (2, 774, 2)).astype("f4")]
+    outputs[0][1] /= 10
+    halves = [slice(0, 1), slice(1, 2)]
+    dealt = [({name: v[half] for name, v in batch.items()}, [v[half] for v in outputs]) for half in halves]
+    counts = [{name: float(v) for name, v in detector.counts(part).items()} for part, _ in dealt]
+    assert counts[0] != counts[1] and all(count["classification_loss"] >= 1 for count in counts)
+
+    for number, name, loss in [
+        (0, "localization_loss", theirs.smooth_l1()),
+        (1, "classification_loss", theirs.focal()),
+    ]:
+        whole = float(loss(detector.dense_targets(batch)[number], outputs[number]))
+        per_replica = [float(loss(detector.dense_targets(part)[number], out[number])) for part, out in dealt]
+        assert abs(sum(per_replica) / 2 / whole - 1) > 0.1
+        ours = sum(float(detector.losses(out, part)[name]) for part, out in dealt)
+        assert ours / sum(count[name] for count in counts) == pytest.approx(whole, rel=1e-5)
+
+
+def test_a_batch_that_does_not_divide_is_named_with_the_nearest_that_do(monkeypatch):
+    monkeypatch.setattr(distribution, "describe", lambda strategy: "3 GPUs")
+    three = SimpleNamespace(num_replicas_in_sync=3)
+    distribution.check_batch(three, TrainingSettings(batch_size=12, accumulate=2))
+    with pytest.raises(TrainingError, match="batch_size 8 cannot be dealt out to 3 GPUs in 2 part.*nearest is 6 or 12"):
+        distribution.check_batch(three, TrainingSettings(batch_size=8, accumulate=2))
+    with pytest.raises(TrainingError, match="the nearest is 3"):
+        distribution.check_batch(three, TrainingSettings(batch_size=2))
+
+
+def test_alone_nothing_is_distributed(monkeypatch):
+    for config in ("", json.dumps({"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}})):
+        monkeypatch.setenv("TF_CONFIG", config)
+        strategy = distribution.strategy()
+        assert distribution.is_default(strategy) and distribution.describe(strategy) == "1 device"
+        assert distribution.shard(strategy) == (0, 1) and distribution.is_chief(strategy)
+        assert distribution.from_chief(strategy, np.float32([1, np.nan])).dtype == np.float32
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch):
+    with pytest.raises(TrainingError, match="no device GPU:7 here; there are: CPU:0"):
+        distribution.strategy(["GPU:7"])
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": TWO, "task": {"type": "worker", "index": 0}}))
+    with pytest.raises(TrainingError, match="choose among them with CUDA_VISIBLE_DEVICES"):
+        distribution.strategy(["GPU:0"])
+
+
+def test_workers_must_be_first_to_use_tensorflow(monkeypatch):
+    import tensorflow
+
+    assert float(tensorflow.constant(1.0)) == 1
+    monkeypatch.setattr(distribution, "wait_for_all", lambda cluster: None)
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": TWO, "task": {"type": "worker", "index": 0}}))
+    with pytest.raises(TrainingError, match="training must begin before TensorFlow computes anything"):
+        distribution.strategy()
+
+
+def test_a_worker_that_sees_something_else_than_the_chief_says_what(monkeypatch):
+    chief, sent = {"checkpoint": 40, "seed": 0}, []
+    monkeypatch.setattr(distribution, "shard", lambda strategy: (0, 2))
+    monkeypatch.setattr(distribution, "from_chief", lambda strategy, values: sent.append(values) or values)
+    distribution.check_agreement(None, chief)
+    monkeypatch.setattr(distribution, "shard", lambda strategy: (1, 2))
+    monkeypatch.setattr(distribution, "from_chief", lambda strategy, values: sent[0])
+    distribution.check_agreement(None, dict(chief))
+    with pytest.raises(TrainingError, match="worker 1 of 2 does not see the same as worker 0: checkpoint. All workers"):
+        distribution.check_agreement(None, {**chief, "checkpoint": None})
+
+
+def test_only_the_loss_of_a_worker_is_taken_for_one(monkeypatch):
+    from tensorflow import errors
+
+    lost = errors.UnavailableError(None, None, "Graph execution error:\n\nCollective ops is aborted by: Socket closed")
+    with pytest.raises(errors.UnavailableError), distribution.stopping_together(distribution.strategy()):
+        raise lost
+    monkeypatch.setattr(distribution, "shard", lambda strategy: (0, 2))
+    message = r"a worker was lost.*\(Collective ops is aborted by: Socket closed\)"
+    with pytest.raises(TrainingError, match=message), distribution.stopping_together(None):
+        raise lost
+    with pytest.raises(ZeroDivisionError), distribution.stopping_together(None):
+        raise ZeroDivisionError
 
 
 def test_a_cluster_is_read(monkeypatch):

@@ -1,13 +1,12 @@
 """Training in a process of its own, for tests of several devices and machines: python train_worker.py GIVEN.json.
 
 What is given: ``folder`` (with annotations.csv and classes.csv), ``runs``: settings by the stem of each run, trained
-one after the other, ``resume``, and ``die``: the worker of which index kills itself before which step. The losses of
-each step go to ``<stem>.losses``, a line a step.
+one after the other, ``resume``, and ``die``: the worker of which index gives itself which signal before which step. The
+losses of each step go to ``<stem>.losses``, a line a step.
 """
 
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -57,15 +56,15 @@ def train_runs(folder: Path, runs: dict[str, dict], resume: bool = False) -> Non
         train(Examples(table, folder, detector), settings, stem, watchers=[LossFile(stem)], resume=resume)
 
 
-def die_before(step: int) -> None:
-    """Let this process kill itself when it is about to do step number ``step``, counted from 1."""
+def die_before(step: int, signal_number: int) -> None:
+    """Let this process send itself a signal when it is about to do step number ``step``, counted from 1."""
     from retinamask.training.steps import TrainingStep
 
     going_on = TrainingStep.__call__
 
     def dying(self, batch, done: int):
         if done + 1 == step:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal_number)
         return going_on(self, batch, done)
 
     TrainingStep.__call__ = dying
@@ -75,7 +74,7 @@ def main(path: Path) -> None:
     given = json.loads(path.read_text())
     this = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index")
     if given.get("die") and given["die"][0] == this:
-        die_before(given["die"][1])
+        die_before(*given["die"][1:])
     train_runs(Path(given["folder"]), given["runs"], given.get("resume", False))
 
 

@@ -37,8 +37,8 @@ def strategy(devices: Sequence[str] | None = None):
             without it, the names in the variable ``RETINAMASK_DEVICES``, separated by commas.
 
     Raises:
-        TrainingError: ``TF_CONFIG`` is wrong, a worker does not come, TensorFlow has computed before, or a device
-            does not exist.
+        TrainingError: ``TF_CONFIG`` is wrong, a worker does not come within `cluster.WAIT_SECONDS`, TensorFlow has
+            computed before, or a device does not exist.
     """
     _keras.prepare()
     import tensorflow
@@ -181,6 +181,11 @@ def _of_workers(cluster: Cluster):
         raise TrainingError(
             "with several workers, training must begin before TensorFlow computes anything in this process; restart "
             "the kernel, or call retinamask.training.distribution.strategy() first"
+        ) from error
+    except tensorflow.errors.OpError as error:
+        raise TrainingError(
+            f"the workers of {VARIABLE} did not come together; stop what is left of an earlier run, and start all of "
+            f"them again ({str(error).splitlines()[0][:200]})"
         ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # TensorFlow would swallow it from here on

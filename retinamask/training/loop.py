@@ -153,9 +153,13 @@ class Loop:
         """The figures after an epoch, if it is one that is evaluated; they steer plateau and early stop."""
         if self._evaluate is None or (epoch < self.settings.epochs and epoch % self.settings.evaluate_every):
             return {}
-        figures = self._evaluate(network) if self._is_chief else {}
-        judged = figures.get("AP50")
-        shared = distribution.from_chief(self._strategy, np.float32(math.nan if judged is None else judged))
+        figures: dict[str, float | None] = {}
+        try:
+            if self._is_chief:
+                figures = self._evaluate(network)
+        finally:  # also when it fails: the other workers wait for it before all of them save the epoch together
+            judged = figures.get("AP50")
+            shared = distribution.from_chief(self._strategy, np.float32(math.nan if judged is None else judged))
         if self.settings.schedule == "plateau" and self._plateau.update(float(shared)):
             self._factor /= 10
         self._stopped = bool(self.settings.early_stop) and self._early_stop.update(float(shared))

@@ -73,18 +73,20 @@ def train(
     elif distribution.is_chief(strategy):
         keeping.refuse_existing(stem)
     distribution.check_batch(strategy, settings)
-    distribution.check_agreement(strategy, {"resume": bool(saved), "checkpoint": saved and saved.step, **identity})
     steps = settings.steps or math.ceil(len(examples) / settings.batch_size)
-    used = saved.record["precision"] if saved else trial.precision_to_use(examples, settings, strategy)
-    with failures.explained(settings, stem), distribution.stopping_together(strategy), precision.computing(used):
-        learner = Learner(examples.detector, settings, strategy, used, None if saved else weights)
-        loop = Loop(learner, examples, steps, stem, strategy, evaluate, list(watchers), log_csv)
-        loop.constants = {"identity": identity, "precision": used}
-        loop.record = records.of_run(examples, settings, used, stem) | (record or {})
-        loop.record.setdefault("weights", learner.loaded)
-        if saved:
-            loop.restore(saved)
-        loop.run()
+    with failures.explained(settings, stem), distribution.stopping_together(strategy):
+        used = saved.record["precision"] if saved else trial.precision_to_use(examples, settings, strategy)
+        seen = {"checkpoint": saved and saved.step, "usable images": examples.paths, "precision": used, **identity}
+        distribution.check_agreement(strategy, {**seen, "evaluation": evaluate is not None})
+        with precision.computing(used):
+            learner = Learner(examples.detector, settings, strategy, used, None if saved else weights)
+            loop = Loop(learner, examples, steps, stem, strategy, evaluate, list(watchers), log_csv)
+            loop.constants = {"identity": identity, "precision": used}
+            loop.record = records.of_run(examples, settings, used, stem) | (record or {})
+            loop.record.setdefault("weights", learner.loaded)
+            if saved:
+                loop.restore(saved)
+            loop.run()
     return Trained(loop.keeper.best, loop.keeper.last, pd.DataFrame(loop.rows))
 
 

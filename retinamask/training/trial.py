@@ -13,7 +13,11 @@ from retinamask.training.settings import TrainingSettings
 
 
 def precision_to_use(examples: Examples, settings: TrainingSettings, strategy) -> str:
-    """``float32``, ``bfloat16`` or ``float16``; ``auto`` measures where there is a choice."""
+    """``float32``, ``bfloat16`` or ``float16``; ``auto`` measures where there is a choice.
+
+    Several workers measure nothing, since they might come to different answers: with them ``auto`` is float32 on
+    processors.
+    """
     _keras.prepare()
 
     def seconds(name: str) -> float:
@@ -22,7 +26,8 @@ def precision_to_use(examples: Examples, settings: TrainingSettings, strategy) -
             batches = iter(feeding.batches(strategy, examples, settings, 0))
             return learner.seconds_of_a_step(next(batches))
 
-    return precision.choose(settings.precision, seconds)
+    alone = distribution.shard(strategy)[1] == 1
+    return precision.choose(settings.precision, seconds if alone else None)
 
 
 def rates_and_losses(
