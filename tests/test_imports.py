@@ -69,6 +69,7 @@ ORDER = [
     "detectors.keras_commands",
     "training.settings",
     "training.augmentation",
+    "training.pixel_file",
     "training.pixel_cache",
     "training.examples",
     "training.input_pipeline",

@@ -145,19 +145,15 @@ class _Source:
     def __init__(self, examples: Examples):
         import tensorflow as tf
 
-        self._pixels = examples.pixels
+        self._read = examples.pixels.reader()
         self._boxes = tf.constant(np.concatenate(examples.boxes), tf.float32)
         self._labels = tf.constant(np.concatenate(examples.labels), tf.int32)
         self._ends = tf.constant(np.cumsum([0, *map(len, examples.labels)]), tf.int64)
 
     def example(self, index):
         """Pixels ``(h, w, 3)``, boxes ``(M, 4)`` and labels ``(M,)`` of one image."""
-        import tensorflow as tf
-
-        image = tf.numpy_function(self._pixels.read, [index], tf.uint8, stateful=False)
-        image.set_shape((None, None, 3))
         begin, end = self._ends[index], self._ends[index + 1]
-        return image, self._boxes[begin:end], self._labels[begin:end]
+        return self._read(index), self._boxes[begin:end], self._labels[begin:end]
 
 
 def _with_targets(batch: dict, examples: Examples) -> dict:

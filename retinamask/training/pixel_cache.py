@@ -1,23 +1,10 @@
-"""Images decoded and resized once, kept as bytes in memory or in one file beside the data.
+"""Images decoded and resized once, kept as bytes in memory or in a file beside the data.
 
-Above `dataset.images`; `examples` reads the pixels of every pass from here.
-
-A file cache is ``<folder>/.retinamask_cache/<images>-<state>.pixels``: the images' bytes (RGB, row by row, no
-padding) one after the other in the order of the paths, and a JSON of the same stem that says how many bytes there
-must be and which images are damaged. ``<images>`` stands for the paths and their scales, ``<state>`` for the
-sizes and times of the image files, so that a changed image leads to another name.
+Above `pixel_file`; `examples` has the pixels of every pass from here.
 """
 
-import contextlib
-import hashlib
 import itertools
-import json
-import logging
 import os
-import shutil
-import threading
-import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,27 +13,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinamask.dataset import files, images
+from retinamask.dataset import images
+from retinamask.detectors import _keras
+from retinamask.training import pixel_file
+from retinamask.training.pixel_file import PixelCacheError, PixelFile
 
-log = logging.getLogger(__name__)
-
-FOLDER = ".retinamask_cache"
 MEMORY_BYTES = 2_000_000_000  # up to here ``auto`` keeps pixels in memory
-_ALIGNMENT = 64  # bytes; TensorFlow takes an array that begins at such an address without copying it
-_UNUSED_SECONDS = 14 * 86_400  # a cache that nothing opened for so long is removed
-_ABANDONED_SECONDS = 3_600  # a half-written file that nothing writes to any more is removed
 
 Scale = Callable[[tuple[int, int]], float]
 Progress = Callable[[int, int], None]
 
 
-class PixelCacheError(ValueError):
-    """The pixels cannot be kept where they should be; the message says why and what to do."""
-
-
 class _Image(NamedTuple):
     """One image as its header describes it, and its place among the bytes of all."""
 
+    number: int
     path: str
     original_wh: tuple[int, int]
     scale: float
@@ -56,6 +37,11 @@ class _Image(NamedTuple):
     @property
     def nbytes(self) -> int:
         return self.size_wh[0] * self.size_wh[1] * 3
+
+    @property
+    def record(self) -> int:
+        """Where its record begins in a file."""
+        return self.offset + self.number * pixel_file.RECORD_OVERHEAD
 
 
 class Pixels:
@@ -71,7 +57,8 @@ class Pixels:
         where: ``memory``, or the path of the file.
     """
 
-    def __init__(self, laid_out: list[_Image], unusable: list[str], damaged: dict[str, str], where: str, source):
+    def __init__(self, laid_out: list[_Image], unusable: list[str], damaged: dict[str, str], held):
+        """``held``: a ``uint8`` tensor of all pixels, or a `PixelFile`."""
         usable = [image for image in laid_out if image.path not in damaged]
         self.paths = [image.path for image in usable]
         self.unusable = unusable + list(damaged.values())
@@ -79,20 +66,47 @@ class Pixels:
         self.sizes_wh = [image.size_wh for image in usable]
         self.scales = [image.scale for image in usable]
         self.nbytes = sum(image.nbytes for image in usable)
-        self.where = where
-        self._places = [(image.offset, image.nbytes) for image in usable]
-        self._read_into = source
+        self.where = str(held.path) if isinstance(held, PixelFile) else "memory"
+        self._held = held
+        self._begins = [image.record if isinstance(held, PixelFile) else image.offset for image in usable]
+
+    def reader(self):
+        """A function from an index, an integer or a tensor, to pixels ``uint8 (height, width, 3)`` RGB as a tensor.
+
+        For graphs and eagerly, from any thread; only TensorFlow is at work in it.
+        """
+        import tensorflow as tf
+
+        with tf.device("CPU"):
+            begins = tf.constant(self._begins, tf.int64)
+            shapes = tf.constant([(height, width, 3) for width, height in self.sizes_wh], tf.int64, (len(begins), 3))
+
+        def read(index):
+            begin, shape = tf.gather(begins, index), tf.gather(shapes, index)
+            if isinstance(self._held, PixelFile):
+                pixels = self._held.record(begin)
+            else:
+                pixels = tf.slice(self._held, begin[None], tf.reduce_prod(shape)[None])
+            return tf.ensure_shape(tf.reshape(pixels, shape), (None, None, 3))
+
+        return read
 
     def read(self, index: int) -> np.ndarray:
-        """Pixels of one image, ``uint8`` RGB ``(height, width, 3)``, a new array; from any thread.
+        """Pixels of one image, ``uint8`` RGB ``(height, width, 3)``, a new array.
 
-        A file is read, not mapped: pages of a map would count as this process's memory and grow with the images.
+        Raises:
+            PixelCacheError: the file was damaged or removed meanwhile.
         """
-        offset, nbytes = self._places[index]
-        width, height = self.sizes_wh[index]
-        pixels = _aligned(nbytes)
-        self._read_into(offset, pixels)
-        return pixels.reshape(height, width, 3)
+        import tensorflow as tf
+
+        try:
+            with tf.device("CPU"):
+                return np.array(self.reader()(index))
+        except tf.errors.OpError as error:
+            raise PixelCacheError(
+                f"{self.where}: damaged or removed while it was in use ({error.message}); start again, "
+                "it will be made anew"
+            ) from error
 
 
 def open_pixels(
@@ -112,21 +126,19 @@ def open_pixels(
     Raises:
         PixelCacheError: no room, or no permission to write beside the data.
     """
+    _keras.prepare()
     folder = Path(folder)
     laid_out, unusable = _lay_out(folder, paths, scale)
     nbytes = sum(image.nbytes for image in laid_out)
     if cache == "memory" or (cache == "auto" and nbytes <= MEMORY_BYTES):
-        print(f"{len(laid_out)} images, {_megabytes(nbytes)} in memory", flush=True)
+        _say(laid_out, "in memory")
         return _in_memory(folder, laid_out, unusable, progress)
-    path = _cache_path(folder, laid_out)
-    damaged = _index(path, nbytes)
-    if damaged is None:
-        print(f"{len(laid_out)} images, {_megabytes(nbytes)} in {path}", flush=True)
-        damaged = _write(path, folder, laid_out, progress)
-    else:
-        print(f"{len(laid_out)} images, {_megabytes(nbytes)} found in {path}", flush=True)
-    _remove_stale(path)
-    return Pixels(laid_out, unusable, damaged, str(path), _file_reader(path))
+    return _in_file(folder, laid_out, unusable, progress)
+
+
+def _say(laid_out: list[_Image], where: str) -> None:
+    nbytes = sum(image.nbytes for image in laid_out)
+    print(f"{len(laid_out)} images, {nbytes / 1e6:,.0f} MB {where}", flush=True)
 
 
 def _lay_out(folder: Path, paths: list[str], scale: Scale) -> tuple[list[_Image], list[str]]:
@@ -145,7 +157,7 @@ def _lay_out(folder: Path, paths: list[str], scale: Scale) -> tuple[list[_Image]
                 unusable.append(str(found))
                 continue
             factor = float(scale(found))
-            laid_out.append(_Image(path, found, factor, _resized(found, factor), offset))
+            laid_out.append(_Image(len(laid_out), path, found, factor, _resized(found, factor), offset))
             offset += laid_out[-1].nbytes
     return laid_out, unusable
 
@@ -184,124 +196,40 @@ def _decoded(
                 progress(done + 1, len(laid_out))
 
 
-def _in_memory(folder: Path, laid_out: list[_Image], unusable: list[str], progress: Progress | None) -> Pixels:
-    nbytes, damaged = sum(image.nbytes for image in laid_out), {}
-    try:
-        held = np.empty(nbytes, np.uint8)
-    except MemoryError:
-        raise PixelCacheError(f"{_megabytes(nbytes)} of pixels do not fit into memory; use cache='file'") from None
-    for image, pixels in _decoded(folder, laid_out, progress):
+def _in_file(folder: Path, laid_out: list[_Image], unusable: list[str], progress: Progress | None) -> Pixels:
+    """The pixels in the file that is there for them, else in a new one."""
+    path = pixel_file.path_for(folder, [(image.path, image.scale) for image in laid_out])
+    nbytes = sum(image.nbytes + pixel_file.RECORD_OVERHEAD for image in laid_out)
+    damaged = pixel_file.damaged_images(path, nbytes)
+    _say(laid_out, f"in {path}" if damaged is None else f"found in {path}")
+    if damaged is None:
+        damaged = {}
+        pixel_file.write(path, nbytes, _sound(_decoded(folder, laid_out, progress), damaged), damaged)
+    pixel_file.remove_stale(path)
+    return Pixels(laid_out, unusable, damaged, PixelFile(path))
+
+
+def _sound(decoded: Iterator[tuple[_Image, np.ndarray | str]], damaged: dict[str, str]) -> Iterator[np.ndarray]:
+    """The pixels of every image; black in the place of a damaged one, which is noted."""
+    for image, pixels in decoded:
         if isinstance(pixels, str):
             damaged[image.path] = pixels
-        else:
-            held[image.offset : image.offset + image.nbytes] = pixels.reshape(-1)
-
-    def read_into(offset: int, pixels: np.ndarray) -> None:
-        pixels[:] = held[offset : offset + len(pixels)]
-
-    return Pixels(laid_out, unusable, damaged, "memory", read_into)
+            pixels = np.zeros((*image.size_wh[::-1], 3), np.uint8)
+        yield pixels
 
 
-def _cache_path(folder: Path, laid_out: list[_Image]) -> Path:
-    """Where the pixels of these images in their present state belong."""
-    which = [(image.path, image.scale) for image in laid_out]
-    stats = [os.stat(folder / image.path) for image in laid_out]
-    state = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
-    names = (hashlib.sha256(repr(part).encode()).hexdigest()[:16] for part in (which, state))
-    return folder / FOLDER / f"{'-'.join(names)}.pixels"
+def _in_memory(folder: Path, laid_out: list[_Image], unusable: list[str], progress: Progress | None) -> Pixels:
+    """The pixels in one tensor, filled in place: one made of an array would need the memory twice."""
+    import tensorflow as tf
 
-
-def _index(path: Path, nbytes: int) -> dict[str, str] | None:
-    """The damaged images by path, if ``path`` holds whole pixels as they were written; else ``None``."""
-    index = path.with_suffix(".json")
-    if not (path.exists() and index.exists()):
-        return None
-    try:
-        record = json.loads(index.read_text(encoding="utf-8"))
-        stat = path.stat()
-        if record["bytes"] == stat.st_size == nbytes and record["written"] == stat.st_mtime_ns:
-            return {str(name): str(message) for name, message in record["damaged"].items()}
-        found = f"{stat.st_size} bytes, expected {nbytes} as written on {record['written']}"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        found = f"{type(error).__name__}: {error}"
-    log.warning("%s: damaged, cut short or changed (%s); the images are decoded again", path, found)
-    return None
-
-
-def _write(path: Path, folder: Path, laid_out: list[_Image], progress: Progress | None) -> dict[str, str]:
-    """Fill the cache file and its index; gives the damaged images by path."""
     nbytes, damaged = sum(image.nbytes for image in laid_out), {}
     try:
-        path.parent.mkdir(exist_ok=True)
-        files.write_text(path.parent / ".gitignore", "*\n")
-        _check_room(path, nbytes)
-        with files.replacing(path) as temporary, open(temporary, "wb") as file:
-            for image, pixels in _decoded(folder, laid_out, progress):
-                if isinstance(pixels, str):
-                    damaged[image.path] = pixels
-                    file.seek(image.nbytes, os.SEEK_CUR)
-                else:
-                    file.write(pixels)
-            file.truncate(nbytes)  # also where the last image is damaged
-            file.flush()
-        record = {"bytes": nbytes, "written": path.stat().st_mtime_ns, "damaged": damaged}
-        files.write_json(path.with_suffix(".json"), record)
-    except OSError as error:
-        raise PixelCacheError(_no_room(path, nbytes, error.strerror or str(error))) from error
-    return damaged
-
-
-def _check_room(path: Path, nbytes: int) -> None:
-    """Say that the disk is too small now and not when it is full."""
-    if shutil.disk_usage(path.parent).free < nbytes:
-        raise PixelCacheError(_no_room(path, nbytes, "the disk is too full"))
-
-
-def _no_room(path: Path, nbytes: int, why: str) -> str:
-    with contextlib.suppress(OSError):
-        why += f"; {shutil.disk_usage(path.parents[1]).free:,} bytes are free"
-    return (
-        f"{path}: cannot be written ({why}; {nbytes:,} bytes are needed); make room, move the data to a disk with "
-        "more room where you may write, or keep the pixels in memory with cache='memory'"
-    )
-
-
-def _file_reader(path: Path) -> Callable[[int, np.ndarray], None]:
-    """Reads bytes of the file into an array; the file stays open, so that it may be removed meanwhile."""
-    file, turn = open(path, "rb", buffering=0), threading.Lock()  # noqa: SIM115 - open as long as it is read from
-
-    def read_into(offset: int, pixels: np.ndarray) -> None:
-        with turn:
-            file.seek(offset)
-            found = file.readinto(pixels)
-        if found != len(pixels):
-            raise PixelCacheError(f"{path}: cut short while it was in use; start again, it will be made anew")
-
-    weakref.finalize(read_into, file.close)
-    return read_into
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove caches of the same images in another state, those long unused, and files that were never finished."""
-    now, images_key = time.time(), path.name.partition("-")[0]
-    with contextlib.suppress(OSError):
-        os.utime(path.with_suffix(".json"))  # in use today
-    for other in [*path.parent.glob("*.pixels"), *path.parent.glob("*.json"), *path.parent.glob(".*-*.*")]:
-        with contextlib.suppress(OSError):
-            index = other.with_suffix(".json")
-            age = now - (index if index.exists() else other).stat().st_mtime
-            outdated = other.name.partition("-")[0] == images_key and other.stem != path.stem
-            limit = _ABANDONED_SECONDS if other.name.startswith(".") or not index.exists() else _UNUSED_SECONDS
-            if outdated or age > limit:
-                other.unlink()
-
-
-def _aligned(nbytes: int) -> np.ndarray:
-    """An uninitialised array of bytes that TensorFlow can take as it is."""
-    whole = np.empty(nbytes + _ALIGNMENT, np.uint8)
-    begin = -whole.ctypes.data % _ALIGNMENT
-    return whole[begin : begin + nbytes]
-
-
-def _megabytes(nbytes: int) -> str:
-    return f"{nbytes / 1e6:,.0f} MB"
+        with tf.device("CPU"):
+            filled = tf.Variable(lambda: tf.zeros(nbytes, tf.uint8), trainable=False)
+            decoded = _decoded(folder, laid_out, progress)
+            for image, pixels in zip(laid_out, _sound(decoded, damaged), strict=True):
+                filled[image.offset : image.offset + image.nbytes].assign(pixels.reshape(-1))
+            held = filled.read_value()
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        raise PixelCacheError(f"{nbytes:,} bytes of pixels do not fit into memory; use cache='file'") from None
+    return Pixels(laid_out, unusable, damaged, held)
