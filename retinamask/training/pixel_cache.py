@@ -3,6 +3,7 @@
 Above `pixel_file`; `examples` has the pixels of every pass from here.
 """
 
+import ctypes
 import itertools
 import os
 from collections import deque
@@ -219,17 +220,26 @@ def _sound(decoded: Iterator[tuple[_Image, np.ndarray | str]], damaged: dict[str
 
 
 def _in_memory(folder: Path, laid_out: list[_Image], unusable: list[str], progress: Progress | None) -> Pixels:
-    """The pixels in one tensor, filled in place: one made of an array would need the memory twice."""
+    """The pixels in one tensor."""
     import tensorflow as tf
 
     nbytes, damaged = sum(image.nbytes for image in laid_out), {}
     try:
         with tf.device("CPU"):
-            filled = tf.Variable(lambda: tf.zeros(nbytes, tf.uint8), trainable=False)
-            decoded = _decoded(folder, laid_out, progress)
-            for image, pixels in zip(laid_out, _sound(decoded, damaged), strict=True):
-                filled[image.offset : image.offset + image.nbytes].assign(pixels.reshape(-1))
-            held = filled.read_value()
+            held = tf.raw_ops.Empty(shape=[nbytes], dtype=tf.uint8, init=False)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise PixelCacheError(f"{nbytes:,} bytes of pixels do not fit into memory; use cache='file'") from None
+    filled = _writable(held)
+    decoded = _decoded(folder, laid_out, progress)
+    for image, pixels in zip(laid_out, _sound(decoded, damaged), strict=True):
+        filled[image.offset : image.offset + image.nbytes] = pixels.reshape(-1)
     return Pixels(laid_out, unusable, damaged, held)
+
+
+def _writable(tensor) -> np.ndarray:
+    """The memory of a ``uint8`` tensor ``(n,)`` that is not in use yet; it lasts as long as the tensor.
+
+    A tensor made of a full array, or read from a variable filled step by step, would be a second copy of it all.
+    """
+    address = np.from_dlpack(tensor).ctypes.data
+    return np.ctypeslib.as_array((ctypes.c_uint8 * tensor.shape[0]).from_address(address))
