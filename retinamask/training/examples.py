@@ -12,6 +12,7 @@ import pandas as pd
 
 from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError, check_classes, image_paths, objects
 from retinamask.dataset.boxes import areas, clip, reach_outside
+from retinamask.training import distribution
 from retinamask.training.pixel_cache import open_pixels
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Examples:
         progress: Callable[[int, int], None] | None = None,
     ):
         check_classes(table, detector.classes, "the training table")
+        distribution.strategy()  # with several machines before TensorFlow is used for anything, and pixels are tensors
         self.table, self.detector = table, detector
         self.pixels = open_pixels(folder, image_paths(table), detector.scale, cache, progress)
         self.paths, self.unusable = self.pixels.paths, self.pixels.unusable
