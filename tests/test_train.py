@@ -1,6 +1,8 @@
 """Training: what a run leaves, that a step is what keras-retinanet's losses ask for, and what stops it."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,6 +196,15 @@ def test_a_batch_that_does_not_fit_is_said_to_be_cut(small, table, tiny, tmp_pat
         TrainingError, match="a part of 2 images does not fit into memory; .*accumulate=2 trains the same"
     ):
         run_of(small, table, tiny, tmp_path / "x")
+
+
+def test_decoded_images_that_vanish_are_made_anew_by_resuming(small, table, tiny, tmp_path):
+    examples = Examples(table, tiny, small, cache="file")
+    Path(examples.pixels.where).write_bytes(b"something else")
+    settings = TrainingSettings(**{**PLAIN, "epochs": 1, "steps": 1})
+    with pytest.raises(TrainingError, match="decoded images was damaged or removed while it was in use; resume"):
+        train(examples, settings, tmp_path / "x")
+    shutil.rmtree(Path(examples.pixels.where).parent)
 
 
 def test_earlier_snapshots_are_not_overwritten(trained, small, table, tiny):

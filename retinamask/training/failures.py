@@ -9,11 +9,16 @@ from retinamask.training.settings import TrainingError, TrainingSettings
 
 @contextlib.contextmanager
 def explained(settings: TrainingSettings, stem: Path) -> Iterator[None]:
-    """Turn running out of memory within this block into a `TrainingError`."""
+    """Turn running out of memory, and the loss of decoded images, within this block into a `TrainingError`."""
     import tensorflow
 
     try:
         yield
+    except (tensorflow.errors.DataLossError, tensorflow.errors.NotFoundError) as error:
+        raise TrainingError(
+            "the file of decoded images was damaged or removed while it was in use; resume, and it is made anew "
+            f"({str(error).splitlines()[0][:200]})"
+        ) from error
     except (tensorflow.errors.ResourceExhaustedError, MemoryError) as error:
         part = settings.batch_size // settings.accumulate
         raise TrainingError(
