@@ -144,7 +144,7 @@ def test_a_best_snapshot_that_is_gone(tmp_path, caplog):
     other = SnapshotKeeper(tmp_path / "run")
     with caplog.at_level(logging.WARNING):
         other.restore(keeper.state())
-    assert "run_best.json does not exist" in caplog.text and other.best is None
+    assert "run_best.h5 does not exist" in caplog.text and other.best is None
     run(other, rows(0.4, 0.5, 0.3, first=2))
     assert epoch_of(other.best) == 3
 

@@ -65,14 +65,16 @@ class Recorder(Watcher):
         self.seen.append(("ended",))
 
 
+def counted(strategy, examples, settings, first_step):
+    """In place of batches, their numbers."""
+    return (float(number) for number in range(first_step, 1000))
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A function that runs a loop, of three epochs of two steps unless told otherwise, and gives it back."""
 
-    def batches(strategy, examples, settings, first_step):
-        return (float(number) for number in range(first_step, 1000))
-
-    monkeypatch.setattr("retinamask.training.feeding.batches", batches)
+    monkeypatch.setattr("retinamask.training.feeding.batches", counted)
 
     def start(name="x", evaluate=None, watchers=(), steps=2, batch_losses=None, **settings) -> Loop:
         learner = CountingLearner(TrainingSettings(**{**PLAIN, "epochs": 3, **settings}))
@@ -149,14 +151,77 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_good(run, tmp
     assert checkpoints.newest(tmp_path / "x").step == 2
 
 
-def test_an_evaluation_that_fails_does_not_take_the_epoch_along(run, tmp_path):
-    def fails(network):
-        raise OSError("no room to evaluate")
+@pytest.mark.parametrize("ruined", [2, 4])
+def test_weights_that_are_no_numbers_are_not_saved(run, tmp_path, monkeypatch, ruined):
+    usual = CountingLearner.step
 
-    with pytest.raises(OSError, match="no room to evaluate"):
-        run(evaluate=fails)
-    assert snapshots.read(tmp_path / "x_last.h5").record["training"]["metrics"]["epoch"] == 1
-    assert (tmp_path / "x.csv").read_text().startswith("epoch,step,loss")
+    def step(learner, batch, number):
+        losses = usual(learner, batch, number)  # which are still those of the weights before
+        if number == ruined - 1:
+            learner.weight = learner.weight * math.nan
+        return losses
+
+    monkeypatch.setattr(CountingLearner, "step", step)
+    with pytest.raises(TrainingError, match=f"step {ruined} made weights that are no finite numbers; use a smaller"):
+        run(checkpoint_minutes=10.0)
+    assert (tmp_path / "x_last.h5").exists() == (ruined == 4)
+    assert [path.name for path in checkpoints.files_of(tmp_path / "x")][-1:] == (
+        ["x_checkpoint-00000002.state"] if ruined == 4 else []
+    )
+
+
+class Judge:
+    """Gives the figures of one evaluation after the other, and fails instead in the call of a number."""
+
+    def __init__(self, *figures: float, fails_in: int = 0, error: BaseException | None = None):
+        self.figures, self.fails_in, self.error, self.calls = list(figures), fails_in, error, 0
+
+    def __call__(self, network) -> dict[str, float]:
+        self.calls += 1
+        if self.calls == self.fails_in:
+            raise self.error
+        return {"AP50": self.figures.pop(0)}
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize("error", [OSError("no room to evaluate"), KeyboardInterrupt()])
+def test_an_evaluation_that_was_cut_short_is_made_up_for(run, tmp_path, error, epoch):
+    figures, more = [0.4, 0.3, 0.2], {"schedule": "plateau", "plateau_patience": 1, "checkpoint_minutes": 10.0}
+    whole = run("whole", Judge(*figures), **more)
+    with pytest.raises(type(error)):
+        run("torn", Judge(*figures, fails_in=epoch, error=error), **more)
+    last = snapshots.read(tmp_path / "torn_last.h5").record["training"]
+    assert last["epoch"] == epoch and not last["finished"]
+    torn = run("torn", Judge(*figures[epoch - 1 :]), **more)
+    assert np.array_equal(whole.learner.weight, torn.learner.weight)
+    timeless = [[{**row, "seconds": 0} for row in loop.rows] for loop in (whole, torn)]
+    assert timeless[0] == timeless[1] and torn.keeper.best.record["training"]["epoch"] == 1
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_run_killed_right_after_its_first_snapshot_goes_on(run, tmp_path, monkeypatch, epochs):
+    whole = run("whole", epochs=epochs, checkpoint_minutes=10.0)
+
+    def killed(*_):
+        raise SystemExit
+
+    monkeypatch.setattr(snapshots, "copy", killed)  # before there is a best one
+    with pytest.raises(SystemExit):
+        run("torn", epochs=epochs, checkpoint_minutes=10.0)
+    monkeypatch.undo()
+    assert (tmp_path / "torn_last.h5").exists() and checkpoints.newest(tmp_path / "torn").step == 2
+    monkeypatch.setattr("retinamask.training.feeding.batches", counted)
+    torn = run("torn", epochs=epochs, checkpoint_minutes=10.0)
+    assert np.array_equal(whole.learner.weight, torn.learner.weight)
+    assert [row["loss"] for row in torn.rows] == [row["loss"] for row in whole.rows]
+    assert torn.keeper.best.record["training"]["epoch"] == whole.keeper.best.record["training"]["epoch"]
+
+
+def test_watchers_hear_of_the_end_of_a_run_that_was_stopped(run):
+    watcher = Recorder(stop_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        run(watchers=[watcher])
+    assert watcher.seen[-1] == ("ended",)
 
 
 def test_training_stops_early_when_nothing_gets_better(run):
@@ -187,4 +252,4 @@ def test_checkpoints_within_an_epoch_come_by_the_clock(run, monkeypatch):
     run(epochs=1, steps=4, checkpoint_minutes=0.0)
     assert saved == [1, 2, 3]
     run("y", epochs=2, steps=2, checkpoint_minutes=10.0)
-    assert saved == [1, 2, 3, 2]
+    assert saved == [1, 2, 3, 2, 2]  # before the first snapshot and after it

@@ -64,9 +64,10 @@ def killed_and_resumed(tiny, folder, detector: dict, kills: int, seed: int, **se
     whole, torn = folder / "whole", folder / "torn"
     finish(process(tiny, whole, detector, **settings))
     dice, killed = random.Random(seed), 0
-    for _ in range(kills):
+    for number in range(kills):
         running = process(tiny, torn, detector, **settings)
-        killed += kill_after(running, torn, dice.randrange(1, 3), dice.uniform(0, 0.4))
+        steps = dice.randrange(1, 3) + (number == 0)  # at first two, before which there is a checkpoint
+        killed += kill_after(running, torn, steps, dice.uniform(0, 0.4))
         for end in ("best", "last"):  # never anything but whole snapshots
             if torn.with_name(f"torn_{end}.json").exists():
                 snapshots.read(torn.with_name(f"torn_{end}.h5"))

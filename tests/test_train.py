@@ -1,5 +1,6 @@
 """Training: what a run leaves, that a step is what keras-retinanet's losses ask for, and what stops it."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ from retinamask.dataset import annotations
 from retinamask.dataset.sample import CLASSES
 from retinamask.detectors import _keras, snapshots, weights
 from retinamask.evaluation.watchers import Watcher
-from retinamask.training import checkpoints, distribution, feeding, records
+from retinamask.training import checkpoints, distribution, failures, feeding, records
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import NO_AUGMENTATION, TrainingError, TrainingSettings, settings_of
@@ -97,6 +98,19 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(frozen, batch_of):
     for gradient, in_parts in zip(one, other, strict=True):
         scale = np.abs(gradient).max()
         assert scale > 0 and np.abs(gradient - in_parts).max() < 1e-4 * scale
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [1, 2])
+def test_xla_compiles_a_step_to_the_same_gradients(frozen, batch_of, parts):
+    plain, compiled = learner_of(frozen), learner_of(frozen, xla=True, accumulate=parts)
+    (one_loss, one), (other_loss, other) = (
+        learner.step.gradients(batch_of(PLAIN_SETTINGS)) for learner in (plain, compiled)
+    )
+    assert float(one_loss) == pytest.approx(float(other_loss), rel=1e-4)
+    for gradient, other_gradient in zip(one, other, strict=True):
+        scale = np.abs(gradient).max()
+        assert scale > 0 and np.abs(gradient - other_gradient).max() < 1e-3 * scale
 
 
 def test_averages_follow_the_weights_as_worked_out_by_hand(small, batch_of):
@@ -207,6 +221,42 @@ def test_decoded_images_that_vanish_are_made_anew_by_resuming(small, table, tiny
     shutil.rmtree(Path(examples.pixels.where).parent)
 
 
+@pytest.mark.parametrize(
+    ("parts", "advice"),
+    [(2, r"a part of 3 images .*accumulate=3"), (6, "a part of 1 images .*; take a smaller image_")],
+)
+def test_advice_for_a_batch_that_does_not_fit_can_be_followed(tmp_path, parts, advice):
+    with (
+        pytest.raises(TrainingError, match=advice),
+        failures.explained(TrainingSettings(batch_size=6, accumulate=parts), tmp_path),
+    ):
+        raise MemoryError
+
+
+def test_a_disk_that_is_full_is_said_to_be(tmp_path):
+    with (
+        pytest.raises(TrainingError, match="the disk is full; free space, then resume. The last good .*log.csv"),
+        failures.explained(TrainingSettings(), tmp_path),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device", "log.csv")
+    with pytest.raises(FileNotFoundError), failures.explained(TrainingSettings(), tmp_path):
+        raise FileNotFoundError("gone")
+
+
+@pytest.mark.parametrize("more", [{"early_stop": 2}, {"schedule": "plateau"}])
+def test_what_goes_by_the_ap50_is_refused_where_nothing_measures_it(small, table, tiny, tmp_path, more):
+    with pytest.raises(TrainingError, match="go by AP50, and there is nothing to measure it on; give validation"):
+        run_of(small, table, tiny, tmp_path / "x", **more)
+
+
+def test_a_run_is_not_resumed_with_fewer_images(small, table, tiny, tmp_path):
+    examples = Examples(table, tiny, small)
+    checkpoints.save(tmp_path / "x", 3, {}, {"identity": records.identity(examples, PLAIN_SETTINGS, "none")})
+    examples.paths.pop()
+    with pytest.raises(TrainingError, match="readable images: 12 then, 11 now"):
+        train(examples, PLAIN_SETTINGS, tmp_path / "x", resume=True)
+
+
 def test_earlier_snapshots_are_not_overwritten(trained, small, table, tiny):
     with pytest.raises(TrainingError, match="tiny_best.h5 exists; choose another run name"):
         train(Examples(table, tiny, small), TrainingSettings(), trained.best.weights.with_name("tiny"))
@@ -233,6 +283,12 @@ def test_a_class_that_the_detector_lacks_is_named(small, tiny):
         ({"precision": "int8"}, "precision is 'int8'"),
         ({"batch_size": 4, "accumulate": 3}, "batch_size 4 does not divide into accumulate 3"),
         ({"flip": 1.5}, "flip is 1.5, expected 0 to 1"),
+        ({"epochs": 2.5}, "epochs is 2.5, expected a whole number"),
+        ({"batch_size": "4"}, "batch_size is '4', expected a whole number"),
+        ({"steps": True}, "steps is True, expected a whole number"),
+        ({"gradient_clip": float("inf")}, "gradient_clip is inf, expected a finite number"),
+        ({"contrast": None}, "contrast is None, expected a finite number"),
+        ({"seed": 2**32}, "seed is 4294967296, expected 0 to 4294967295"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):

@@ -116,4 +116,5 @@ def train_command(given: argparse.Namespace) -> None:
     trained = train(
         examples, settings, given.out, given.weights, evaluate, watchers, log_csv=log_csv, resume=given.resume
     )
-    print(f"best: {trained.best}\nlast: {trained.last}")
+    if trained.best:  # of several workers, the first's
+        print(f"best: {trained.best}\nlast: {trained.last}")

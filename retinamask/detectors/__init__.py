@@ -1,9 +1,9 @@
 """The detectors by name, and loading a snapshot into one.
 
 A detector is built from its name, its classes and its settings. It offers ``prepare`` (images to network input),
-``network``, ``inference_network`` and ``record``; and for training, in the graph, ``canvas_wh`` and ``targets`` (for
-the input pipeline), ``network_input``, ``counts`` and ``losses`` (for the step), and ``rest_backbone``. What differs
-between detectors stays in their own files.
+``network``, ``inference_network`` and ``record``, and for training, in the graph: ``canvas_wh`` and ``targets`` (for
+the input pipeline), ``network_input``, ``counts`` and ``losses`` (for the step), ``rest_backbone`` and
+``make_compilable`` (for XLA). What differs between detectors stays in their own files.
 """
 
 from pathlib import Path

@@ -16,6 +16,7 @@ from retinamask.dataset import images
 from retinamask.detectors import _keras
 from retinamask.detectors.anchor_targets import AnchorMatcher
 from retinamask.detectors.network_input import network_input
+from retinamask.detectors.upsampling import make_compilable
 
 BACKBONES = {
     **dict.fromkeys(["resnet50", "resnet101", "resnet152", "vgg16", "vgg19"], "caffe"),
@@ -230,6 +231,10 @@ class RetinaNet:
             if not _OWN_LAYERS.match(layer.name):
                 normalises = isinstance(layer, keras.layers.BatchNormalization)
                 layer.trainable = not resting and not (normalises and frozen)
+
+    def make_compilable(self, network) -> None:
+        """Let XLA compile the training of ``network``, which it could not as keras-retinanet builds it."""
+        make_compilable(network)
 
     @cached_property
     def _matcher(self) -> AnchorMatcher:

@@ -4,12 +4,13 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from retinamask.dataset import files
 from retinamask.training.settings import TrainingError, TrainingSettings
 
 
 @contextlib.contextmanager
 def explained(settings: TrainingSettings, stem: Path) -> Iterator[None]:
-    """Turn running out of memory, and the loss of decoded images, within this block into a `TrainingError`."""
+    """Turn what runs out or vanishes within this block, memory, disk, decoded images, into a `TrainingError`."""
     import tensorflow
 
     try:
@@ -19,10 +20,22 @@ def explained(settings: TrainingSettings, stem: Path) -> Iterator[None]:
             "the file of decoded images was damaged or removed while it was in use; resume, and it is made anew "
             f"({str(error).splitlines()[0][:200]})"
         ) from error
-    except (tensorflow.errors.ResourceExhaustedError, MemoryError) as error:
-        part = settings.batch_size // settings.accumulate
-        raise TrainingError(
-            f"a part of {part} images does not fit into memory; cut the batch into more parts (accumulate="
-            f"{settings.accumulate * 2} trains the same), or take a smaller image_size or batch_size, or cache='file'. "
-            f"The last good snapshot and checkpoint of {stem} are kept ({str(error).splitlines()[0][:200]})"
-        ) from error
+    except (tensorflow.errors.ResourceExhaustedError, MemoryError, OSError) as error:
+        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        if files.is_full(error) or "No space left on device" in said:
+            what = "the disk is full; free space, then resume"
+        elif isinstance(error, OSError):
+            raise
+        else:
+            part = settings.batch_size // settings.accumulate
+            what = f"a part of {part} images does not fit into memory; {_smaller(settings)}, or cache='file'"
+        raise TrainingError(f"{what}. The last good snapshot and checkpoint of {stem} are kept ({said})") from error
+
+
+def _smaller(settings: TrainingSettings) -> str:
+    """What takes less memory: more parts, as long as the batch divides into them."""
+    more = range(settings.accumulate + 1, settings.batch_size + 1)
+    parts = next((parts for parts in more if settings.batch_size % parts == 0), None)
+    if parts is None:
+        return "take a smaller image_size or batch_size"
+    return f"cut the batch into more parts (accumulate={parts}), or take a smaller image_size or batch_size"

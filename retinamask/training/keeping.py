@@ -52,16 +52,16 @@ class SnapshotKeeper:
         """
         epoch = row["epoch"]
         self._ranks[epoch] = _rank(row)
-        self.last = save(self._path("last"), False)
+        self.last = save(self.path("last"), False)
         if self._best_epoch in (None, epoch) or self._ranks[epoch] > self._ranks[self._best_epoch]:
-            self.best = snapshots.copy(self.last, self._path("best"), {"best": True})
+            self.best = snapshots.copy(self.last, self.path("best"), {"best": True})
             self._best_epoch = epoch
         kept = self._kept()
         if epoch in kept:
             self._numbered.add(epoch)
-            snapshots.copy(self.last, self._path(f"{epoch:03d}"), {})
+            snapshots.copy(self.last, self.path(f"{epoch:03d}"), {})
         for number in sorted(self._numbered - kept):
-            snapshots.remove(self._path(f"{number:03d}"))
+            snapshots.remove(self.path(f"{number:03d}"))
             self._numbered.remove(number)
 
     def state(self) -> dict[str, Any]:
@@ -87,12 +87,13 @@ class SnapshotKeeper:
         """Epochs, the best first; of equals the earlier."""
         return sorted(sorted(self._ranks), key=lambda epoch: self._ranks[epoch], reverse=True)
 
-    def _path(self, end: str) -> Path:
+    def path(self, end: str) -> Path:
+        """The weights file of a name's end: ``best``, ``last`` or an epoch in three digits."""
         return self.stem.with_name(f"{self.stem.name}_{end}.h5")
 
     def _read(self, end: str) -> Snapshot | None:
         try:
-            return snapshots.read(self._path(end))
+            return snapshots.read(self.path(end))
         except SnapshotError as error:
             log.warning("%s; training goes on without it", error)
             return None

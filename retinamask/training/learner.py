@@ -34,6 +34,8 @@ class Learner:
         self.detector, self.settings = detector, settings
         with strategy.scope(), precision.building(used):
             self.network = detector.network(settings.seed)
+            if settings.xla:
+                detector.make_compilable(self.network)
             self.loaded: dict[str, Any] = starting_weights.start(self.network, detector, weights) if weights else {}
             self.optimizer = Optimizer(settings, used)
             self.optimizer.build(self.network.trainable_variables)

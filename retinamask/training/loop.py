@@ -19,6 +19,7 @@ from retinamask.training import checkpoints, distribution, feeding, schedules
 from retinamask.training.keeping import SnapshotKeeper
 from retinamask.training.settings import TrainingError
 
+_STEADIER = "use a smaller learning_rate or gradient_clip, or start from pretrained weights"
 _SHOWN = ("loss", "localization_loss", "classification_loss", "AP50", "AP")
 
 
@@ -60,6 +61,7 @@ class Loop:
         self.first_step, self.total_steps = 0, steps * self.settings.epochs
         self._step, self._read_steps, self._sums = 0, 0, {}  # begun; read, and their losses, of this epoch
         self._factor, self._stopped, self._earlier_seconds = 1.0, False, 0.0
+        self._is_saved = False  # whether there is a checkpoint of this run
         self._plateau = schedules.Patience(self.settings.plateau_patience)
         self._early_stop = schedules.Patience(self.settings.early_stop or math.inf)
 
@@ -67,14 +69,15 @@ class Loop:
         """Train to the end."""
         self._started = self._said = self._reported = self._saved = time.monotonic()
         batches = iter(feeding.batches(self._strategy, self.examples, self.settings, self._step))
-        self._tell("started", self)
-        while self._step < self.total_steps and not self._stopped:
-            epoch = self._step // self.steps
-            resting = self.settings.freeze_epochs
-            self.learner.rest_backbone(resting == -1 or epoch < resting)
-            self._train_epoch(batches, (epoch + 1) * self.steps)
-            self._end_epoch(epoch + 1)
-        self._tell("ended")
+        try:
+            self._tell("started", self)
+            while len(self.rows) < self.settings.epochs and not self._stopped:
+                epoch, resting = len(self.rows), self.settings.freeze_epochs
+                self.learner.rest_backbone(resting == -1 or epoch < resting)
+                self._train_epoch(batches, (epoch + 1) * self.steps)
+                self._end_epoch(epoch + 1)
+        finally:
+            self._tell("ended")
         distribution.from_chief(self._strategy, 0)  # TensorFlow takes a worker that leaves early for a lost one
 
     def restore(self, saved: checkpoints.Checkpoint) -> None:
@@ -82,7 +85,9 @@ class Loop:
         known = saved.record
         self.learner.load_arrays(saved.arrays)
         self.first_step = self._step = saved.step
-        self.rows, self._sums, self._read_steps = known["rows"], known["sums"], saved.step % self.steps
+        self.rows, self._sums = known["rows"], known["sums"]
+        self._read_steps = saved.step - len(self.rows) * self.steps  # all of them if killed before the epoch was judged
+        self._is_saved = True
         self._factor, self._earlier_seconds = known["factor"], known["seconds"]
         self._plateau.restore(known["plateau"])
         self._early_stop.restore(known["early_stop"])
@@ -115,8 +120,8 @@ class Loop:
         step = len(self.rows) * self.steps + self._read_steps
         if not all(map(math.isfinite, losses.values())):
             raise TrainingError(
-                f"the loss became {losses['total_loss']} in step {step}, epoch {len(self.rows) + 1}; use a smaller "
-                "learning_rate or gradient_clip, or start from pretrained weights. The last good snapshot is kept"
+                f"the loss became {losses['total_loss']} in step {step}, epoch {len(self.rows) + 1}; {_STEADIER}. "
+                "The last good snapshot is kept"
             )
         self._sums = {name: self._sums.get(name, 0.0) + value for name, value in losses.items()}
         self._report(step, losses, rate)
@@ -138,14 +143,20 @@ class Loop:
         rate = schedules.rate_at(self.settings, self._step - 1, self.total_steps, self._factor)
         means = {name: total / self._read_steps for name, total in self._sums.items()}
         row = {"epoch": epoch, "step": self._step, "loss": means.pop("total_loss"), **means, "learning_rate": rate}
+        if not self._is_saved:
+            self._save_checkpoint()  # no snapshot without one, or a run killed right after it could not go on
+        else:
+            self._sound_arrays()
         network = self.learner.shown()
         try:
             row |= self._evaluation(epoch, network)
-        finally:  # an evaluation that fails must not take the epoch's weights along
-            row["seconds"] = round(self._seconds(), 1)
-            self.rows.append(row)
-            self._sums, self._read_steps = {}, 0
-            self._keep(row, network)
+        except BaseException:  # must not take the epoch's weights along; what is resumed judges them again
+            self._keep_unjudged(row, network)
+            raise
+        row["seconds"] = round(self._seconds(), 1)
+        self.rows.append(row)
+        self._sums, self._read_steps = {}, 0
+        self._keep(row, network)
         self._tell("after_epoch", row, network)
         self._say(f"epoch {epoch}/{self.settings.epochs}", row)
 
@@ -154,12 +165,16 @@ class Loop:
         if self._evaluate is None or (epoch < self.settings.epochs and epoch % self.settings.evaluate_every):
             return {}
         figures: dict[str, float | None] = {}
-        try:
-            if self._is_chief:
+        error: BaseException | None = None
+        if self._is_chief:
+            try:
                 figures = self._evaluate(network)
-        finally:  # also when it fails: the other workers wait for it before all of them save the epoch together
-            judged = figures.get("AP50")
-            shared = distribution.from_chief(self._strategy, np.float32(math.nan if judged is None else judged))
+            except BaseException as raised:  # raised again once the other workers know
+                error = raised
+        judged = math.nan if figures.get("AP50") is None else figures["AP50"]
+        shared, failed = distribution.from_chief(self._strategy, np.float32([judged, error is not None]))
+        if failed:
+            raise error or TrainingError("the evaluation failed on the first worker, whose output says why")
         if self.settings.schedule == "plateau" and self._plateau.update(float(shared)):
             self._factor /= 10
         self._stopped = bool(self.settings.early_stop) and self._early_stop.update(float(shared))
@@ -176,6 +191,12 @@ class Loop:
             self._save_checkpoint()
         elif self._is_chief:
             checkpoints.remove(self.stem)
+
+    def _keep_unjudged(self, row: dict[str, Any], network) -> None:
+        """Checkpoint and last snapshot of an epoch whose evaluation failed or was stopped."""
+        self._save_checkpoint()
+        if self._is_chief:
+            self._snapshot(self.keeper.path("last"), False, row, network, over=False)
 
     def _snapshot(self, path: Path, best: bool, row: dict[str, Any], network, over: bool) -> snapshots.Snapshot:
         training = {**self.record, "best": best, "epoch": row["epoch"], "metrics": row, "finished": over}
@@ -196,8 +217,18 @@ class Loop:
         due = time.monotonic() - self._saved > 60 * self.settings.checkpoint_minutes
         return bool(distribution.from_chief(self._strategy, due))
 
+    def _sound_arrays(self) -> dict[str, np.ndarray]:
+        """The learner's state; all workers together. A loss shows only one step later that its weights are ruined."""
+        arrays = self.learner.arrays()
+        if not all(np.isfinite(array).all() for name, array in arrays.items() if not name.startswith("optimizer/")):
+            raise TrainingError(
+                f"step {self._step} made weights that are no finite numbers; {_STEADIER}. "
+                "The last good snapshot is kept"
+            )
+        return arrays
+
     def _save_checkpoint(self) -> None:
-        arrays = self.learner.arrays()  # all workers together
+        arrays = self._sound_arrays()
         if self._is_chief:
             state = {
                 "rows": self.rows,
@@ -211,7 +242,7 @@ class Loop:
                 **self.constants,
             }
             checkpoints.save(self.stem, self._step, arrays, state)
-        self._saved = time.monotonic()
+        self._saved, self._is_saved = time.monotonic(), True
 
     def _seconds(self) -> float:
         """Time spent on the run, by earlier processes too."""

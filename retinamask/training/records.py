@@ -37,6 +37,7 @@ def identity(examples: Examples, settings: TrainingSettings, weights: str) -> di
     chosen = {name: value for name, value in settings.record().items() if name not in _FREE}
     return {
         "training table": fingerprint(examples.table, examples.detector.classes),
+        "readable images": len(examples),
         "classes": detector.classes,
         "detector": {"name": detector.name, **detector.record()},
         "weights": weights,

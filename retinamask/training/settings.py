@@ -3,6 +3,8 @@
 The lowest file of `training`; the others read it. Each parameter of the training notebooks is a field here.
 """
 
+import math
+import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -16,6 +18,24 @@ _CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISI
 
 class TrainingError(RuntimeError, ValueError):
     """Training cannot go on; the message says what to do."""
+
+
+def _check_numbers(settings: Any) -> None:
+    """Raise `ValueError` for a field that is to hold a number, or a whole one, and holds something else."""
+    for known in fields(settings):
+        value = getattr(settings, known.name)
+        if known.type not in (int, float):
+            continue
+        try:
+            usable = not isinstance(value, bool) and math.isfinite(value)
+            if known.type is int:
+                operator.index(value)
+        except TypeError:
+            usable = False
+        if not usable:
+            raise ValueError(
+                f"{known.name} is {value!r}, expected a {'whole number' if known.type is int else 'finite number'}"
+            )
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:
@@ -48,6 +68,7 @@ class AugmentationSettings:
     mosaic: float = 0.0
 
     def __post_init__(self):
+        _check_numbers(self)
         for name in ("flip", "visible_share", "contrast", "saturation", "mosaic"):
             _within(name, getattr(self, name), 0, 1)
         _within("brightness", self.brightness, 0, 255)
@@ -122,12 +143,14 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self):
+        _check_numbers(self)
         for name in (
             "epochs", "batch_size", "accumulate", "evaluate_every", "keep_best", "keep_last", "plateau_patience",
         ):  # fmt: skip
             _within(name, getattr(self, name), 1, float("inf"))
-        for name in ("steps", "seed", "gradient_clip", "weight_decay", "early_stop", "checkpoint_minutes"):
+        for name in ("steps", "gradient_clip", "weight_decay", "early_stop", "checkpoint_minutes"):
             _within(name, getattr(self, name), 0, float("inf"))
+        _within("seed", self.seed, 0, 2**32 - 1)  # what NumPy takes
         _within("freeze_epochs", self.freeze_epochs, -1, float("inf"))
         for name in ("warm_up", "momentum", "ema"):
             _within(name, getattr(self, name), 0, 0.99999)

@@ -25,10 +25,13 @@ Evaluate = Callable[[Any], dict[str, float | None]]  # a network to figures, of 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training run left: its best and last snapshot and the log, a row an epoch."""
+    """What a training run left: its best and last snapshot and the log, a row an epoch.
 
-    best: snapshots.Snapshot
-    last: snapshots.Snapshot
+    Of several workers only the first writes snapshots; a new run gives the others None.
+    """
+
+    best: snapshots.Snapshot | None
+    last: snapshots.Snapshot | None
     log: pd.DataFrame
 
 
@@ -63,6 +66,11 @@ def train(
             a worker was lost, snapshots of that name exist, or a run to be resumed was another one.
     """
     stem = Path(stem)
+    if evaluate is None and (settings.early_stop or settings.schedule == "plateau"):
+        raise TrainingError(
+            "early_stop and the schedule plateau go by AP50, and there is nothing to measure it on; give validation "
+            "images, or take early_stop 0 and another schedule"
+        )
     strategy = distribution.strategy()
     identity = records.identity(examples, settings, weights)
     saved = checkpoints.newest(stem) if resume else None
