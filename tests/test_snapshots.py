@@ -91,7 +91,7 @@ def test_death_at_any_call_of_the_first_save(tmp_path, monkeypatch):
         if done or (place / "a.json").exists():
             assert text_of(place / "a.h5") == "new"
         else:
-            with pytest.raises(snapshots.SnapshotError, match="a.json does not exist"):
+            with pytest.raises(snapshots.SnapshotError, match="a.h5 does not exist"):
                 snapshots.read(place / "a.h5")
 
     death_at_every_call(lambda place: None, lambda place: save(place / "a.h5", "new"), check, tmp_path, monkeypatch)

@@ -17,7 +17,7 @@ from retinamask.evaluation import coco, live_figure
 from retinamask.evaluation.live_figure import LiveFigure
 from retinamask.evaluation.tensorboard import TensorBoardWatcher
 
-NEW_RUN, RESUMED = SimpleNamespace(first_step=0), SimpleNamespace(first_step=3)
+NEW_RUN, RESUMED = SimpleNamespace(first_step=0, rows=[]), SimpleNamespace(first_step=3, rows=[])
 
 # As the TensorFlow Object Detection API writes them: model_lib_v2.py and metrics/coco_evaluation.py.
 STEP_TAGS = [
@@ -237,7 +237,7 @@ from types import SimpleNamespace
 from retinamask.evaluation.live_figure import LiveFigure
 
 figure = LiveFigure(seconds=0)
-figure.started(SimpleNamespace(first_step=0))
+figure.started(SimpleNamespace(first_step=0, rows=[]))
 for step in range(1, 8):
     figure.after_step(step, {"Loss/total_loss": 1 / step, "learning_rate": 1e-4})
     print("step", step)

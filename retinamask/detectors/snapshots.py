@@ -6,11 +6,11 @@ network from the JSON. Nothing pickled and no stored code is ever loaded.
 """
 
 import contextlib
-import glob
 import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -199,8 +199,8 @@ def stems(folder: str | Path, run: str) -> Iterator[Path]:
 
 
 def _is_taken(stem: Path) -> bool:
-    files = stem.parent.glob(f"{glob.escape(stem.name)}_*")
-    return any(path.suffix in (".h5", ".json", ".state") for path in files)
+    left = re.compile(rf"{re.escape(stem.name)}_((best|last|\d{{3,}})(_inference)?\.(h5|json)|checkpoint-\d+\.state)")
+    return stem.parent.is_dir() and any(left.fullmatch(path.name) for path in stem.parent.iterdir())
 
 
 def newest(folder: str | Path, kind: str, run: str | None = None) -> Path:

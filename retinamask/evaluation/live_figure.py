@@ -47,6 +47,7 @@ class LiveFigure(Watcher):
     def started(self, run: Any) -> None:
         self._forget()
         self._in_notebook = _in_notebook()
+        self._rows = list(run.rows)  # of before, if the run goes on
 
     def after_step(self, step: int, figures: dict[str, float]) -> None:
         if self._in_notebook:

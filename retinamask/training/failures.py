@@ -7,15 +7,20 @@ from pathlib import Path
 from retinamask.dataset import files
 from retinamask.training.settings import TrainingError, TrainingSettings
 
+_NO_RECORD = "Dataset was empty"  # what TensorFlow says of a place in a file behind its end
+
 
 @contextlib.contextmanager
 def explained(settings: TrainingSettings, stem: Path) -> Iterator[None]:
     """Turn what runs out or vanishes within this block, memory, disk, decoded images, into a `TrainingError`."""
     import tensorflow
 
+    lost = tensorflow.errors
     try:
         yield
-    except (tensorflow.errors.DataLossError, tensorflow.errors.NotFoundError) as error:
+    except (lost.DataLossError, lost.NotFoundError, lost.InvalidArgumentError) as error:
+        if isinstance(error, lost.InvalidArgumentError) and _NO_RECORD not in str(error):
+            raise
         raise TrainingError(
             "the file of decoded images was damaged or removed while it was in use; resume, and it is made anew "
             f"({str(error).splitlines()[0][:200]})"

@@ -41,10 +41,17 @@ def _dealt(data, devices: int):
     import tensorflow
 
     if devices == 1:
-        return data
+        return _endless(data)
 
     def cut(batch):
         parts = {name: tensorflow.stack(tensorflow.split(value, devices)) for name, value in batch.items()}
         return tensorflow.data.Dataset.from_tensor_slices(parts)
 
-    return data.flat_map(cut)
+    return _endless(data.flat_map(cut))
+
+
+def _endless(data):
+    """The same, known not to end: else all workers would ask each other before every batch whether one is left."""
+    import tensorflow
+
+    return data.apply(tensorflow.data.experimental.assert_cardinality(tensorflow.data.INFINITE_CARDINALITY))

@@ -53,7 +53,9 @@ class Learner:
             self._resting = resting
 
     def shown(self):
-        """The network to judge and to keep, in float32 on one device: of the averaged weights if there are any.
+        """The network to judge and to keep, on one device, of the averaged weights if there are any.
+
+        It is built in float32. (While oneDNN computes in bfloat16 on a processor, so does this network.)
 
         With several workers all must call this together. It is the same object every time.
         """

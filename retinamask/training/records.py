@@ -16,7 +16,7 @@ _PACKAGES = ("retinamask", "tensorflow", "tf-keras", "keras-retinanet", "numpy")
 _FREE = ("keep_best", "keep_last", "checkpoint_minutes", "cache", "precision", "accumulate", "xla")
 
 
-def of_run(examples: Examples, settings: TrainingSettings, used: str, stem: Path) -> dict[str, Any]:
+def of_run(examples: Examples, settings: TrainingSettings, weights: str, used: str, stem: Path) -> dict[str, Any]:
     """What a snapshot remembers of its training."""
     return {
         "run": stem.name,
@@ -25,6 +25,7 @@ def of_run(examples: Examples, settings: TrainingSettings, used: str, stem: Path
         "training_table_fingerprint": fingerprint(examples.table, examples.detector.classes),
         "images": len(examples),
         "images_left_out": len(examples.unusable),
+        "identity": identity(examples, settings, weights),
         "device": _keras.device_line(),
         "devices": distribution.describe(distribution.strategy()),
         "versions": {name: version(name) for name in _PACKAGES},

@@ -76,7 +76,7 @@ def train(
     saved = checkpoints.newest(stem) if resume else None
     if saved:
         records.check_same_run(saved.record["identity"], identity, stem)
-    elif resume and (over := finished(stem, settings, log_csv)):
+    elif resume and (over := finished(stem, identity, log_csv)):
         return over
     elif distribution.is_chief(strategy):
         keeping.refuse_existing(stem)
@@ -90,7 +90,7 @@ def train(
             learner = Learner(examples.detector, settings, strategy, used, None if saved else weights)
             loop = Loop(learner, examples, steps, stem, strategy, evaluate, list(watchers), log_csv)
             loop.constants = {"identity": identity, "precision": used}
-            loop.record = records.of_run(examples, settings, used, stem) | (record or {})
+            loop.record = records.of_run(examples, settings, weights, used, stem) | (record or {})
             loop.record.setdefault("weights", learner.loaded)
             if saved:
                 loop.restore(saved)
@@ -98,10 +98,12 @@ def train(
     return Trained(loop.keeper.best, loop.keeper.last, pd.DataFrame(loop.rows))
 
 
-def finished(stem: Path, settings: TrainingSettings, log_csv: str | Path | None) -> Trained | None:
+def finished(stem: Path, identity: dict[str, Any], log_csv: str | Path | None) -> Trained | None:
     """The run of this stem if it came to its end and its checkpoints are gone."""
     last, best = (stem.with_name(f"{stem.name}_{end}.h5") for end in ("last", "best"))
     if not last.with_suffix(".json").exists():
+        if damaged := checkpoints.files_of(stem):
+            raise TrainingError(f"none of the checkpoints of {stem} is whole; remove {damaged[0]} and train anew")
         return None
     snapshot = snapshots.read(last)
     training = snapshot.record["training"]
@@ -110,6 +112,7 @@ def finished(stem: Path, settings: TrainingSettings, log_csv: str | Path | None)
             f"{last} is of a run that did not end, and none of its checkpoints is whole; move its snapshots away "
             "and train anew, or start from them with weights"
         )
+    records.check_same_run(training.get("identity", identity), identity, stem)
     rows = pd.read_csv(log_csv) if log_csv and Path(log_csv).exists() else pd.DataFrame([training["metrics"]])
     print(f"the run {stem} is over, it ended with epoch {training['epoch']}", file=sys.stdout, flush=True)
     return Trained(snapshots.read(best), snapshot, rows)

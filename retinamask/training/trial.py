@@ -3,10 +3,12 @@
 Between `learner` and `train`.
 """
 
+from pathlib import Path
+
 import pandas as pd
 
 from retinamask.detectors import _keras
-from retinamask.training import distribution, feeding, learning_rate_finder, precision
+from retinamask.training import distribution, failures, feeding, learning_rate_finder, precision
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import TrainingSettings
@@ -44,7 +46,7 @@ def rates_and_losses(
     """
     strategy = distribution.strategy()
     used = precision_to_use(examples, settings, strategy)
-    with precision.computing(used):
+    with failures.explained(settings, Path("this trial")), precision.computing(used):
         learner = Learner(examples.detector, settings, strategy, used, weights)
         batches = iter(feeding.batches(strategy, examples, settings, 0))
 
