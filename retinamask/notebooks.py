@@ -14,7 +14,14 @@ from typing import Any
 
 from retinamask.notebook_parameters import StrPath, check_parameters, known_parameters, unknown
 from retinamask.notebook_progress import Watch, place
-from retinamask.run_record import RunRecord, existing_run_folder, make_run_folder, make_timed_run_folder
+from retinamask.run_record import (
+    RunRecord,
+    earlier_notebooks,
+    existing_run_folder,
+    make_run_folder,
+    make_timed_run_folder,
+    set_aside,
+)
 
 PIPELINE = (
     "01_build_annotations",
@@ -79,7 +86,9 @@ def run(
         notebooks_dir: the folder of the notebooks; the folder above it is the project's root.
         progress: whether what the cells print is shown on the terminal as they run.
         continued: the name of an earlier run to go on with in its folder, instead of a new one. A notebook
-            that it holds already is not run again.
+            that it holds already is not run again, except one that did not come to its end and has the parameter
+            `resume`: with it the notebook goes on, and what was executed of it is moved aside. Parameters
+            that are not given are those that the run was begun with, where the notebook did not finish.
 
     Returns:
         The run's folder, absolute.
@@ -91,12 +100,14 @@ def run(
     import papermill  # noqa: F401  a missing papermill must show before a folder is made
 
     notebooks = _find_notebooks([names] if isinstance(names, str) else list(names), Path(notebooks_dir))
-    values = _values_by_notebook(notebooks, parameters)
     stem = notebooks[0].stem if len(notebooks) == 1 else "pipeline"
     if continued is not None:
         run_dir = existing_run_folder(runs_dir, continued)
-        _refuse_executed(notebooks, run_dir)
+        begun = _begun(run_dir)
+        values = _values_by_notebook(notebooks, parameters, begun)
+        _refuse_executed(notebooks, run_dir, begun, values)
     else:
+        values = _values_by_notebook(notebooks, parameters)
         run_dir = make_run_folder(runs_dir, name, force) if name is not None else make_timed_run_folder(runs_dir, stem)
     for own in values.values():
         if "run_dir" in own and "run_dir" not in parameters:
@@ -104,6 +115,8 @@ def run(
     record = RunRecord(run_dir, values, Path(notebooks_dir).resolve().parent)
     try:
         for notebook in notebooks:
+            if (run_dir / notebook.name).exists():
+                set_aside(run_dir / notebook.name)
             with record.notebook(notebook.stem):
                 run_notebook(notebook, values[notebook.stem], run_dir, progress=progress)
     except BaseException as error:
@@ -199,11 +212,25 @@ def _literal_path(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def _refuse_executed(notebooks: list[Path], run_dir: Path) -> None:
-    """What a run has left stays: a notebook that it holds would write over its results."""
+def _begun(run_dir: Path) -> dict[str, Mapping[str, Any]]:
+    """The parameters of the notebooks of an earlier run that did not finish, by notebook."""
+    entries = earlier_notebooks(run_dir).items()
+    return {name: entry.get("parameters", {}) for name, entry in entries if entry.get("status") != "finished"}
+
+
+def _refuse_executed(
+    notebooks: list[Path], run_dir: Path, begun: Mapping[str, Any], values: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """What a run has left stays: a notebook that it holds would write over its results, unless it resumes."""
     for notebook in notebooks:
-        if (run_dir / notebook.name).exists():
-            raise ValueError(f"{run_dir / notebook.name}: was run there before; start a new run for another try")
+        executed, own = run_dir / notebook.name, values[notebook.stem]
+        if not executed.exists() or (notebook.stem in begun and own.get("resume")):
+            continue
+        if notebook.stem in begun and "resume" in own:
+            raise ValueError(
+                f"{executed}: did not come to its end; go on with it with -p resume true, or start a new run"
+            )
+        raise ValueError(f"{executed}: was run there before; start a new run for another try")
 
 
 def _find_notebooks(names: list[str], folder: Path) -> list[Path]:
@@ -217,15 +244,18 @@ def _find_notebooks(names: list[str], folder: Path) -> list[Path]:
     return [folder / f"{stem}.ipynb" for stem in stems]
 
 
-def _values_by_notebook(notebooks: list[Path], parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Every parameter of every notebook, defaults included, all of them checked."""
+def _values_by_notebook(
+    notebooks: list[Path], parameters: Mapping[str, Any], begun: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Every parameter of every notebook, those it was begun with and defaults included, all of them checked."""
     known = {notebook: known_parameters(notebook) for notebook in notebooks}
     together = dict.fromkeys(name for own in known.values() for name in own)
     for name in parameters:
         if name not in together:
             raise ValueError(f"{', '.join(map(str, notebooks))}: {unknown(name, together)}")
+    given = {notebook: {**(begun or {}).get(notebook.stem, {}), **parameters} for notebook in notebooks}
     return {
         notebook.stem: {name: parameter.default for name, parameter in own.items()}
-        | check_parameters(notebook, {name: value for name, value in parameters.items() if name in own})
+        | check_parameters(notebook, {name: value for name, value in given[notebook].items() if name in own})
         for notebook, own in known.items()
     }

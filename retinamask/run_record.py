@@ -43,7 +43,6 @@ class RunRecord:
     def __init__(self, run_dir: Path, parameters: Mapping[str, Mapping[str, Any]], project: Path) -> None:
         self._run_dir = run_dir
         self._clock = time.monotonic()
-        earlier = _read_json(run_dir / RECORD_NAME) or {}
         self.content: dict[str, Any] = {
             "name": run_dir.name,
             "status": "running",
@@ -51,7 +50,7 @@ class RunRecord:
             "ended": None,
             "seconds": None,
             "notebooks": {
-                **earlier.get("notebooks", {}),
+                **earlier_notebooks(run_dir),
                 **{name: _waiting(values) for name, values in parameters.items()},
             },
             "failed_cell": None,
@@ -153,6 +152,21 @@ def existing_run_folder(runs_dir: str | os.PathLike[str], name: str) -> Path:
     if _is_going_on(folder):
         raise ValueError(f"{folder}: this run is still going on; wait for it, or stop it")
     return folder
+
+
+def earlier_notebooks(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """What the record of an earlier run says of each of its notebooks; nothing if there is no readable record."""
+    record = _read_json(run_dir / RECORD_NAME)
+    notebooks = record.get("notebooks") if isinstance(record, dict) else None
+    return notebooks if isinstance(notebooks, dict) else {}
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file to `<stem>.old-<time><suffix>`, say so on the terminal, and return the new path."""
+    aside = _first_free(path.with_name(f"{path.stem}.old-{_stamp()}{path.suffix}"), _refuse_existing)
+    path.rename(aside)
+    print(f"{path}: the earlier try was moved to {aside}", file=sys.stderr, flush=True)
+    return aside
 
 
 def make_timed_run_folder(runs_dir: str | os.PathLike[str], stem: str) -> Path:

@@ -101,6 +101,7 @@ ORDER = [
     "labelimg.outcome",
     "evaluation.coco",
     "evaluation.drawing",
+    "evaluation.plot_style",
     "evaluation.plots",
     "evaluation.learning_rate_plots",
     "evaluation.page",

@@ -620,3 +620,29 @@ def test_a_run_goes_on_in_its_folder(tmp_path, write):
         run("first", {}, continued="mine", **folders)
     with pytest.raises(ValueError, match="no run of that name; the newest are: mine"):
         run("second", {}, continued="other", **folders)
+
+
+def test_a_notebook_that_was_killed_goes_on_as_it_was_begun(tmp_path, write, capsys):
+    """A run of which the process was killed is recorded as running, and holds what was executed so far."""
+    declared = "rate: float = 1.0\nresume: bool = False\nrun_dir: str = ''"
+    lasting = "from pathlib import Path\nPath(run_dir, f'{rate} {resume}').touch()\nassert resume"
+    write("train", code(declared, "parameters"), code(lasting))
+    folders = {"runs_dir": tmp_path / "runs", "notebooks_dir": tmp_path / "notebooks", "progress": False}
+    with pytest.raises(NotebookError):
+        run("train", {"rate": 0.25}, "mine", **folders)
+    run_dir = tmp_path / "runs" / "mine"
+    record = record_of(run_dir)
+    record["status"] = record["notebooks"]["train"]["status"] = "running"
+    record["process"]["pid"] = 2**31 - 1  # of no process
+    (run_dir / "run.json").write_text(json.dumps(record))
+    broken = (run_dir / "train.ipynb").read_bytes()
+
+    with pytest.raises(ValueError, match="train.ipynb: did not come to its end; go on with it with -p resume true"):
+        run("train", {}, continued="mine", **folders)
+    assert record_of(run_dir) == record
+    assert run("train", {"resume": "true"}, continued="mine", **folders) == run_dir
+    assert (run_dir / "0.25 True").exists() and record_of(run_dir)["notebooks"]["train"]["status"] == "finished"
+    (aside,) = run_dir.glob("train.old-*.ipynb")
+    assert aside.read_bytes() == broken and str(aside) in capsys.readouterr().err
+    with pytest.raises(ValueError, match="train.ipynb: was run there before"):
+        run("train", {"resume": True}, continued="mine", **folders)

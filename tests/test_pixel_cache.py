@@ -109,13 +109,48 @@ def test_a_file_is_used_again(folder, no_decoding, capsys):
     assert making.startswith("5 images, 0 MB in ") and making.endswith(".pixels") and "found in" in finding
 
 
+def test_every_table_finds_the_file_beside_the_images(folder, tmp_path, no_decoding):
+    """A run has a folder of its own for its tables, from where its images lie elsewhere."""
+    inside = tmp_path / "data" / "images"
+    inside.mkdir(parents=True)
+    for path in paths():
+        (folder / path).rename(inside / path)
+    run = tmp_path / "runs" / "one"
+    run.mkdir(parents=True)
+    first = open_pixels(tmp_path, [f"data/images/{path}" for path in paths()], to_48, "file")
+    assert the_file(inside).samefile(first.where)
+    no_decoding()
+    again = open_pixels(run, [f"../../data/images/{path}" for path in paths()], to_48, "file")
+    assert again.where == first.where and not (run / pixel_file.FOLDER).exists()
+    np.testing.assert_array_equal(again.read(4), first.read(4))
+
+
+def test_where_images_must_not_be_written_beside_the_file_is_in_the_folder_of_the_table(folder, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    pixels = open_pixels(run, [f"../{path}" for path in paths()], to_48, "file")
+    assert the_file(run).samefile(pixels.where) and not (folder / pixel_file.FOLDER).exists()
+    assert pixels.read(2).any()
+
+
+def test_more_than_two_gigabytes_can_be_kept_in_memory():
+    """TensorFlow's tensors have sides of 64 bits, what makes an empty one takes 32."""
+    import tensorflow as tf
+
+    held = pixel_cache._unfilled(2**31 + 5)  # of which next to nothing is ever touched
+    assert held.shape[0] >= 2**31 + 5
+    pixel_cache._writable(held)[2**31 + 2 : 2**31 + 5] = 1, 2, 3
+    assert tf.slice(held, [2**31 + 2], [3]).numpy().tolist() == [1, 2, 3]
+
+
 def test_a_changed_image_makes_the_file_anew_and_removes_the_old_one(folder):
     open_pixels(folder, paths(), to_48, "file")
     old = the_file(folder)
     cv2.imwrite(str(folder / "0.png"), np.full((60, 90, 3), 77, np.uint8))
     pixels = open_pixels(folder, paths(), to_48, "file")
     assert (pixels.read(0) == 77).all() and the_file(folder) != old
-    assert len(list((folder / pixel_file.FOLDER).glob("*.json"))) == 1
+    assert len(list((folder / pixel_file.FOLDER).glob("*.index"))) == 1
 
 
 def test_another_time_of_change_is_a_change(folder, no_decoding):
@@ -138,7 +173,7 @@ def test_what_nobody_used_for_long_is_removed(folder):
     forgotten = open_pixels(folder, paths(), to_32, "file").where
     half_written = folder / pixel_file.FOLDER / ".abc-0123.pixels"
     half_written.touch()
-    for path in (half_written, forgotten, forgotten.replace(".pixels", ".json")):
+    for path in (half_written, forgotten, forgotten.replace(".pixels", ".index")):
         os.utime(path, (1, 1))
     kept = open_pixels(folder, paths(), to_48, "file").where
     assert not half_written.exists() and the_file(folder).samefile(kept)
@@ -153,15 +188,15 @@ def written_over(path):
 
 
 def without_index(path):
-    path.with_suffix(".json").unlink()
+    path.with_suffix(".index").unlink()
 
 
 def broken_index(path):
-    path.with_suffix(".json").write_text('{"bytes": ')
+    path.with_suffix(".index").write_text('{"bytes": ')
 
 
 def strange_index(path):
-    path.with_suffix(".json").write_text("[1]")
+    path.with_suffix(".index").write_text("[1]")
 
 
 @pytest.mark.parametrize("damage", [cut_short, written_over, without_index, broken_index, strange_index])
@@ -229,7 +264,7 @@ def test_git_does_not_see_the_cache(folder):
 
 def test_the_index_is_plain_json(folder):
     open_pixels(folder, paths(), to_48, "file")
-    record = json.loads(the_file(folder).with_suffix(".json").read_text())
+    record = json.loads(the_file(folder).with_suffix(".index").read_text())
     assert record["bytes"] == the_file(folder).stat().st_size and record["damaged"] == {}
 
 
@@ -251,7 +286,7 @@ def test_a_file_in_use_is_not_removed(folder):
     where = used.where
     del used
     open_pixels(folder, paths(), to_48, "file")
-    assert not os.path.exists(where) and not os.path.exists(where.replace(".pixels", ".json"))
+    assert not os.path.exists(where) and not os.path.exists(where.replace(".pixels", ".index"))
 
 
 PEAK = """

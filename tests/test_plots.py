@@ -133,7 +133,7 @@ LOG = pd.DataFrame(
     {
         "epoch": [1, 2, 3],
         "loss": [3.0, 2.0, 1.0],
-        "val_loss": [3.5, np.nan, 2.0],
+        "localization_loss": [3.5, np.nan, 2.0],
         "AP50": [np.nan, 0.7, 0.4],
         "AP": [None, None, None],
         "learning_rate": [1e-4, 1e-4, 1e-5],

@@ -100,14 +100,14 @@ def test_a_resumed_run_goes_on_where_its_checkpoint_was(tmp_path):
     killed._writer.flush()
     resumed = TensorBoardWatcher(tmp_path)
     resumed.started(RESUMED)
-    for step in (4, 5, 6):
+    for step in (5, 6):  # not every step is told
         resumed.after_step(step, step_figures(2.0))
     resumed.after_epoch(epoch_row(2, 6, AP=0.25), None)
     resumed.ended()
     killed.ended()
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2
     events = read_back(tmp_path)
-    assert series(events, "Loss/total_loss") == [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2)]
+    assert series(events, "Loss/total_loss") == [(1, 1), (2, 1), (3, 1), (5, 2), (6, 2)]
     assert series(events, "DetectionBoxes_Precision/mAP") == [(3, 0.125), (6, 0.25)]
 
 

@@ -28,10 +28,10 @@ HELP = {
     "accumulate": "parts in which a batch is computed, to save memory; the update is the same",
     "optimizer": "how gradients become updates",
     "learning_rate": "peak of the schedule",
-    "schedule": "of the learning rate",
-    "warm_up": "share of all steps over which the rate rises",
-    "momentum": "of sgd",
-    "weight_decay": "of adamw",
+    "schedule": "of the learning rate; step falls tenfold at 2/3 and 8/9, plateau when AP50 stops rising",
+    "warm_up": "share of all steps over which the rate rises to its peak",
+    "momentum": "of sgd alone",
+    "weight_decay": "of adamw alone",
     "gradient_clip": "largest norm of the whole gradient; 0 for none",
     "ema": "share of the averaged weights that a step keeps, such as 0.998; 0 for no averaging",
     "freeze_epochs": "epochs in which only pyramid and heads learn; -1 for all",
@@ -39,12 +39,12 @@ HELP = {
     "early_stop": "evaluations without a better AP50 that end training; 0 for never",
     "plateau_patience": "evaluations without a better AP50 after which plateau lowers the rate",
     "evaluate_every": "epochs between two evaluations",
-    "keep_best": "epochs of the best AP50 whose snapshots stay",
+    "keep_best": "epochs of the best AP50 whose snapshots stay; beyond 1 under their numbers too",
     "keep_last": "last epochs whose snapshots stay",
     "checkpoint_minutes": "minutes between checkpoints within an epoch",
-    "precision": "auto measures what is faster",
+    "precision": "auto goes by the GPU, measures on processors with bfloat16, else takes float32; float16 is for GPUs",
     "xla": "compile the step with XLA",
-    "cache": "where decoded images are kept",
+    "cache": "where decoded images are kept; file: beside the images; auto: in memory up to 2 GB",
     "seed": "decides order, augmentation and random weights",
     "flip": "probability of a flip left to right",
     "zoom_out": "smallest factor of the random zoom",
@@ -71,7 +71,9 @@ def add_commands(subparsers) -> None:
     train.add_argument("--image-size", type=int, default=512, help="images are fitted into a square of this side")
     _add_settings(train.add_argument_group("how to train"), TrainingSettings)
     augmentation = train.add_argument_group("how images are varied")
-    augmentation.add_argument("--no-augment", dest="augment", action="store_false", help="not at all")
+    augmentation.add_argument(
+        "--no-augment", dest="augment", action="store_false", default=argparse.SUPPRESS, help="not at all"
+    )
     _add_settings(augmentation, AugmentationSettings)
 
 

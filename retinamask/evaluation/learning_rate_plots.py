@@ -1,6 +1,6 @@
 """Figures of the learning rate: as it will be over a run, and how it was found.
 
-In the style of `plots`; each function returns a new figure and saves nothing.
+In the style of `plot_style`; each function returns a new figure and saves nothing.
 """
 
 import numpy as np
@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from retinamask.evaluation.drawing import AMBER, FADED_INK, INK
-from retinamask.evaluation.plots import BLUE, _styled
+from retinamask.evaluation.plot_style import BLUE, styled
 from retinamask.training.learning_rate_finder import suggested
 from retinamask.training.schedules import rate_at
 from retinamask.training.settings import TrainingError, TrainingSettings
 
 
-@_styled
+@styled
 def learning_rate_curve(settings: TrainingSettings, steps_per_epoch: int) -> Figure:
     """Draw the learning rate of every update of a run, over its epochs.
 
@@ -39,7 +39,7 @@ def learning_rate_curve(settings: TrainingSettings, steps_per_epoch: int) -> Fig
     return figure
 
 
-@_styled
+@styled
 def learning_rate_finding(table: pd.DataFrame) -> Figure:
     """Draw the loss against the learning rate, and the rate that is suggested.
 

@@ -5,15 +5,12 @@ is never imported, so there is no global state and figures are freed like any ot
 `%matplotlib inline` makes the returned figures show. Colors of classes are those of `drawing`.
 """
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
@@ -23,37 +20,11 @@ from retinamask.dataset import files
 from retinamask.dataset.annotations import objects
 from retinamask.dataset.images import fit_scale
 from retinamask.evaluation.drawing import AMBER, FADED_INK, GREEN, INK, class_colors
+from retinamask.evaluation.plot_style import BLUE, PURPLE, note, shown_text, styled
 
-BLUE, PURPLE, GRID = "#0072b2", "#cc79a7", "#e3e8ed"
 SPLIT_COLORS = (BLUE, AMBER, GREEN, PURPLE)
 
-STYLE = {
-    "figure.dpi": 110,
-    "savefig.dpi": 150,
-    "figure.constrained_layout.use": True,
-    "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": 10,
-    "text.color": INK,
-    "text.parse_math": False,  # a class may be called "a$b$c"
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 10,
-    "axes.labelcolor": FADED_INK,
-    "axes.edgecolor": "#aab4be",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "xtick.color": FADED_INK,
-    "ytick.color": FADED_INK,
-    "lines.linewidth": 2,
-    "legend.edgecolor": "none",
-    "legend.framealpha": 0.9,
-    "legend.handlelength": 2.6,
-}
-
-# What training logs, in panels: each column's label and color. The lines of the validation are dashed.
+# What training logs, in panels: each column's label and color.
 LOSS, PRECISION, CLASSES, RATE = "Loss", "Average precision", "AP50 of each class", "Learning rate"
 TRAINING_PANELS = {
     LOSS: {
@@ -61,9 +32,6 @@ TRAINING_PANELS = {
         "localization_loss": ("box regression", BLUE),
         "classification_loss": ("classification", AMBER),
         "regularization_loss": ("regularization", PURPLE),
-        "val_loss": ("validation loss", INK),
-        "val_localization_loss": ("validation box regression", BLUE),
-        "val_classification_loss": ("validation classification", AMBER),
     },
     PRECISION: {"AP50": ("AP50", GREEN), "AP": ("AP", BLUE), "AP75": ("AP75", AMBER)},
     RATE: {"learning_rate": ("learning rate", INK)},
@@ -71,21 +39,7 @@ TRAINING_PANELS = {
 SMOOTHED_FROM = 20  # points of a loss by the step, which jumps from batch to batch
 
 
-def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Run a drawing function in this file's style and leave the caller's as it is."""
-
-    @functools.wraps(draw)
-    def drawn_in_style(*arguments: Any, **options: Any) -> Figure:
-        with matplotlib.rc_context(STYLE):
-            figure = draw(*arguments, **options)
-            # Ticks are made at the first drawing and would take the caller's style if that came later.
-            figure.draw_without_rendering()
-        return figure
-
-    return drawn_in_style
-
-
-@_styled
+@styled
 def training_curves(log: pd.DataFrame) -> Figure:
     """Draw the losses, the average precision, that of each class and the learning rate over the epochs.
 
@@ -97,7 +51,7 @@ def training_curves(log: pd.DataFrame) -> Figure:
     return _panels([(*panel, log, "epoch") for panel in (loss, precision, (CLASSES, _class_lines(log)), rate)])
 
 
-@_styled
+@styled
 def live_curves(steps: pd.DataFrame, log: pd.DataFrame) -> Figure:
     """Draw a run that is still going on: losses and learning rate over the steps, precision over the epochs.
 
@@ -109,7 +63,7 @@ def live_curves(steps: pd.DataFrame, log: pd.DataFrame) -> Figure:
     return _panels([(title, lines, *over[title]) for title, lines in TRAINING_PANELS.items()])
 
 
-@_styled
+@styled
 def precision_recall_curves(curves: Mapping[str, pd.DataFrame], metrics: Mapping[str, Any]) -> Figure:
     """Draw the precision-recall curve of each class.
 
@@ -126,7 +80,7 @@ def precision_recall_curves(curves: Mapping[str, pd.DataFrame], metrics: Mapping
         # The curve ends at the highest recall; the zeros beyond it are no measurements.
         reached = curve[curve["precision"] > 0]
         handles += axes.plot(reached["recall"], reached["precision"], color=colors[name])
-        labels.append(f"{_text(name)}: " + ("no annotations" if ap50 is None else f"AP50 {ap50:.3f}"))
+        labels.append(f"{shown_text(name)}: " + ("no annotations" if ap50 is None else f"AP50 {ap50:.3f}"))
     axes.set(title="Precision and recall at IoU 0.50", xlim=(0, 1.01), ylim=(0, 1.03))
     axes.set_xlabel("recall: share of the faces that are found")
     axes.set_ylabel("precision: share of the detections that are right")
@@ -136,7 +90,7 @@ def precision_recall_curves(curves: Mapping[str, pd.DataFrame], metrics: Mapping
     return figure
 
 
-@_styled
+@styled
 def class_counts(table: pd.DataFrame, classes: dict[str, int], split_column: str | None = None) -> Figure:
     """Draw how many boxes each class has, as bars.
 
@@ -154,9 +108,9 @@ def class_counts(table: pd.DataFrame, classes: dict[str, int], split_column: str
         counts = rows["class_name"].value_counts().reindex(list(classes), fill_value=0)
         positions = np.arange(len(classes)) + (index - (len(splits) - 1) / 2) * thickness
         color = list(class_colors(classes).values()) if split_column is None else SPLIT_COLORS[index % 4]
-        bars = axes.barh(positions, counts, thickness * 0.9, color=color, label=_text(split))
+        bars = axes.barh(positions, counts, thickness * 0.9, color=color, label=shown_text(split))
         axes.bar_label(bars, padding=4, fontsize=9, color=FADED_INK)
-    axes.set_yticks(np.arange(len(classes)), [_text(name) for name in classes])
+    axes.set_yticks(np.arange(len(classes)), [shown_text(name) for name in classes])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.14 * max([1, *(bar.get_width() for bar in axes.patches)]))  # room for the numbers
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -167,7 +121,7 @@ def class_counts(table: pd.DataFrame, classes: dict[str, int], split_column: str
     return figure
 
 
-@_styled
+@styled
 def box_sizes(
     table: pd.DataFrame,
     image_sizes: Mapping[str, tuple[int, int]],
@@ -186,7 +140,7 @@ def box_sizes(
     """
     boxes = objects(table)
     if boxes.empty:
-        return _note("There are no boxes.")
+        return note("There are no boxes.")
     scales = boxes["image_path"].map(lambda path: fit_scale(image_sizes[path], input_size)).astype(float)
     widths, heights = boxes["x2"] - boxes["x1"], boxes["y2"] - boxes["y1"]
     figure = Figure(figsize=(9.6, 3.6))
@@ -234,7 +188,7 @@ def _panels(panels: Sequence[tuple[str, Mapping[str, tuple[str, str]], pd.DataFr
     filled = [(title, lines, table, along, _filled_columns(table, lines)) for title, lines, table, along in panels]
     filled = [panel for panel in filled if panel[-1]]
     if not filled:
-        return _note("No epoch has been trained.")
+        return note("No epoch has been trained.")
     columns = 2 if len(filled) == 4 else len(filled)
     rows = -(-len(filled) // columns)
     figure = Figure(figsize=(1.2 + 4.2 * columns, 3.6 * rows))
@@ -253,8 +207,7 @@ def _draw_panel(
         if along == "step" and title == LOSS and len(y) > SMOOTHED_FROM:
             axes.plot(x, y, color=color, alpha=0.25, linewidth=1)
             y = y.rolling(max(5, len(y) // 50), center=True, min_periods=1).mean()
-        style = "--" if column.startswith("val_") else "-"
-        axes.plot(x, y, style, color=color, label=label, **_dots(len(known)))
+        axes.plot(x, y, color=color, label=label, **_dots(len(known)))
     margin = 0.5 if along == "epoch" else max(0.5, 0.02 * np.ptp(table[along]))
     axes.set(title=title, xlabel=along, xlim=(table[along].min() - margin, table[along].max() + margin))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -279,7 +232,7 @@ def _class_lines(log: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Column to label and color for the AP50 of each class; none for a single class, whose AP50 is the overall one."""
     names = [column.removeprefix("AP50/") for column in log.columns if column.startswith("AP50/")]
     colors = class_colors(dict.fromkeys(names, 0))
-    return {f"AP50/{name}": (_text(name), colors[name]) for name in names} if len(names) > 1 else {}
+    return {f"AP50/{name}": (shown_text(name), colors[name]) for name in names} if len(names) > 1 else {}
 
 
 def _dots(count: int) -> dict[str, Any]:
@@ -295,26 +248,3 @@ def _mark_best(axes: Axes, log: pd.DataFrame, column: str) -> None:
     """Write the best value and its epoch into the panel's title."""
     best = log.loc[log[column].idxmax()]
     axes.set_title(f"{axes.get_title('left')}, best {column} {best[column]:.3f} in epoch {best['epoch']:.0f}")
-
-
-def _note(text: str) -> Figure:
-    """Return a figure that only says why there is nothing to see."""
-    figure = Figure(figsize=(5, 1.2))
-    figure.text(0.5, 0.5, text, ha="center", va="center", color=FADED_INK)
-    return figure
-
-
-def _text(name: object) -> str:
-    """Return a name in a form that matplotlib shows as it is.
-
-    A label that starts with `_` would be left out of the key, and a glyph that the font lacks warns at each
-    drawing: the first gets a hair space before it, the second becomes a question mark.
-    """
-    text = "".join(character if ord(character) in _glyphs() else "?" for character in str(name))
-    return f"\u200a{text}" if text.startswith("_") else text
-
-
-@functools.cache
-def _glyphs() -> frozenset[int]:
-    """Return the code points of matplotlib's own font."""
-    return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())

@@ -62,7 +62,7 @@ class TensorBoardWatcher(Watcher):
             )
         self.folder, self.evaluation = Path(folder), evaluation
         self.images, self.score_threshold = images, score_threshold
-        self._writer, self._resumed, self._drawn = None, False, None
+        self._writer, self._void_from, self._drawn = None, None, None
 
     def started(self, run: Any) -> None:
         _keras.prepare()  # TensorBoard imports TensorFlow
@@ -70,12 +70,12 @@ class TensorBoardWatcher(Watcher):
 
         self.folder.mkdir(parents=True, exist_ok=True)
         self._writer = EventFileWriter(str(self.folder), flush_secs=_FLUSH_SECONDS)
-        self._resumed = run.first_step > 0
+        self._void_from = run.first_step + 1 if run.first_step else None  # not every step is told
 
     def after_step(self, step: int, figures: dict[str, float]) -> None:
-        if self._resumed:
-            self._mark_void(from_step=step)
-            self._resumed = False
+        if self._void_from:
+            self._mark_void(self._void_from)
+            self._void_from = None
         self._write_scalars(step, figures)
 
     def after_epoch(self, row: dict[str, float], network: Any) -> None:

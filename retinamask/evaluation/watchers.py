@@ -18,7 +18,8 @@ class Watcher:
 
         Args:
             run: has ``stem`` (path of the snapshots without their endings), ``settings``, ``first_step`` (updates
-                made before), ``total_steps`` and ``record`` (what its snapshots remember of the training).
+                made before), ``total_steps``, ``rows`` (the log so far, a dict an epoch) and ``record`` (what its
+                snapshots remember of the training).
         """
 
     def after_step(self, step: int, figures: dict[str, float]) -> None:

@@ -20,6 +20,7 @@ from retinamask.training import pixel_file
 from retinamask.training.pixel_file import PixelCacheError, PixelFile
 
 MEMORY_BYTES = 2_000_000_000  # up to here ``auto`` keeps pixels in memory
+_ROW_BYTES = 4096
 
 Scale = Callable[[tuple[int, int]], float]
 Progress = Callable[[int, int], None]
@@ -118,7 +119,7 @@ def open_pixels(
     What is about to be kept is printed first.
 
     Args:
-        folder: the folder that ``paths`` are relative to; a file cache is made in it.
+        folder: the folder that ``paths`` are relative to; a file is made beside the images, see `pixel_file.path_for`.
         paths: the images; one that cannot be read is left out and named in ``unusable``.
         scale: resized size / original size, from an original ``(width, height)``.
         cache: ``memory``, ``file``, or ``auto``: memory up to `MEMORY_BYTES`.
@@ -199,7 +200,7 @@ def _decoded(
 
 def _in_file(folder: Path, laid_out: list[_Image], unusable: list[str], progress: Progress | None) -> Pixels:
     """The pixels in the file that is there for them, else in a new one."""
-    path = pixel_file.path_for(folder, [(image.path, image.scale) for image in laid_out])
+    path = pixel_file.path_for([(folder / image.path, image.scale) for image in laid_out], folder)
     nbytes = sum(image.nbytes + pixel_file.RECORD_OVERHEAD for image in laid_out)
     damaged = pixel_file.damaged_images(path, nbytes)
     _say(laid_out, f"in {path}" if damaged is None else f"found in {path}")
@@ -225,8 +226,7 @@ def _in_memory(folder: Path, laid_out: list[_Image], unusable: list[str], progre
 
     nbytes, damaged = sum(image.nbytes for image in laid_out), {}
     try:
-        with tf.device("CPU"):
-            held = tf.raw_ops.Empty(shape=[nbytes], dtype=tf.uint8, init=False)
+        held = _unfilled(nbytes)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise PixelCacheError(f"{nbytes:,} bytes of pixels do not fit into memory; use cache='file'") from None
     filled = _writable(held)
@@ -234,6 +234,15 @@ def _in_memory(folder: Path, laid_out: list[_Image], unusable: list[str], progre
     for image, pixels in zip(laid_out, _sound(decoded, damaged), strict=True):
         filled[image.offset : image.offset + image.nbytes] = pixels.reshape(-1)
     return Pixels(laid_out, unusable, damaged, held)
+
+
+def _unfilled(nbytes: int):
+    """A ``uint8`` tensor of ``nbytes`` or a few more, whose memory nothing has touched yet."""
+    import tensorflow as tf
+
+    with tf.device("CPU"):  # in rows, since TensorFlow takes no side of 2**31 here
+        rows = tf.raw_ops.Empty(shape=[-(-nbytes // _ROW_BYTES), _ROW_BYTES], dtype=tf.uint8, init=False)
+        return tf.reshape(rows, [-1])
 
 
 def _writable(tensor) -> np.ndarray:

@@ -1,10 +1,11 @@
 """The file beside the data in which decoded pixels are kept from run to run.
 
-Below `pixel_cache`, which fills it. ``<folder>/.retinamask_cache/<images>-<state>.pixels`` is a TFRecord file
+Below `pixel_cache`, which fills it. ``.retinamask_cache/<images>-<state>.pixels`` beside the images is a TFRecord file
 (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details) with the bytes of one image in each
-record, so that TensorFlow reads any of them by itself and checks it; a JSON of the same stem says how many bytes there
-must be and which images are damaged. ``<images>`` stands for the paths and their scales, ``<state>`` for the sizes and
-times of the image files, so that a changed image leads to another name.
+record, so that TensorFlow reads any of them by itself and checks it; the ``.index`` of the same stem, in JSON, says how
+many bytes there must be and which images are damaged (readers of annotations would look into a ``.json``).
+``<images>`` stands for the paths and their scales, ``<state>`` for the sizes and times of the image files, so that a
+changed image leads to another name.
 """
 
 import contextlib
@@ -73,12 +74,28 @@ class PixelFile:
         return tf.io.decode_raw(content, tf.uint8)
 
 
-def path_for(folder: Path, which: list[tuple[str, float]]) -> Path:
-    """Where the pixels of the images ``which``, of path and scale, in their present state belong."""
-    stats = [os.stat(folder / path) for path, _ in which]
-    state = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
-    names = (hashlib.sha256(repr(part).encode()).hexdigest()[:16] for part in (which, state))
-    return folder / FOLDER / f"{'-'.join(names)}.pixels"
+def path_for(which: list[tuple[Path, float]], otherwise: Path) -> Path:
+    """Where the pixels of the images ``which``, of path and scale, in their present state belong.
+
+    In the folder that all images are below, so that every run on them finds it, wherever its table lies; in the folder
+    ``otherwise`` if there is none or it must not be written to.
+    """
+    resolved = {parent: parent.resolve() for parent in {path.parent for path, _ in which}}
+    paths = [resolved[path.parent] / path.name for path, _ in which]
+    home = _common_folder(list(resolved.values())) or otherwise.resolve()
+    names = [(os.path.relpath(path, home), scale) for path, (_, scale) in zip(paths, which, strict=True)]
+    state = [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, paths)]
+    stems = (hashlib.sha256(repr(part).encode()).hexdigest()[:16] for part in (names, state))
+    return home / FOLDER / f"{'-'.join(stems)}.pixels"
+
+
+def _common_folder(folders: list[Path]) -> Path | None:
+    """The folder that these are, or are below, if it may be written to."""
+    try:
+        common = Path(os.path.commonpath(folders))
+    except ValueError:  # of no folder, or on several drives
+        return None
+    return common if common != Path(common.anchor) and os.access(common, os.W_OK) else None
 
 
 def damaged_images(path: Path, nbytes: int) -> dict[str, str] | None:
@@ -132,7 +149,7 @@ def remove_stale(path: Path) -> None:
 
     Nothing that another run has open.
     """
-    for other in [*path.parent.glob("*.pixels"), *path.parent.glob(".*.pixels"), *path.parent.glob(".*.json")]:
+    for other in [*path.parent.glob("*.pixels"), *path.parent.glob(".*.pixels"), *path.parent.glob(".*.index")]:
         index = _index_path(other)
         with contextlib.suppress(OSError):
             outdated = other.name.partition("-")[0] == path.name.partition("-")[0] and other != path
@@ -151,7 +168,7 @@ def _remove_unused(path: Path) -> None:
 
 
 def _index_path(path: Path) -> Path:
-    return path.with_suffix(".json")
+    return path.with_suffix(".index")
 
 
 def _check_room(path: Path, nbytes: int) -> None:

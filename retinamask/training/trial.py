@@ -42,7 +42,7 @@ def rates_and_losses(
         steps: how many at most; the trial ends when the loss grows out of bounds.
 
     Returns:
-        Columns ``rate`` and ``loss``, a row a step.
+        The table of `learning_rate_finder.find`.
     """
     strategy = distribution.strategy()
     used = precision_to_use(examples, settings, strategy)

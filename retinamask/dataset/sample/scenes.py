@@ -40,7 +40,7 @@ def draw_sample(out_dir: str | Path, images: int = 24, size: int = 256, seed: in
 
     Raises:
         ValueError: for images < 1, size < 64, a negative seed, or an `out_dir` that holds anything but
-            files that this call would draw anew.
+            files that this call would draw anew, and hidden ones.
     """
     check_arguments(images, size, seed)
     folder = Path(out_dir)
@@ -171,6 +171,8 @@ def check_folder(folder: Path, images: int) -> None:
     own_folders = {path.parent for path in own_files}
     own_files.add(folder / "classes.csv")
     for path in sorted(folder.rglob("*")):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue  # hidden, as the pixels are that training keeps beside images
         if path not in (own_folders if path.is_dir() else own_files):
             raise ValueError(
                 f"{folder}: found {path.relative_to(folder)}, expected a new folder or one that holds only "
