@@ -83,9 +83,10 @@ def test_two_workers_train_as_one_device(alone, tiny, tmp_path):
     assert "epoch 2/2" in both[0][1] and "epoch" not in both[1][1]  # only the chief prints
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("victim", "by"),
-    [(1, signal.SIGKILL), pytest.param(0, signal.SIGTERM, marks=pytest.mark.slow)],
+    [(1, signal.SIGKILL), (0, signal.SIGTERM)],
 )
 def test_a_lost_worker_stops_the_run_and_one_that_is_left_resumes_it(alone, tiny, tmp_path, victim, by):
     stem = tmp_path / "torn"

@@ -27,6 +27,7 @@ def pipeline(tiny, tmp_path_factory):
     parameters = {
         "xml_dir": str(tiny / "scenes"),
         "snapshots_dir": str(folder / "snapshots"),
+        "backbone": "mobilenet128_0.25",
         "image_size": 96,
         "epochs": 1,
         "steps": 2,
