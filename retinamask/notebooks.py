@@ -101,13 +101,12 @@ def run(
 
     notebooks = _find_notebooks([names] if isinstance(names, str) else list(names), Path(notebooks_dir))
     stem = notebooks[0].stem if len(notebooks) == 1 else "pipeline"
-    if continued is not None:
-        run_dir = existing_run_folder(runs_dir, continued)
-        begun = _begun(run_dir)
-        values = _values_by_notebook(notebooks, parameters, begun)
+    run_dir = existing_run_folder(runs_dir, continued) if continued is not None else None
+    begun = _begun(run_dir) if run_dir else {}
+    values = _values_by_notebook(notebooks, parameters, begun)
+    if run_dir:
         _refuse_executed(notebooks, run_dir, begun, values)
     else:
-        values = _values_by_notebook(notebooks, parameters)
         run_dir = make_run_folder(runs_dir, name, force) if name is not None else make_timed_run_folder(runs_dir, stem)
     for own in values.values():
         if "run_dir" in own and "run_dir" not in parameters:
@@ -245,7 +244,7 @@ def _find_notebooks(names: list[str], folder: Path) -> list[Path]:
 
 
 def _values_by_notebook(
-    notebooks: list[Path], parameters: Mapping[str, Any], begun: Mapping[str, Mapping[str, Any]] | None = None
+    notebooks: list[Path], parameters: Mapping[str, Any], begun: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """Every parameter of every notebook, those it was begun with and defaults included, all of them checked."""
     known = {notebook: known_parameters(notebook) for notebook in notebooks}
@@ -253,7 +252,7 @@ def _values_by_notebook(
     for name in parameters:
         if name not in together:
             raise ValueError(f"{', '.join(map(str, notebooks))}: {unknown(name, together)}")
-    given = {notebook: {**(begun or {}).get(notebook.stem, {}), **parameters} for notebook in notebooks}
+    given = {notebook: {**begun.get(notebook.stem, {}), **parameters} for notebook in notebooks}
     return {
         notebook.stem: {name: parameter.default for name, parameter in own.items()}
         | check_parameters(notebook, {name: value for name, value in given[notebook].items() if name in own})

@@ -164,7 +164,7 @@ def test_shards_and_parts_together_are_the_whole_batch(examples, parts):
 
 
 def test_a_batch_that_does_not_divide_is_refused(examples):
-    with pytest.raises(ValueError, match=r"batch_size 6 does not divide into 2 device\(s\) with 2 part.*multiple of 4"):
+    with pytest.raises(ValueError, match=r"batch_size 6 does not divide into 2 shard\(s\) of 2 part.*multiple of 4"):
         batches(examples, 6, VARIED, 0, shard=(0, 2), parts=2)
 
 

@@ -11,8 +11,11 @@ _NO_RECORD = "Dataset was empty"  # what TensorFlow says of a place in a file be
 
 
 @contextlib.contextmanager
-def explained(settings: TrainingSettings, stem: Path) -> Iterator[None]:
-    """Turn what runs out or vanishes within this block, memory, disk, decoded images, into a `TrainingError`."""
+def explained(settings: TrainingSettings, stem: Path | None = None) -> Iterator[None]:
+    """Turn what runs out or vanishes within this block, memory, disk, decoded images, into a `TrainingError`.
+
+    ``stem`` is that of the run whose snapshots and checkpoints stay; None where there are none.
+    """
     import tensorflow
 
     lost = tensorflow.errors
@@ -34,7 +37,8 @@ def explained(settings: TrainingSettings, stem: Path) -> Iterator[None]:
         else:
             part = settings.batch_size // settings.accumulate
             what = f"a part of {part} images does not fit into memory; {_smaller(settings)}, or cache='file'"
-        raise TrainingError(f"{what}. The last good snapshot and checkpoint of {stem} are kept ({said})") from error
+        kept = f". The last good snapshot and checkpoint of {stem} are kept" if stem else ""
+        raise TrainingError(f"{what}{kept} ({said})") from error
 
 
 def _smaller(settings: TrainingSettings) -> str:

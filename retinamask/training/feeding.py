@@ -15,39 +15,18 @@ def batches(strategy, examples: Examples, settings: TrainingSettings, first_step
     of that; so the batches are the same for any number of devices.
     """
 
-    def of_worker(worker: int, workers: int):
-        return input_pipeline.batches(
-            examples,
-            settings.batch_size,
-            settings.augmentation,
-            settings.seed,
-            first_step,
-            settings.balance,
-            shard=(worker, workers),
-        )
+    def pipeline(shard: tuple[int, int], parts: int):
+        chosen = settings.augmentation, settings.seed, first_step, settings.balance
+        return input_pipeline.batches(examples, settings.batch_size, *chosen, shard, parts)
 
     if distribution.is_default(strategy):
-        return of_worker(0, 1)
+        return pipeline((0, 1), 1)
 
-    def of_context(context):
-        devices = strategy.num_replicas_in_sync // context.num_input_pipelines
-        return _dealt(of_worker(context.input_pipeline_id, context.num_input_pipelines), devices)
+    def of_worker(context):
+        workers = context.num_input_pipelines
+        return _endless(pipeline((context.input_pipeline_id, workers), strategy.num_replicas_in_sync // workers))
 
-    return strategy.distribute_datasets_from_function(of_context)
-
-
-def _dealt(data, devices: int):
-    """Each batch cut into one element for each device of this worker."""
-    import tensorflow
-
-    if devices == 1:
-        return _endless(data)
-
-    def cut(batch):
-        parts = {name: tensorflow.stack(tensorflow.split(value, devices)) for name, value in batch.items()}
-        return tensorflow.data.Dataset.from_tensor_slices(parts)
-
-    return _endless(data.flat_map(cut))
+    return strategy.distribute_datasets_from_function(of_worker)
 
 
 def _endless(data):

@@ -33,13 +33,13 @@ def batches(
 
     Args:
         examples: what to draw from.
-        batch_size: images behind one update, over all shards and parts.
+        batch_size: images behind one update, over all shards and their parts.
         settings: how images are varied; `retinamask.training.settings.NO_AUGMENTATION` only pads them.
         seed: decides order and augmentation; the same seed gives the same batches.
         first_step: the update to begin with; the batches are those that would have followed then.
         balance: show images of rare classes more often, see `entries`.
-        shard: ``(i, k)`` takes the i-th contiguous k-th of every batch, for one of ``k`` devices or machines.
-        parts: how many batches, one after the other, a shard's share of an update is cut into.
+        shard: ``(i, k)`` takes the i-th contiguous k-th of every batch, for one of ``k`` machines.
+        parts: how many batches, one after the other, a shard's share is cut into, one for each of its devices.
 
     Returns:
         A ``tf.data.Dataset`` of dicts for ``b = batch_size / k / parts`` images: ``images`` ``uint8 (b, H, W, 3)``
@@ -56,7 +56,7 @@ def batches(
     index, count = shard
     if batch_size % (count * parts):
         raise ValueError(
-            f"batch_size {batch_size} does not divide into {count} device(s) with {parts} part(s) each; "
+            f"batch_size {batch_size} does not divide into {count} shard(s) of {parts} part(s) each; "
             f"choose a multiple of {count * parts}"
         )
     share = batch_size // count
@@ -67,7 +67,8 @@ def batches(
         return load(number // share * batch_size + index * share + number % share)
 
     def with_targets(batch):
-        return _with_targets(batch, examples)
+        given = batch["boxes"], batch["labels"], batch["sizes_wh"]
+        return {**batch, **examples.detector.targets(*given, examples.canvas_wh)}
 
     # One shape for all batches, so that one graph does for all of them.
     most = max(1, max(map(len, examples.labels)) * (4 if settings.mosaic else 1))
@@ -75,7 +76,6 @@ def batches(
     padding = {"images": np.uint8(0), "sizes_wh": np.int32(0), "boxes": np.float32(0), "labels": np.int32(-1)}
     options = tf.data.Options()
     options.deterministic = True
-    options.autotune.enabled = True
     return (
         tf.data.Dataset.range(first_step * share, np.iinfo(np.int64).max)
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
@@ -154,9 +154,3 @@ class _Source:
         """Pixels ``(h, w, 3)``, boxes ``(M, 4)`` and labels ``(M,)`` of one image."""
         begin, end = self._ends[index], self._ends[index + 1]
         return self._read(index), self._boxes[begin:end], self._labels[begin:end]
-
-
-def _with_targets(batch: dict, examples: Examples) -> dict:
-    """The batch with the detector's targets."""
-    given = batch["boxes"], batch["labels"], batch["sizes_wh"]
-    return {**batch, **examples.detector.targets(*given, examples.canvas_wh)}

@@ -108,7 +108,7 @@ class Loop:
             if self._step < end and self._checkpoint_is_due():
                 self._read(waiting)
                 waiting = None
-                self._save_checkpoint()
+                self._save_checkpoint(self._sound_arrays())
         self._read(waiting)
 
     def _read(self, waiting) -> None:
@@ -143,20 +143,19 @@ class Loop:
         rate = schedules.rate_at(self.settings, self._step - 1, self.total_steps, self._factor)
         means = {name: total / self._read_steps for name, total in self._sums.items()}
         row = {"epoch": epoch, "step": self._step, "loss": means.pop("total_loss"), **means, "learning_rate": rate}
+        arrays = self._sound_arrays()
         if not self._is_saved:
-            self._save_checkpoint()  # no snapshot without one, or a run killed right after it could not go on
-        else:
-            self._sound_arrays()
+            self._save_checkpoint(arrays)  # no snapshot without one, or a run killed right after it could not go on
         network = self.learner.shown()
         try:
             row |= self._evaluation(epoch, network)
         except BaseException:  # must not take the epoch's weights along; what is resumed judges them again
-            self._keep_unjudged(row, network)
+            self._keep_unjudged(row, network, arrays)
             raise
         row["seconds"] = round(self._seconds(), 1)
         self.rows.append(row)
         self._sums, self._read_steps = {}, 0
-        self._keep(row, network)
+        self._keep(row, network, arrays)
         self._tell("after_epoch", row, network)
         self._say(f"epoch {epoch}/{self.settings.epochs}", row)
 
@@ -180,7 +179,7 @@ class Loop:
         self._stopped = bool(self.settings.early_stop) and self._early_stop.update(float(shared))
         return {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
 
-    def _keep(self, row: dict[str, Any], network) -> None:
+    def _keep(self, row: dict[str, Any], network, arrays: dict[str, np.ndarray]) -> None:
         """Log, snapshots and checkpoint of an epoch; when all is over the checkpoints go."""
         over = self._stopped or self._step == self.total_steps
         if self._is_chief:
@@ -188,13 +187,13 @@ class Loop:
                 files.write_text(self._log_csv, pd.DataFrame(self.rows).to_csv(index=False, lineterminator="\n"))
             self.keeper.after_epoch(row, lambda path, best: self._snapshot(path, best, row, network, over))
         if not over:
-            self._save_checkpoint()
+            self._save_checkpoint(arrays)
         elif self._is_chief:
             checkpoints.remove(self.stem)
 
-    def _keep_unjudged(self, row: dict[str, Any], network) -> None:
+    def _keep_unjudged(self, row: dict[str, Any], network, arrays: dict[str, np.ndarray]) -> None:
         """Checkpoint and last snapshot of an epoch whose evaluation failed or was stopped."""
-        self._save_checkpoint()
+        self._save_checkpoint(arrays)
         if self._is_chief:
             self._snapshot(self.keeper.path("last"), False, row, network, over=False)
 
@@ -227,8 +226,7 @@ class Loop:
             )
         return arrays
 
-    def _save_checkpoint(self) -> None:
-        arrays = self._sound_arrays()
+    def _save_checkpoint(self, arrays: dict[str, np.ndarray]) -> None:
         if self._is_chief:
             state = {
                 "rows": self.rows,

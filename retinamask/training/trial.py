@@ -3,8 +3,6 @@
 Between `learner` and `train`.
 """
 
-from pathlib import Path
-
 import pandas as pd
 
 from retinamask.detectors import _keras
@@ -46,7 +44,7 @@ def rates_and_losses(
     """
     strategy = distribution.strategy()
     used = precision_to_use(examples, settings, strategy)
-    with failures.explained(settings, Path("this trial")), precision.computing(used):
+    with failures.explained(settings), precision.computing(used):
         learner = Learner(examples.detector, settings, strategy, used, weights)
         batches = iter(feeding.batches(strategy, examples, settings, 0))
 
