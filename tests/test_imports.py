@@ -62,6 +62,8 @@ ORDER = [
     "detectors.darknet.template",
     "detectors.upsampling",
     "detectors.anchor_targets",
+    "detectors.starting",
+    "detectors.detector",
     "detectors.retinanet",
     "detectors.pairs",
     "detectors.snapshots",
