@@ -1,1 +1,1 @@
-"""YOLOv4-tiny as Darknet describes it: ``.cfg`` and ``.weights`` files, network and decoding."""
+"""Darknet: its cfg, weights and data files, and the network, loss and boxes of YOLOv4-tiny."""
