@@ -14,7 +14,7 @@ from retinamask.detectors.darknet.description import Convolutional, MaxPool, Rou
 
 LEAKY_SLOPE = 0.1
 EPSILON = 1e-5
-"""What Darknet adds to a variance. OpenCV adds 1e-6: of a layer's numbers it makes 0.05 % more at a variance of 0.01."""
+"""What Darknet adds to a variance. OpenCV adds 1e-6, so a layer gives 0.05 % more there at a variance of 0.01."""
 
 OBJECTNESS_AT_START = 0.01
 
