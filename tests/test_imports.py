@@ -74,6 +74,7 @@ ORDER = [
     "training.cluster",
     "training.distribution",
     "training.augmentation",
+    "training.multi_scale",
     "training.pixel_file",
     "training.pixel_cache",
     "training.examples",

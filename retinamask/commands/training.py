@@ -28,7 +28,8 @@ HELP = {
     "accumulate": "parts in which a batch is computed, to save memory; the update is the same",
     "optimizer": "how gradients become updates",
     "learning_rate": "peak of the schedule",
-    "schedule": "of the learning rate; step falls tenfold at 2/3 and 8/9, plateau when AP50 stops rising",
+    "schedule": "of the learning rate; step falls tenfold at 2/3 and 8/9, plateau when AP50 stops rising, darknet at "
+    "80 and 90 percent after a burn-in",
     "warm_up": "share of all steps over which the rate rises to its peak",
     "momentum": "of sgd alone",
     "weight_decay": "of adamw alone",
@@ -54,6 +55,7 @@ HELP = {
     "contrast": "share up or down at most",
     "saturation": "share up or down at most",
     "mosaic": "probability of an example made of four images",
+    "multi_scale": "yolov4_tiny: the side of the input changes by this factor at most",
 }
 
 
