@@ -60,10 +60,7 @@ def batches(
             f"batch_size {batch_size} does not divide into {count} shard(s) of {parts} part(s) each; "
             f"choose a multiple of {count * parts}"
         )
-    if settings.multi_scale > 1 and not examples.detector.any_canvas:
-        raise ValueError(
-            f"multi_scale is {settings.multi_scale}, but {examples.detector.name} takes one size; set it to 1"
-        )
+    check(examples.detector, settings)
     share = batch_size // count
     load = _loader(examples, settings, seed, balance)
 
@@ -94,6 +91,12 @@ def batches(
         .prefetch(tf.data.AUTOTUNE)
         .with_options(options)
     )
+
+
+def check(detector, settings: AugmentationSettings) -> None:
+    """Raise `ValueError` if ``multi_scale`` is asked of a detector whose input has one size."""
+    if settings.multi_scale > 1 and not detector.any_canvas:
+        raise ValueError(f"multi_scale is {settings.multi_scale}, but {detector.name} takes one size; set it to 1")
 
 
 def entries(labels: list[np.ndarray], balance: bool, seed: int) -> np.ndarray:
