@@ -60,6 +60,8 @@ ORDER = [
     "detectors._keras",
     "detectors.network_input",
     "detectors.darknet.template",
+    "detectors.darknet.anchors",
+    "detectors.darknet.files",
     "detectors.upsampling",
     "detectors.anchor_targets",
     "detectors.starting",
@@ -127,6 +129,7 @@ ORDER = [
     "commands.audit",
     "commands.training",
     "commands.models",
+    "commands.darknet",
     "commands.runs",
     "cli",
 ]
