@@ -1,4 +1,4 @@
-"""Commands for users of Darknet: a folder to train in.
+"""Commands for users of Darknet: a folder to train in, and whether one is sound.
 
 Beside `commands.models`, in the same shape.
 """
@@ -19,6 +19,11 @@ def add_commands(subparsers) -> None:
     files.add_argument("--images", default="link", help="link or copy the images into DIR")
     files.add_argument("--seed", type=int, default=0, help="of the split, if none lies beside the CSV, and of kmeans")
 
+    text = "Say what is wrong with a Darknet folder before it trains: class counts, cfg, image lists, label files."
+    check = add_command(subparsers, "darknet-check", darknet_check_command, text)
+    check.add_argument("data", help="obj.data")
+    check.add_argument("cfg", help="the cfg to train with it")
+
 
 def darknet_files_command(given) -> None:
     from retinamask.detectors.darknet.files import FolderSettings, write_folder
@@ -33,3 +38,12 @@ def darknet_files_command(given) -> None:
     )
     print(f"written: {made.cfg.parent}; start Darknet in it:")
     print(f"darknet detector train obj.data {made.cfg.name} yolov4-tiny.conv.29 -map")
+
+
+def darknet_check_command(given) -> None:
+    from retinamask.detectors.darknet.checks import folder_problems
+
+    problems = folder_problems(given.data, given.cfg)
+    if problems:
+        raise ValueError("\n".join(problems))
+    print(f"{given.data} and {given.cfg} agree, and every listed image has a sound label file")
