@@ -61,6 +61,8 @@ ORDER = [
     "detectors.network_input",
     "detectors.upsampling",
     "detectors.anchor_targets",
+    "detectors.starting",
+    "detectors.detector",
     "detectors.retinanet",
     "detectors.pairs",
     "detectors.snapshots",

@@ -27,6 +27,17 @@ _TURNS = {  # EXIF orientation: what makes the image upright
     8: Image.Transpose.ROTATE_90,
 }
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
+PREPROCESSINGS = {
+    "caffe": (True, 1.0, IMAGENET_MEAN_BGR),
+    "tf": (True, 127.5, (1.0, 1.0, 1.0)),
+    "tf_rgb": (False, 127.5, (1.0, 1.0, 1.0)),
+    "unit_rgb": (False, 255.0, (0.0, 0.0, 0.0)),
+}
+"""What networks expect of pixels: BGR or not, what they are divided by, and what is then taken off.
+
+``caffe`` (ResNet, VGG) and ``tf`` (MobileNet, DenseNet) are as keras-retinanet feeds its backbones, ``tf_rgb`` is
+keras.applications' for MobileNetV2, ``unit_rgb`` is Darknet's.
+"""
 
 
 class ImageError(ValueError):
@@ -140,15 +151,13 @@ def normalise(image_rgb: np.ndarray, preprocessing: str) -> np.ndarray:
 
     Args:
         image_rgb: shape ``(height, width, 3)``.
-        preprocessing: ``caffe`` (BGR minus the ImageNet mean: ResNet, VGG) or ``tf`` (BGR from -1 to 1:
-            MobileNet, DenseNet), in the channel order in which keras-retinanet feeds them.
+        preprocessing: a name in `PREPROCESSINGS`.
     """
-    image_bgr = image_rgb[..., ::-1].astype(np.float32)
-    if preprocessing == "caffe":
-        return image_bgr - np.float32(IMAGENET_MEAN_BGR)
-    if preprocessing == "tf":
-        return image_bgr / np.float32(127.5) - np.float32(1)
-    raise ValueError(f"preprocessing is {preprocessing!r}, expected caffe or tf")
+    if preprocessing not in PREPROCESSINGS:
+        raise ValueError(f"preprocessing is {preprocessing!r}, expected one of: {', '.join(PREPROCESSINGS)}")
+    is_bgr, divisor, mean = PREPROCESSINGS[preprocessing]
+    image = (image_rgb[..., ::-1] if is_bgr else image_rgb).astype(np.float32)
+    return image / np.float32(divisor) - np.float32(mean)
 
 
 def pad(images: list[np.ndarray], size_wh: tuple[int, int] | None = None) -> np.ndarray:

@@ -8,22 +8,21 @@ the input pipeline), ``network_input``, ``counts`` and ``losses`` (for the step)
 
 from pathlib import Path
 
-from retinamask.detectors.retinanet import RetinaNet, RetinaNetSettings
+from retinamask.detectors.retinanet import RetinaNet
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
 
-DETECTORS = {"retinanet": (RetinaNet, RetinaNetSettings)}
+DETECTORS = {kind.name: kind for kind in (RetinaNet,)}
 
 
 def create(name: str, classes: dict[str, int], **settings):
     """Build the detector ``name`` for ``classes`` with the settings of its own."""
-    detector, its_settings = _known(name)
-    return detector(classes, its_settings(**settings))
+    kind = named(name)
+    return kind(classes, kind.Settings(**settings))
 
 
 def restore(snapshot: Snapshot):
     """The detector of a snapshot, without its weights."""
-    detector, _ = _known(snapshot.record["detector"])
-    return detector.from_record(snapshot.classes, snapshot.record["settings"])
+    return named(snapshot.record["detector"]).from_record(snapshot.classes, snapshot.record["settings"])
 
 
 def load(snapshot: Snapshot, kind: str, **thresholds: float):
@@ -58,7 +57,8 @@ def load_weights(network, path: Path) -> None:
         raise SnapshotError(f"{path}: its weights do not fit the network that was built for it ({error})") from None
 
 
-def _known(name: str):
+def named(name: str) -> type:
+    """The class of a detector."""
     if name not in DETECTORS:
         raise ValueError(f"no detector named {name!r}; there are: {', '.join(DETECTORS)}")
     return DETECTORS[name]

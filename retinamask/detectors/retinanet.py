@@ -6,16 +6,17 @@ keras-retinanet's own, as installed from PyPI; this file says how it is put toge
 
 import re
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
 from retinamask.dataset import images
 from retinamask.detectors import _keras
 from retinamask.detectors.anchor_targets import AnchorMatcher
-from retinamask.detectors.network_input import network_input
+from retinamask.detectors.detector import Detector
+from retinamask.detectors.starting import WeightsError, downloaded, downloaded_from
 from retinamask.detectors.upsampling import make_compilable
 
 BACKBONES = {
@@ -24,6 +25,10 @@ BACKBONES = {
     **{f"mobilenet{side}_{alpha}": "tf" for side in (128, 160, 192, 224) for alpha in ("0.25", "0.5", "0.75", "1.0")},
 }
 """Backbones of keras-retinanet that run on this TensorFlow, and how each wants its images normalised."""
+
+COCO_URLS = {
+    "resnet50": "https://github.com/fizyr/keras-retinanet/releases/download/0.5.1/resnet50_coco_best_v2.1.0.h5",
+}
 
 NORMALISATIONS = ("frozen", "live")
 LOSSES = ("localization_loss", "classification_loss")
@@ -66,46 +71,16 @@ class RetinaNetSettings:
             raise ValueError(f"momentum is {self.momentum}, expected a number between 0 and 1")
 
 
-class RetinaNet:
-    """One RetinaNet: its settings and classes; networks are built on request."""
+class RetinaNet(Detector):
+    """keras-retinanet's RetinaNet: its settings and classes; networks are built on request."""
 
     name = "retinanet"
-
-    def __init__(self, classes: dict[str, int], settings: RetinaNetSettings):
-        self.classes = dict(sorted(classes.items(), key=lambda item: item[1]))
-        self.settings = settings
-
-    @classmethod
-    def from_record(cls, classes: dict[str, int], record: dict[str, Any]) -> "RetinaNet":
-        """The detector that a snapshot's JSON describes."""
-        known = RetinaNetSettings.__dataclass_fields__
-        unknown = sorted(set(record) - set(known))
-        if unknown:
-            raise ValueError(f"unknown RetinaNet setting {', '.join(unknown)}; known are {', '.join(known)}")
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
-        return cls(classes, RetinaNetSettings(**values))
-
-    def record(self) -> dict[str, Any]:
-        """The settings as plain JSON values, the inverse of `from_record`."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.settings).items()}
+    Settings = RetinaNetSettings
 
     @property
     def preprocessing(self) -> str:
-        """How pixels are normalised: a mode of `retinamask.dataset.images.normalise`."""
+        """How pixels are normalised: a name in `retinamask.dataset.images.PREPROCESSINGS`."""
         return BACKBONES[self.settings.backbone]
-
-    def prepare(self, images_rgb: list[np.ndarray]) -> tuple[np.ndarray, list[float]]:
-        """Images of any size to one network input, and the scale of each.
-
-        Args:
-            images_rgb: ``uint8`` arrays of shape ``(height, width, 3)``.
-
-        Returns:
-            ``float32`` of shape ``(N, height, width, 3)``, and resized size / original size.
-        """
-        scales = [self.scale(image.shape[1::-1]) for image in images_rgb]
-        resized = [images.resize(image, scale) for image, scale in zip(images_rgb, scales, strict=True)]
-        return self.batch(resized), scales
 
     def scale(self, size_wh: tuple[int, int]) -> float:
         """Resized size / original size of an image."""
@@ -171,10 +146,6 @@ class RetinaNet:
             return side, side
         return max(width for width, _ in sizes_wh), max(height for _, height in sizes_wh)
 
-    def network_input(self, images, sizes_wh):
-        """In the graph: ``uint8`` RGB ``(N, height, width, 3)``, zero padded, as `batch` gives it."""
-        return network_input(images, sizes_wh, self.preprocessing)
-
     def targets(self, boxes, labels, sizes_wh, canvas_wh: tuple[int, int]) -> dict:
         """In the graph: what each anchor should say, compactly.
 
@@ -231,6 +202,18 @@ class RetinaNet:
             if not _OWN_LAYERS.match(layer.name):
                 normalises = isinstance(layer, keras.layers.BatchNormalization)
                 layer.trainable = not resting and not (normalises and frozen)
+
+    def published_weights(self, name: str) -> Path:
+        """See `Detector.published_weights`; into Keras's cache, ~/.keras/models."""
+        backbone = self.settings.backbone
+        if name == "imagenet":
+            from keras_retinanet import models
+
+            # keras-retinanet checks the MD5 that it knows for each file.
+            return downloaded(models.backbone(backbone).download_imagenet, f"ImageNet weights for {backbone}")
+        if backbone not in COCO_URLS:
+            raise WeightsError(f"COCO weights are published for {', '.join(COCO_URLS)}, not for {backbone}")
+        return downloaded_from(COCO_URLS[backbone], f"COCO weights for {backbone}")
 
     def make_compilable(self, network) -> None:
         """Let XLA compile the training of ``network``, which it could not as keras-retinanet builds it."""
