@@ -11,9 +11,10 @@ from pathlib import Path
 
 from retinamask.detectors.retinanet import RetinaNet
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
+from retinamask.detectors.ssd_mobilenet_v2_fpnlite import SSDMobileNetV2FPNLite
 from retinamask.detectors.weights import normalisation_for
 
-DETECTORS = {kind.name: kind for kind in (RetinaNet,)}
+DETECTORS = {kind.name: kind for kind in (RetinaNet, SSDMobileNetV2FPNLite)}
 
 
 def create(name: str, classes: dict[str, int], **settings):
