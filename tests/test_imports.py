@@ -59,6 +59,7 @@ ORDER = [
     "dataset.sample",
     "detectors._keras",
     "detectors.network_input",
+    "detectors.darknet.template",
     "detectors.upsampling",
     "detectors.anchor_targets",
     "detectors.starting",

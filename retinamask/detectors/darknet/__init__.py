@@ -1,0 +1,1 @@
+"""Darknet: its cfg, weights and data files, and the network, loss and boxes of YOLOv4-tiny."""
