@@ -60,6 +60,7 @@ ORDER = [
     "detectors._keras",
     "detectors.network_input",
     "detectors.darknet.template",
+    "detectors.darknet.ciou",
     "detectors.upsampling",
     "detectors.anchor_targets",
     "detectors.starting",
