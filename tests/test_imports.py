@@ -61,6 +61,8 @@ ORDER = [
     "detectors.network_input",
     "detectors.darknet.template",
     "detectors.darknet.ciou",
+    "detectors.darknet.sections",
+    "detectors.darknet.description",
     "detectors.darknet.cfg",
     "detectors.darknet.decoding",
     "detectors.darknet.assignment",
