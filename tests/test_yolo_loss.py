@@ -36,6 +36,7 @@ def a_head(stride: int = 16, **changes) -> Head:
         "class_normalizer": 0.5,
         "stride": stride,
         "class_count": CLASS_COUNT,
+        "ignored": (),
     }
     return Head(**{**options, **changes})
 
@@ -57,19 +58,21 @@ def random_truths(count: int, seed: int, batch: int = 2) -> tuple[np.ndarray, np
     return found, labels
 
 
-def losses_and_gradients(tf, raw, head, truths, labels, canvas_wh=CANVAS_WH):
-    raw = tf.Variable(raw)
+def computing(tf, head: Head):
+    """A function from raw map, boxes and labels to the losses as numbers and their gradients by the raw map."""
 
-    @tf.function(reduce_retracing=True)
-    def computed():
+    @tf.function
+    def computed(raw, truths, labels):
         with tf.GradientTape(persistent=True) as tape:
-            lost = head_losses(
-                raw, head, tf.constant(truths), tf.constant(labels), tf.constant(canvas_wh, tf.float32)
-            )
+            tape.watch(raw)
+            lost = head_losses(raw, head, truths, labels, tf.constant(CANVAS_WH, tf.float32))
         return lost, {name: tape.gradient(value, raw, unconnected_gradients="zero") for name, value in lost.items()}
 
-    lost, gradients = computed()
-    return {name: float(value) for name, value in lost.items()}, {k: v.numpy() for k, v in gradients.items()}
+    def numbers(*arrays):
+        lost, gradients = computed(*map(tf.constant, arrays))
+        return {name: float(value) for name, value in lost.items()}, {k: v.numpy() for k, v in gradients.items()}
+
+    return numbers
 
 
 def sigmoid(value):
@@ -105,9 +108,9 @@ def as_darknet(raw, head, truths, labels):
     for row, column, anchor in np.ndindex(rows, columns, count):
         objectness[row, column, anchor] = head.objectness_normalizer * (0 - chances[row, column, anchor, 0])
         best = 0.0
-        for box, _ in real:
-            named = any(chance > 0.25 for chance in chances[row, column, anchor, 1:])
-            overlap = boxes.overlaps([predicted(raw, head, row, column, anchor)], [box])[0, 0]
+        named = any(chance > 0.25 for chance in chances[row, column, anchor, 1:])
+        prediction = predicted(raw, head, row, column, anchor)
+        for overlap in boxes.overlaps([prediction], [box for box, _ in real])[0]:
             if named and overlap > best:
                 best = overlap
         if best > head.ignore_threshold:
@@ -119,8 +122,9 @@ def as_darknet(raw, head, truths, labels):
         row = min(rows - 1, int((box[1] + box[3]) / 2 / CANVAS_WH[1] * rows))
         best, best_overlap = 0, 0.0
         for anchor, anchor_wh in enumerate(head.all_anchors_wh):
-            if shape_overlap(size_wh, anchor_wh) > best_overlap:
-                best, best_overlap = anchor, shape_overlap(size_wh, anchor_wh)
+            overlap = shape_overlap(size_wh, anchor_wh)
+            if overlap > best_overlap:
+                best, best_overlap = anchor, overlap
         wanted = [best] if best in head.mask else []
         for anchor, anchor_wh in enumerate(head.all_anchors_wh):
             further = anchor in head.mask and anchor != best and head.iou_threshold < 1
@@ -146,8 +150,8 @@ def test_losses_and_errors_are_those_of_darknet(tf, stride, iou_threshold):
     from keras.utils import bounding_boxes
 
     head = a_head(stride, iou_threshold=iou_threshold)
-    raw, (truths, labels) = raw_map(head, seed=stride), random_truths(30, seed=1)
-    lost, gradients = losses_and_gradients(tf, raw, head, truths, labels)
+    raw, (truths, labels) = raw_map(head, seed=stride), random_truths(90, seed=1)
+    lost, gradients = computing(tf, head)(raw, truths, labels)
     expected_box, shared, excused = 0.0, 0, 0
     for image in range(len(raw)):
         objectness, classes, pairs = as_darknet(raw[image], head, truths[image], labels[image])
@@ -169,17 +173,16 @@ def test_losses_and_errors_are_those_of_darknet(tf, stride, iou_threshold):
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_are_those_of_finite_differences(tf, name):
     """Along random directions; no excused place, since to excuse is a jump, and alpha of CIoU stands still."""
-    head = a_head(32, ignore_threshold=0.99)
-    raw, (truths, labels) = raw_map(head, 5), random_truths(8, 6)
+    raw, (truths, labels) = raw_map(a_head(32), 5), random_truths(8, 6)
     truths[..., 2:] = truths[..., :2] + 40  # squares, and predictions too: alpha is near 0, and so is its slope
     raw.reshape(*raw.shape[:3], 3, -1)[..., 2:4] = 0.0
-    head = a_head(32, ignore_threshold=0.99, anchors_wh=np.full((3, 2), 50.0))
-    _, gradients = losses_and_gradients(tf, raw, head, truths, labels)
+    computed = computing(tf, a_head(32, ignore_threshold=0.99, anchors_wh=np.full((3, 2), 50.0)))
+    _, gradients = computed(raw, truths, labels)
     generator = np.random.default_rng(7)
     for _ in range(3):
         direction = generator.normal(0, 1, raw.shape).astype(np.float32)
         step = 2e-3
-        ends = [losses_and_gradients(tf, raw + sign * step * direction, head, truths, labels)[0][name] for sign in (1, -1)]
+        ends = [computed(raw + sign * step * direction, truths, labels)[0][name] for sign in (1, -1)]
         expected = float((gradients[name] * direction).sum())
         assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(expected, rel=0.02, abs=0.02)
 
@@ -190,7 +193,7 @@ def test_the_gradient_of_a_centre_worked_out_by_hand(tf):
     raw = np.zeros((1, 3, 5, 3 * 8), np.float32)
     truth = np.array([[[8 - 20 + 32, 28, 48 - 20 + 32, 68]]], np.float32)  # centre 40, 48: cell 1, 1
     raw.reshape(1, 3, 5, 3, 8)[0, 1, 1, 1, 2:4] = np.log(40 / np.array([40, 44]))  # anchor 4 is the likest: 40 x 44
-    lost, gradients = losses_and_gradients(tf, raw, head, truth, np.zeros((1, 1), np.int32))
+    lost, gradients = computing(tf, head)(raw, truth, np.zeros((1, 1), np.int32))
     weight = 0.07 * BOX_WEIGHT
     overlap, diagonal = 32 / 48, 48**2 + 40**2
     assert lost["localization_loss"] == pytest.approx((1 - overlap + 64 / diagonal) * weight, rel=1e-4)
@@ -204,7 +207,7 @@ def test_the_gradient_of_a_centre_worked_out_by_hand(tf):
 def test_without_boxes_all_is_background(tf):
     head = a_head(16)
     raw = raw_map(head, 8)
-    lost, gradients = losses_and_gradients(tf, raw, head, np.zeros((2, 1, 4), np.float32), np.full((2, 1), -1, np.int32))
+    lost, gradients = computing(tf, head)(raw, np.zeros((2, 1, 4), np.float32), np.full((2, 1), -1, np.int32))
     logits = raw.reshape(-1, 5 + CLASS_COUNT)[:, 4].astype(float)
     assert lost["localization_loss"] == 0 and lost["classification_loss"] == 0
     assert lost["objectness_loss"] == pytest.approx(0.8 * np.log1p(np.exp(logits)).sum(), rel=1e-5)
@@ -215,9 +218,9 @@ def test_two_boxes_in_one_place_are_both_learnt(tf):
     head = a_head(32)
     raw = raw_map(head, 9, batch=1)
     truths = np.array([[[70, 30, 140, 90], [72, 31, 138, 89]]], np.float32)
-    both, _ = losses_and_gradients(tf, raw, head, truths, np.array([[0, 2]], np.int32))
-    alone = [losses_and_gradients(tf, raw, head, truths[:, [one]], np.array([[label]], np.int32))[0]
-             for one, label in ((0, 0), (1, 2))]  # fmt: skip
+    computed = computing(tf, head)
+    both, _ = computed(raw, truths, np.array([[0, 2]], np.int32))
+    alone = [computed(raw, truths[:, [box]], np.array([[label]], np.int32))[0] for box, label in ((0, 0), (1, 2))]
     assert both["localization_loss"] == pytest.approx(sum(one["localization_loss"] for one in alone), rel=1e-5)
     row, column = 60 // 32, 105 // 32
     chances = sigmoid(raw.reshape(3, 5, 3, 8)[row, column, 2, 5:].astype(float))
@@ -228,7 +231,7 @@ def test_two_boxes_in_one_place_are_both_learnt(tf):
 def test_each_head_finds_its_own_and_none_is_found_twice(tf):
     truths, labels = random_truths(100, 10)
     raws = {stride: np.zeros_like(raw_map(a_head(stride), 0)) for stride in (16, 32)}
-    found = {s: losses_and_gradients(tf, raws[s], a_head(s), truths, labels)[0] for s in raws}
+    found = {s: computing(tf, a_head(s))(raws[s], truths, labels)[0] for s in raws}
     # a head's classes lose log 2 a class and place; a crowd of 99 boxes fills many places twice, over all none is lost
     places = {s: found[s]["classification_loss"] / (0.5 * CLASS_COUNT * np.log(2)) for s in raws}
     expected = {16: set(), 32: set()}
@@ -247,7 +250,7 @@ def test_a_box_at_the_edge_of_the_canvas_stays_inside_the_grid(tf, corner):
     x, y = corner
     truths = np.array([[[x - 20, y - 22, x + 20, y + 22]]], np.float32)  # centre on the very corner
     raw = raw_map(head, 11, batch=1)
-    _, gradients = losses_and_gradients(tf, raw, head, truths, np.zeros((1, 1), np.int32))
+    _, gradients = computing(tf, head)(raw, truths, np.zeros((1, 1), np.int32))
     learning = np.argwhere(gradients["localization_loss"].reshape(3, 5, 3, 8).any(-1))
     np.testing.assert_array_equal(learning, [[2 if y else 0, 4 if x else 0, 1]])
 
@@ -256,7 +259,7 @@ def test_a_box_at_the_edge_of_the_canvas_stays_inside_the_grid(tf, corner):
 def test_extreme_outputs_give_finite_losses_and_gradients(tf, value):
     head = a_head(16)
     truths, labels = random_truths(20, 12)
-    lost, gradients = losses_and_gradients(tf, np.full_like(raw_map(head, 0), value), head, truths, labels)
+    lost, gradients = computing(tf, head)(np.full_like(raw_map(head, 0), value), truths, labels)
     assert np.isfinite(list(lost.values())).all() and lost["objectness_loss"] > 1
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())
 

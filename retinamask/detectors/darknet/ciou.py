@@ -38,7 +38,7 @@ def ciou(boxes_xyxy, truths_xyxy):
     image; here it stays, and the gradient is the true one.
 
     Args:
-        boxes_xyxy: ``float32`` tensor ``(..., 4)`` of boxes with area.
+        boxes_xyxy: ``float32`` tensor ``(..., 4)``, right and bottom not before left and top.
         truths_xyxy: the same, in the same pixels; leading axes broadcast.
 
     Returns:
@@ -58,8 +58,8 @@ def ciou(boxes_xyxy, truths_xyxy):
 
 
 def _aspect(boxes_xyxy):
-    """The angle whose tangent is width / height."""
+    """The angle whose tangent is width / height; of a box that shrank to a point that of a square."""
     import tensorflow as tf
 
-    width, height = (boxes_xyxy[..., 2] - boxes_xyxy[..., 0], boxes_xyxy[..., 3] - boxes_xyxy[..., 1])
+    width, height = tf.unstack(tf.maximum(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], _TINY), axis=-1)
     return tf.atan2(width, height)

@@ -14,8 +14,6 @@ from retinamask.detectors.darknet.ciou import ciou
 from retinamask.detectors.darknet.decoding import decode
 
 BOX_WEIGHT = 30.0
-LARGEST_EXPONENT = 10.0  # of a side over its anchor's: 22,026 times; numbers beyond would no longer be finite
-
 LOSSES = ("localization_loss", "objectness_loss", "classification_loss")
 
 
@@ -39,15 +37,14 @@ def head_losses(raw, head, boxes_xyxy, labels, canvas_wh) -> dict:
     import tensorflow as tf
 
     rows, columns = tf.unstack(tf.shape(raw)[1:3])
-    raw = tf.reshape(raw, (-1, rows, columns, len(head.mask), 5 + head.class_count))
     place_count = rows * columns * len(head.mask)
-    boxes, _, probabilities = decode(_bounded(raw), head, canvas_wh)
+    boxes, _, probabilities = decode(raw, head, canvas_wh)
     matches = assignment.match(boxes_xyxy, labels, head, tf.stack([columns, rows]), canvas_wh)
     classes = assignment.targets(matches, labels, place_count, head.class_count)
     present = tf.reduce_max(classes, -1)
     seen = tf.stop_gradient(boxes), tf.stop_gradient(probabilities)
     excused = assignment.excused(*seen, boxes_xyxy, labels, head.ignore_threshold)
-    logits = tf.reshape(raw[..., 4:], (-1, place_count, 1 + head.class_count))
+    logits = tf.reshape(raw, (-1, place_count, 5 + head.class_count))[..., 4:]
     objectness = tf.nn.sigmoid_cross_entropy_with_logits(present, logits[..., 0])
     objectness *= tf.maximum(present, 1 - tf.cast(excused, tf.float32))
     said = tf.nn.sigmoid_cross_entropy_with_logits(classes, logits[..., 1:]) * present[..., None]
@@ -72,13 +69,3 @@ def _box_losses(boxes, truths_xyxy, matches: assignment.Matches, classes, head):
     hit = matches.hit[..., None]
     truths = tf.where(hit, truths_xyxy[:, :, None], tf.constant([0.0, 0.0, 1.0, 1.0]))
     return (1 - ciou(tf.where(hit, predicted, truths), truths)) * weights
-
-
-def _bounded(raw):
-    """``(B, h, w, n * (5 + C))`` with sides of boxes that stay finite, from ``(B, h, w, n, 5 + C)``."""
-    import tensorflow as tf
-
-    sides = tf.clip_by_value(raw[..., 2:4], -LARGEST_EXPONENT, LARGEST_EXPONENT)
-    shape = tf.shape(raw)
-    bounded = tf.concat([raw[..., :2], sides, raw[..., 4:]], -1)
-    return tf.reshape(bounded, tf.stack([shape[0], shape[1], shape[2], raw.shape[3] * raw.shape[4]]))
