@@ -88,13 +88,13 @@ def listed_images(path: Path) -> tuple[list[Path], list[str]]:
         entries = [entry for split in _SPLITS for entry in _as_list(content.get(split))]
         base = path.parent / str(content.get("path") or "")
     elif path.suffix.lower() == ".data":
-        entries = [value for key, value in _data(path).items() if key in _SPLITS]
+        entries = [value for key, value in data_options(path).items() if key in _SPLITS]
         base = path.parent
     else:
         entries, base = [path.name], path.parent
     found, missing = {}, []
     for entry in entries:
-        place = _place(base, entry) or _place(path.parent, entry)
+        place = find_listed(base, entry) or find_listed(path.parent, entry)
         if place is None:
             missing.append(entry)
             continue
@@ -156,15 +156,19 @@ def _yaml_names(path: Path) -> list[str] | None:
     return [str(name).strip() for name in names]
 
 
-def _data(path: Path) -> dict[str, str]:
-    """``key = value`` lines of an ``obj.data``."""
+def data_options(path: Path) -> dict[str, str]:
+    """The ``key = value`` lines of an ``obj.data``.
+
+    Raises:
+        ValueError: not readable as text.
+    """
     pairs = (line.partition("=") for line in read_text(path).split("\n") if "=" in line)
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _data_names(path: Path) -> list[str] | None:
-    named = _data(path).get("names")
-    place = _place(path.parent, named) or _place(path.parent, Path(named).name) if named else None
+    named = data_options(path).get("names")
+    place = find_listed(path.parent, named) or find_listed(path.parent, Path(named).name) if named else None
     return described_names(place) if place and place.suffix.lower() in (*NAME_LISTS, ".txt") else None
 
 
@@ -173,7 +177,7 @@ def _as_list(entry) -> list[str]:
     return [item for item in entries if isinstance(item, str) and item.strip()]
 
 
-def _place(base: Path, entry: str) -> Path | None:
+def find_listed(base: Path, entry: str) -> Path | None:
     """Where a relative path leads from a folder or those above it; Roboflow writes ``../`` too much."""
     plain = entry.strip().replace("\\", "/")
     for text in dict.fromkeys((plain, plain.removeprefix("../"))):
@@ -194,5 +198,5 @@ def _images_of(place: Path) -> Iterator[tuple[Path | None, str]]:
         yield place, ""
     else:
         for line in filter(None, map(str.strip, read_text(place).split("\n"))):
-            path = _place(place.parent, line)
+            path = find_listed(place.parent, line)
             yield (path if path and is_image(path) else None), line

@@ -55,15 +55,16 @@ def write_yolo(
         listed = []
         for picture in pictures:
             label_path = new / LABEL_FOLDER / f"{stems[picture.path]}.txt"
-            files.write_text(label_path, _lines(picture, classes))
+            files.write_text(label_path, label_lines(picture, classes))
             placed = label_path.with_name(Path(stems[picture.path]).name + picture.path.suffix)
-            _place(picture.path, placed, images)
+            place_image(picture.path, placed, images)
             inside = f"./{placed.relative_to(new).as_posix()}"  # Ultralytics counts only ./ from the list's folder
             listed.append(relative_path(picture.path, folder) if images == "none" else inside)
         _write_lists(new, names, listed, {(new / LABEL_FOLDER / stem).parent for stem in stems.values()})
 
 
-def _lines(picture: writing.Picture, classes: dict[str, int]) -> str:
+def label_lines(picture: writing.Picture, classes: dict[str, int]) -> str:
+    """The text of an image's label file; empty for one without objects."""
     width, height = picture.size_wh
     lines = []
     for (x1, y1, x2, y2), name in zip(picture.boxes_xyxy.tolist(), picture.class_names, strict=True):
@@ -82,8 +83,12 @@ def _check_stems(stems: dict[Path, str]) -> None:
         )
 
 
-def _place(image_path: Path, placed: Path, images: str) -> None:
-    """Link or copy an image beside its label file."""
+def place_image(image_path: Path, placed: Path, images: str) -> None:
+    """Link or copy an image to a place in a folder of `writing.new_folder`; ``images`` is as in `write_yolo`.
+
+    Raises:
+        AnnotationError: the system refuses.
+    """
     try:
         if images == "link":
             # the folder is renamed afterwards, to a name beside it: the way up and down stays the same

@@ -1,0 +1,49 @@
+"""Commands for users of Darknet: a folder to train in, and whether one is sound.
+
+Beside `commands.models`, in the same shape.
+"""
+
+from retinamask.commands.parsing import add_command
+
+
+def add_commands(subparsers) -> None:
+    """Declare the commands of this file."""
+    text = "Write the folder in which Darknet trains YOLOv4-tiny: cfg, obj.data, obj.names, lists, images and labels."
+    files = add_command(subparsers, "darknet-files", darknet_files_command, text)
+    files.add_argument("annotations", help="the CSV; a split that lies beside it is taken as it is")
+    files.add_argument("classes", help="classes.csv, whose ids become Darknet's class numbers")
+    files.add_argument("--out", required=True, metavar="DIR", help="a new or empty folder")
+    files.add_argument("--levels", type=int, default=2, help="heads: 2 is yolov4-tiny, 3 is yolov4-tiny-3l")
+    files.add_argument("--anchors", default="published", help="published, or kmeans over the boxes to train on")
+    files.add_argument("--image-size", type=int, default=416, help="side of the network's input, divisible by 32")
+    files.add_argument("--images", default="link", help="link or copy the images into DIR")
+    files.add_argument("--seed", type=int, default=0, help="of the split, if none lies beside the CSV, and of kmeans")
+
+    text = "Say what is wrong with a Darknet folder before it trains: class counts, cfg, image lists, label files."
+    check = add_command(subparsers, "darknet-check", darknet_check_command, text)
+    check.add_argument("data", help="obj.data")
+    check.add_argument("cfg", help="the cfg to train with it")
+
+
+def darknet_files_command(given) -> None:
+    from retinamask.detectors.darknet.files import FolderSettings, write_folder
+
+    settings = FolderSettings(given.image_size, given.levels, given.anchors, given.images, given.seed)
+    made = write_folder(given.annotations, given.classes, given.out, settings)
+    counts = ", ".join(f"{count} {side}" for side, count in made.images.items())
+    print(f"images: {counts}; test.txt is not in obj.data, so that Darknet never sees those images")
+    print(
+        f"boxes overlap with their best anchor by {made.overlap:.3f} on average "
+        f"(published anchors: {made.published_overlap:.3f}); {made.max_batches} updates"
+    )
+    print(f"written: {made.cfg.parent}; start Darknet in it:")
+    print(f"darknet detector train obj.data {made.cfg.name} yolov4-tiny.conv.29 -map")
+
+
+def darknet_check_command(given) -> None:
+    from retinamask.detectors.darknet.checks import folder_problems
+
+    problems = folder_problems(given.data, given.cfg)
+    if problems:
+        raise ValueError("\n".join(problems))
+    print(f"{given.data} and {given.cfg} agree, and every listed image has a sound label file")
