@@ -66,6 +66,8 @@ ORDER = [
     "detectors.darknet.description",
     "detectors.darknet.cfg",
     "detectors.darknet.checks",
+    "detectors.darknet.network",
+    "detectors.darknet.decoding",
     "detectors.upsampling",
     "detectors.anchor_targets",
     "detectors.starting",
