@@ -1,0 +1,197 @@
+"""Darknet ``.weights`` files: read, put into a network, written; behind `network`.
+
+The format is that of https://github.com/AlexeyAB/darknet (``src/parser.c``): three ``int32`` for the version, how many
+images training has seen, then ``float32`` numbers only, without names or sizes. Of each convolution, in the order of
+the cfg: biases (or the betas of its normalisation, then gammas, means and variances), then the kernel as
+(filters, channels, height, width). All little-endian. A file ``*.conv.NN`` stops in front of layer NN.
+"""
+
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from retinamask.dataset import files
+from retinamask.detectors.darknet.cfg import Network
+from retinamask.detectors.darknet.description import Convolutional
+from retinamask.detectors.starting import Loaded, WeightsError
+
+VERSION = (0, 2, 5)
+"""What AlexeyAB's Darknet writes."""
+
+_MAX_BYTES = 2_000_000_000
+_PARTIAL = re.compile(r"\.conv\.([0-9]{1,4})$")
+
+
+@dataclass(frozen=True, eq=False)
+class DarknetWeights:
+    """What a ``.weights`` file holds: its version, how many images training has seen, and its ``float32`` numbers."""
+
+    version: tuple[int, int, int]
+    seen: int
+    numbers: np.ndarray
+
+    def to_bytes(self) -> bytes:
+        """The file."""
+        seen = struct.pack("<Q" if _counts_in_64_bits(self.version) else "<i", self.seen)
+        return struct.pack("<3i", *self.version) + seen + self.numbers.astype("<f4").tobytes()
+
+
+def read(path: str | Path) -> DarknetWeights:
+    """Read a ``.weights`` file, whole or ``*.conv.NN``.
+
+    Raises:
+        WeightsError: no such file, cut off within its header or a number, of an unknown version, or with numbers that
+            are not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist; expected a Darknet .weights file")
+    if path.stat().st_size > _MAX_BYTES:
+        raise WeightsError(f"{path} has {path.stat().st_size} bytes, expected at most {_MAX_BYTES}")
+    content = path.read_bytes()
+    if len(content) < 16:
+        raise WeightsError(f"{path} has {len(content)} bytes, expected a header of 16 or 20; fetch the file again")
+    version = struct.unpack_from("<3i", content)
+    if not all(0 <= part < 1000 for part in version):
+        raise WeightsError(f"{path}: version {version} in its first 12 bytes, expected one such as {VERSION}")
+    start = 20 if _counts_in_64_bits(version) else 16
+    if len(content) < start or (len(content) - start) % 4:
+        raise WeightsError(
+            f"{path} has {len(content)} bytes, expected {start} and a multiple of 4; it is cut off, fetch it again"
+        )
+    (seen,) = struct.unpack_from("<Q" if start == 20 else "<i", content, 12)
+    numbers = np.frombuffer(content, "<f4", offset=start)
+    if not np.isfinite(numbers).all():
+        place = int(np.argmin(np.isfinite(numbers)))
+        raise WeightsError(
+            f"{path}: number {place} of {len(numbers)} is {numbers[place]}, expected finite ones; the file is damaged "
+            "or its training had diverged"
+        )
+    return DarknetWeights(version, seen, numbers)
+
+
+def load(model, network: Network, path: str | Path) -> Loaded:
+    """Put the numbers of a file into a network; nothing is changed if they do not fit.
+
+    A whole file must hold every layer; ``*.conv.NN`` every layer in front of layer NN. If a whole file fits but for
+    another number of classes, the convolutions in front of each ``[yolo]`` keep their weights.
+
+    Args:
+        model: from `retinamask.detectors.darknet.network.build`.
+        network: its description.
+        path: a ``.weights`` or ``*.conv.NN`` file.
+
+    Returns:
+        How many convolutions were loaded; ``unmapped`` names those that the file has for other classes.
+
+    Raises:
+        WeightsError: the file is damaged or for another network.
+    """
+    path = Path(path)
+    numbers = read(path).numbers
+    partial = _PARTIAL.search(path.name)
+    stop = int(partial[1]) if partial else len(network.layers)
+    wanted = [layer for layer in network.convolutions if layer.index < stop]
+    sizes = [layer.parameters for layer in wanted]
+    left_out = {}
+    if sum(sizes) != len(numbers):
+        left_out = {} if partial else _heads_of_other_classes(network, len(numbers))
+        if not left_out:
+            raise WeightsError(_misfit(path, wanted, len(numbers), bool(partial)))
+    sizes = [left_out.get(layer.index, layer.parameters) for layer in wanted]
+    ends = np.cumsum(sizes)
+    arrays = {}
+    for layer, end, size in zip(wanted, ends, sizes, strict=True):
+        if layer.index not in left_out:
+            arrays.update(_arrays(layer, numbers[end - size : end], path))
+    if not arrays:
+        raise WeightsError(f"{path}: no layer in front of layer {stop}, expected *.conv.NN with a larger NN")
+    for name, weights in arrays.items():
+        model.get_layer(name).set_weights(weights)
+    return Loaded(len(wanted) - len(left_out), unmapped=[f"conv_{index:02d}" for index in left_out])
+
+
+def write(model, network: Network, path: str | Path, seen: int = 0, version: tuple[int, int, int] = VERSION) -> None:
+    """Write the weights of a network for Darknet and OpenCV, under a temporary name first.
+
+    Args:
+        model: from `retinamask.detectors.darknet.network.build`.
+        network: its description, whose ``text`` is the cfg that goes with the file.
+        path: the file; an existing one is replaced.
+        seen: images seen in training, from which Darknet tells how far its schedule is.
+        version: of the file; before 0.2 ``seen`` has 32 bits.
+
+    Raises:
+        ValueError: a negative ``seen``, or one too large for the version.
+    """
+    if not 0 <= seen < 2 ** (64 if _counts_in_64_bits(version) else 31):
+        raise ValueError(f"seen is {seen}, expected how many images training has seen, 0 or more")
+    numbers = np.concatenate([part.ravel() for layer in network.convolutions for part in _stored(model, layer)])
+    content = DarknetWeights(version, seen, numbers).to_bytes()
+    with files.replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _counts_in_64_bits(version: tuple[int, int, int]) -> bool:
+    """Whether ``seen`` takes 8 bytes; 4 in versions before 0.2."""
+    return 10 * version[0] + version[1] >= 2
+
+
+def _arrays(layer: Convolutional, numbers: np.ndarray, path: Path) -> dict[str, list[np.ndarray]]:
+    """The Keras weights of a convolution and of its normalisation by name, from its part of a file."""
+    filters = layer.filters
+    vectors = numbers[: -filters * layer.in_channels * layer.size**2].reshape(-1, filters)
+    kernel = numbers[vectors.size :].reshape(filters, layer.in_channels, layer.size, layer.size).transpose(2, 3, 1, 0)
+    if not layer.batch_normalize:
+        return {f"conv_{layer.index:02d}": [kernel, vectors[0]]}
+    beta, gamma, mean, variance = vectors
+    if (variance < 0).any():
+        raise WeightsError(
+            f"{path}: layer {layer.index} (line {layer.line} of the cfg) has the variance {variance.min():g}, expected "
+            "none below 0; the file belongs to another network of the same size"
+        )
+    return {f"conv_{layer.index:02d}": [kernel], f"norm_{layer.index:02d}": [gamma, beta, mean, variance]}
+
+
+def _stored(model, layer: Convolutional) -> list[np.ndarray]:
+    """The arrays of a convolution in the order of the file."""
+    kernel, *bias = model.get_layer(f"conv_{layer.index:02d}").get_weights()
+    if layer.batch_normalize:
+        gamma, beta, mean, variance = model.get_layer(f"norm_{layer.index:02d}").get_weights()
+        bias = [beta, gamma, mean, variance]
+    return [*bias, kernel.transpose(3, 2, 0, 1)]
+
+
+def _heads_of_other_classes(network: Network, found: int) -> dict[int, int]:
+    """How many numbers each last convolution has in a file of ``found``, if another number of classes explains it."""
+    rest = sum(layer.parameters for layer in network.convolutions)
+    per_filter, filters_per_class = {}, {}
+    for layer, head in zip(network.last_convolutions, network.heads, strict=True):
+        rest -= layer.parameters
+        per_filter[layer.index] = layer.parameters // layer.filters
+        filters_per_class[layer.index] = len(head.mask)
+    step = sum(per_filter[index] * filters_per_class[index] for index in per_filter)
+    values, remainder = divmod(found - rest, step)
+    if remainder or values < 6:  # four sides, objectness and a class at least
+        return {}
+    return {index: values * per_filter[index] * filters_per_class[index] for index in per_filter}
+
+
+def _misfit(path: Path, wanted: list[Convolutional], found: int, partial: bool) -> str:
+    """What to say about a file with too few or too many numbers."""
+    expected = sum(layer.parameters for layer in wanted)
+    begin = f"{path} has {found} numbers, expected {expected} for {len(wanted)} convolutions"
+    start = 0
+    for layer in wanted:
+        if found < start + layer.parameters:
+            what = f"layer {layer.index} (line {layer.line} of the cfg: {layer.filters} filters of size {layer.size})"
+            advice = "" if partial else "; the first layers alone are read from a file named *.conv.NN, NN of them"
+            return (
+                f"{begin}: it ends in {what}, which has {found - start} of {layer.parameters} numbers; it is cut off "
+                f"or belongs to another network{advice}"
+            )
+        start += layer.parameters
+    return f"{begin}: {found - expected} are left over behind the last one; it belongs to another network"
