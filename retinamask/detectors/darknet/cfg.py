@@ -162,6 +162,8 @@ class _Walk:
             section.refuse(f"[route] joins layers of strides {strides}, expected maps of one size", "layers")
         groups = section.integer("groups", 1, 1, _MAX_FILTERS)
         group = section.integer("group_id", 0, 0, groups - 1)
+        if groups > 1 and len(sources) > 1:  # OpenCV loses count of its layers over such a one
+            section.refuse(f"[route] of {len(sources)} layers has groups={groups}, expected one layer", "groups")
         channels = [self.channels[source] for source in sources]
         if any(count % groups for count in channels):
             section.refuse(f"[route] has groups={groups}, expected a divisor of its {channels} channels", "groups")

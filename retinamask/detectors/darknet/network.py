@@ -14,7 +14,7 @@ from retinamask.detectors.darknet.description import Convolutional, MaxPool, Rou
 
 LEAKY_SLOPE = 0.1
 EPSILON = 1e-5
-"""What batch normalisation adds to the variance in Darknet; OpenCV adds 1e-6, the same unless a variance is tiny."""
+"""What Darknet adds to a variance. OpenCV adds 1e-6: of a layer's numbers it makes 0.05 % more at a variance of 0.01."""
 
 OBJECTNESS_AT_START = 0.01
 
@@ -102,18 +102,14 @@ def _convolved(features, layer: Convolutional, momentum: float, begins: _Beginni
 
 
 def _routed(features: list, layer: Route):
-    """The layers that a ``[route]`` names, behind one another; of each only its group of channels."""
+    """The layers that a ``[route]`` names, behind one another; or one group of the channels of one."""
     keras = _keras.prepare()
-    number = f"{layer.index:02d}"
     if layer.groups > 1:
-        group = custom_layers()["ChannelGroup"]
-        features = [
-            group(layer.groups, layer.group_id, name=f"group_{number}_{place}")(part)
-            for place, part in enumerate(features)
-        ]
+        group = custom_layers()["ChannelGroup"](layer.groups, layer.group_id, name=f"group_{layer.index:02d}")
+        return group(features[0])
     if len(features) == 1:
         return features[0]
-    return keras.layers.Concatenate(name=f"route_{number}")(features)
+    return keras.layers.Concatenate(name=f"route_{layer.index:02d}")(features)
 
 
 @functools.cache
