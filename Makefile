@@ -38,7 +38,7 @@ lint: install
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 
 bench: install
-	@for name in xml_to_table audit input_pipeline training coco_validation; do \
+	@for name in xml_to_table audit input_pipeline training training_step coco_validation; do \
 		$(BIN)/python -m benchmarks.$$name || exit 1; done
 
 lock:

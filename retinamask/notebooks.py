@@ -23,9 +23,16 @@ from retinamask.run_record import (
     set_aside,
 )
 
+TRAINING = {
+    "retinanet": "02_train_retinanet",
+    "ssd_mobilenet_v2_fpnlite": "06_train_ssd_mobilenet_v2_fpnlite",
+    "yolov4_tiny": "07_train_yolov4_tiny",
+}
+"""The notebook that trains each detector."""
+
 PIPELINE = (
     "01_build_annotations",
-    "02_train_retinanet",
+    TRAINING["retinanet"],
     "03_convert_snapshot",
     "04_visualise_detections",
     "05_evaluate",
@@ -44,6 +51,17 @@ class NotebookError(RuntimeError):
         super().__init__(message)
         self.notebook_path = notebook_path
         self.failed_cell = failed_cell
+
+
+def pipeline(detector: str) -> tuple[str, ...]:
+    """The notebooks from annotations to the evaluation of a detector.
+
+    Raises:
+        ValueError: there is no detector of that name.
+    """
+    if detector not in TRAINING:
+        raise ValueError(f"no detector named {detector!r}; there are: {', '.join(TRAINING)}")
+    return tuple(TRAINING[detector] if name == TRAINING["retinanet"] else name for name in PIPELINE)
 
 
 def enter_project() -> Path:

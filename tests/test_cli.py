@@ -108,6 +108,52 @@ def test_train_passes_everything_on(tiny, tmp_path, monkeypatch):
     assert given["weights"] == "none" and given["evaluate"] is None and given["watchers"] == []
 
 
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ("--detector ssd_mobilenet_v2_fpnlite --alpha 0.5 --image-size 320", {"alpha": 0.5, "image_size": 320}),
+        ("--detector yolov4_tiny --levels 3", {"levels": 3, "image_size": 416}),
+        ("", {"backbone": "resnet50", "image_size": 512}),
+    ],
+)
+def test_train_builds_the_detector_that_is_named(tiny, tmp_path, monkeypatch, options, expected):
+    made = []
+    monkeypatch.setattr(
+        "retinamask.training.examples.Examples", lambda table, folder, detector, cache: made.append(detector)
+    )
+    monkeypatch.setattr("retinamask.training.train.train", lambda *given, **named: type("Trained", (), {"best": None}))
+    table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv"), "--out", str(tmp_path / "x")]
+    assert main(["train", *table, *options.split()]) == 0
+    assert {name: getattr(made[0].settings, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (
+            "--detector yolov5",
+            "no detector named 'yolov5'; there are: retinanet, ssd_mobilenet_v2_fpnlite, yolov4_tiny",
+        ),
+        ("--detector yolov4_tiny --alpha 0.5", "yolov4_tiny has no alpha; it has"),
+        ("--detector yolov4_tiny --cfg none.cfg", "none.cfg does not exist; expected a Darknet .cfg file"),
+        ("--multi-scale 1.4 --image-size 96", "multi_scale is 1.4, but retinanet takes one size; set it to 1"),
+    ],
+)
+def test_train_refuses_what_a_detector_has_not(tiny, tmp_path, capsys, options, message):
+    table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv"), "--out", str(tmp_path / "x")]
+    assert main(["train", *table, *options.split()]) == 1
+    assert message in capsys.readouterr().err and not any(tmp_path.iterdir())
+
+
+def test_the_pipeline_takes_the_notebook_of_a_detector(monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(runs, "_run_and_report", lambda names, *arguments: given.append(names) or 0)
+    assert main(["run", "pipeline", "--detector", "yolov4_tiny"]) == 0
+    assert given[0][:3] == ("01_build_annotations", "07_train_yolov4_tiny", "03_convert_snapshot")
+    assert main(["run", "05_evaluate", "--detector", "yolov4_tiny"]) == 1
+    assert "--detector chooses the training notebook of the pipeline" in capsys.readouterr().err
+
+
 def test_every_setting_of_training_is_an_option(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])

@@ -50,7 +50,7 @@ def test_shapes_are_known_as_far_as_those_of_the_images():
 
 def test_an_unknown_preprocessing():
     in_graph()
-    with pytest.raises(ValueError, match="preprocessing is 'torch', expected caffe or tf"):
+    with pytest.raises(ValueError, match="preprocessing is 'torch', expected one of: caffe, tf"):
         network_input(np.zeros((1, 2, 2, 3), np.uint8), np.int32([(2, 2)]), "torch")
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from retinamask.dataset import annotations
 from retinamask.notebook_parameters import known_parameters
-from retinamask.notebooks import PIPELINE, enter_project, run
+from retinamask.notebooks import PIPELINE, TRAINING, enter_project, run
+from retinamask.notebooks import pipeline as pipeline_of
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -40,7 +41,34 @@ def pipeline(tiny, tmp_path_factory):
 
 
 def test_the_pipeline_is_all_of_the_notebooks_but_the_audit():
-    assert [path.stem for path in NOTEBOOKS] == ["00_audit_dataset", *PIPELINE]
+    others = list(TRAINING.values())[1:]
+    assert [path.stem for path in NOTEBOOKS] == ["00_audit_dataset", *PIPELINE, *others]
+
+
+@pytest.mark.parametrize("detector", list(TRAINING)[1:])
+def test_every_detector_goes_through_the_same_notebooks(tiny, tmp_path, detector):
+    parameters = {
+        "annotations_csv": str(tiny / "annotations.csv"),
+        "snapshots_dir": str(tmp_path / "snapshots"),
+        "image_size": 96,
+        "epochs": 1,
+        "steps": 2,
+        "batch_size": 2,
+        "score_threshold": 0.01,
+    }
+    if detector == "yolov4_tiny":
+        parameters |= {"own_anchors": True, "multi_scale": 1.4, "mosaic": 0.5}
+    else:
+        parameters |= {"alpha": 0.35}
+    names = [name for name in pipeline_of(detector) if name not in ("01_build_annotations", "04_visualise_detections")]
+    run_dir = run(names, parameters, detector, runs_dir=tmp_path, notebooks_dir=ROOT / "notebooks")
+    record = json.loads((tmp_path / "snapshots" / f"{detector}_best.json").read_text())
+    assert record["detector"] == detector and record["settings"]["image_size"] == 96
+    assert (
+        json.loads((run_dir / "metrics.json").read_text())["images"] > 0 and (run_dir / "training_curves.png").exists()
+    )
+    written = {path.suffix for path in (tmp_path / "snapshots").iterdir()}
+    assert ({".cfg", ".weights", ".names"} <= written) == (detector == "yolov4_tiny")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

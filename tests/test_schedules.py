@@ -97,3 +97,10 @@ def test_patience_goes_on_from_what_a_checkpoint_kept():
         first = [before.update(value) for value in values[:stop]]
         after.restore(json.loads(json.dumps(before.state())))
         assert first + [after.update(value) for value in values[stop:]] == expected
+
+
+def test_darknets_burn_in_and_steps():
+    # 50 steps, a fifth of them burn-in: Darknet's rate is peak * (batch / burn_in)^4, then tenfold down at 80 and 90 %.
+    run = rates(50, schedule="darknet", warm_up=0.2)
+    assert run[0] == pytest.approx((1 / 11) ** 4) and run[4] == pytest.approx((5 / 11) ** 4)
+    assert run[10:40] == [1.0] * 30 and run[40:45] == pytest.approx([0.1] * 5) and run[45:] == pytest.approx([0.01] * 5)

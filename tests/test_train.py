@@ -322,5 +322,5 @@ def test_snapshots_are_found_by_run_and_kind(trained, tiny):
     folder = tiny / "snapshots"
     assert snapshots.newest(folder, "training") == trained.best.weights
     assert snapshots.newest(folder, "training", run="tiny") == trained.best.weights
-    with pytest.raises(snapshots.SnapshotError, match="run 02_train_retinanet first"):
+    with pytest.raises(snapshots.SnapshotError, match="run a training notebook first"):
         snapshots.newest(tiny, "training")

@@ -19,9 +19,10 @@ def add_commands(subparsers) -> None:
     theirs.add_argument("name", metavar="train|evaluate|convert-model|debug", help="its command")
     theirs.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on; --help is keras-retinanet's own")
 
-    text = "Run a notebook, or the pipeline 01 to 05, strictly, with a record under runs/."
+    text = "Run a notebook, or the pipeline from annotations to evaluation, strictly, with a record under runs/."
     run = add_command(subparsers, "run", run_command, text)
     run.add_argument("notebook", help="a notebook's name or path, or: pipeline")
+    run.add_argument("--detector", help="of the pipeline: retinanet, ssd_mobilenet_v2_fpnlite or yolov4_tiny")
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     run.add_argument("-f", "--parameters-file", help="YAML file of parameters; -p overrides it")
     run.add_argument("--name", help="name of the run's folder; made from the time if left out")
@@ -51,7 +52,9 @@ def run_command(given) -> int:
     folder = notebook.parent.resolve() if notebook.parent != Path() else Path("notebooks")
     if folder == Path("notebooks"):
         notebooks.enter_project()
-    names = notebooks.PIPELINE if given.notebook == "pipeline" else notebook.stem
+    if given.detector and given.notebook != "pipeline":
+        raise ValueError("--detector chooses the training notebook of the pipeline; name that notebook instead")
+    names = notebooks.pipeline(given.detector or "retinanet") if given.notebook == "pipeline" else notebook.stem
     return _run_and_report(names, parameters, given.name, given.force, folder, given.continued)
 
 

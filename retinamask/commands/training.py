@@ -21,6 +21,18 @@ from retinamask.training.settings import (
 
 _CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS, "cache": CACHES}
 
+WEIGHTS_HELP = (
+    "none, imagenet, coco, or a file: .h5; for ssd_mobilenet_v2_fpnlite also a checkpoint of TensorFlow's detection "
+    "zoo, for yolov4_tiny Darknet's .weights or .conv.29"
+)
+DETECTOR_OPTIONS = {
+    "image_size": (int, "images are fitted into a square of this side"),
+    "backbone": (str, "retinanet: any that keras-retinanet has"),
+    "alpha": (float, "ssd_mobilenet_v2_fpnlite: width of its MobileNetV2, such as 0.5"),
+    "levels": (int, "yolov4_tiny: 2, or 3 for the variant that also sees small faces"),
+    "cfg": (Path, "yolov4_tiny: a Darknet cfg of one's own"),
+}
+
 HELP = {
     "epochs": "rounds; one evaluation and snapshot each",
     "steps": "updates an epoch; 0 shows every image once",
@@ -28,7 +40,8 @@ HELP = {
     "accumulate": "parts in which a batch is computed, to save memory; the update is the same",
     "optimizer": "how gradients become updates",
     "learning_rate": "peak of the schedule",
-    "schedule": "of the learning rate; step falls tenfold at 2/3 and 8/9, plateau when AP50 stops rising",
+    "schedule": "of the learning rate; step falls tenfold at 2/3 and 8/9, plateau when AP50 stops rising, darknet at "
+    "80 and 90 percent after a burn-in",
     "warm_up": "share of all steps over which the rate rises to its peak",
     "momentum": "of sgd alone",
     "weight_decay": "of adamw alone",
@@ -54,21 +67,25 @@ HELP = {
     "contrast": "share up or down at most",
     "saturation": "share up or down at most",
     "mosaic": "probability of an example made of four images",
+    "multi_scale": "yolov4_tiny: the side of the input changes by this factor at most",
 }
 
 
 def add_commands(subparsers) -> None:
     """Declare the command of this file."""
-    train = add_command(subparsers, "train", train_command, "Train a RetinaNet on an annotation CSV.")
+    train = add_command(subparsers, "train", train_command, "Train a detector on an annotation CSV.")
     train.add_argument("annotations", help="CSV of the training images")
     train.add_argument("classes", help="classes.csv")
     train.add_argument("--val-annotations", help="CSV of images to evaluate on; the best epoch is chosen by AP50")
-    train.add_argument("--out", default="snapshots/retinanet", help="stem of the snapshots: OUT_best.h5, OUT_last.h5")
+    train.add_argument("--detector", default="retinanet", help="retinanet, ssd_mobilenet_v2_fpnlite or yolov4_tiny")
+    train.add_argument("--out", help="stem of the snapshots: OUT_best.h5, OUT_last.h5; snapshots/DETECTOR if left out")
     train.add_argument("--resume", action="store_true", help="go on with the run of this --out where it stopped")
     train.add_argument("--tensorboard", metavar="FOLDER", help="also write events for TensorBoard there")
-    train.add_argument("--backbone", default="resnet50", help="any that keras-retinanet has")
-    train.add_argument("--weights", default="none", help="none, imagenet, coco, or an .h5 file to start from")
-    train.add_argument("--image-size", type=int, default=512, help="images are fitted into a square of this side")
+    train.add_argument("--weights", default="none", help=WEIGHTS_HELP)
+    network = train.add_argument_group("the network; an option that is not given is the detector's own")
+    for name, (kind, text) in DETECTOR_OPTIONS.items():
+        option = f"--{name.replace('_', '-')}"
+        network.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text)
     _add_settings(train.add_argument_group("how to train"), TrainingSettings)
     augmentation = train.add_argument_group("how images are varied")
     augmentation.add_argument(
@@ -93,7 +110,7 @@ def _add_settings(group: argparse._ArgumentGroup, settings: type) -> None:
 def train_command(given: argparse.Namespace) -> None:
     from retinamask import detectors
     from retinamask.dataset import annotations
-    from retinamask.detectors import weights
+    from retinamask.detectors.darknet import cfg
     from retinamask.evaluation.in_training import epoch_evaluation
     from retinamask.evaluation.tensorboard import TensorBoardWatcher
     from retinamask.training.examples import Examples
@@ -102,21 +119,20 @@ def train_command(given: argparse.Namespace) -> None:
     settings = settings_of(vars(given))
     classes = annotations.read_classes(given.classes)
     table = annotations.read_annotations(given.annotations, classes)
-    normalisation = weights.normalisation_for(given.weights)
-    detector = detectors.create(
-        "retinanet", classes, backbone=given.backbone, image_size=given.image_size, normalisation=normalisation
-    )
+    chosen = {name: vars(given)[name] for name in DETECTOR_OPTIONS if name in given}
+    if "cfg" in chosen:
+        chosen["cfg"] = cfg.read(chosen["cfg"])
+    detector = detectors.create_for(given.detector, classes, given.weights, **chosen)
     evaluate = None
     if given.val_annotations:
         validation = annotations.read_annotations(given.val_annotations, classes)
         evaluate = epoch_evaluation(detector, validation, Path(given.val_annotations).parent)
-    log_csv = Path(f"{given.out}_log.csv")
+    out = given.out or f"snapshots/{given.detector}"
+    log_csv = Path(f"{out}_log.csv")
     if log_csv.exists() and not given.resume:
         raise ValueError(f"{log_csv} exists; choose another --out, or go on with that run with --resume")
     watchers = [TensorBoardWatcher(given.tensorboard, evaluate)] if given.tensorboard else []
     examples = Examples(table, Path(given.annotations).parent, detector, settings.cache)
-    trained = train(
-        examples, settings, given.out, given.weights, evaluate, watchers, log_csv=log_csv, resume=given.resume
-    )
+    trained = train(examples, settings, out, given.weights, evaluate, watchers, log_csv=log_csv, resume=given.resume)
     if trained.best:  # of several workers, the first's
         print(f"best: {trained.best}\nlast: {trained.last}")

@@ -6,18 +6,38 @@ the input pipeline), ``network_input``, ``counts`` and ``losses`` (for the step)
 ``make_compilable`` (for XLA). What differs between detectors stays in their own files.
 """
 
+from dataclasses import fields
 from pathlib import Path
 
 from retinamask.detectors.retinanet import RetinaNet
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
+from retinamask.detectors.ssd_mobilenet_v2_fpnlite import SSDMobileNetV2FPNLite
+from retinamask.detectors.weights import normalisation_for
 
-DETECTORS = {kind.name: kind for kind in (RetinaNet,)}
+DETECTORS = {kind.name: kind for kind in (RetinaNet, SSDMobileNetV2FPNLite)}
 
 
 def create(name: str, classes: dict[str, int], **settings):
     """Build the detector ``name`` for ``classes`` with the settings of its own."""
     kind = named(name)
     return kind(classes, kind.Settings(**settings))
+
+
+def create_for(name: str, classes: dict[str, int], weights: str, **settings):
+    """As `create`, ready to start from ``weights``: with the batch normalisation that suits them, if it can be chosen.
+
+    Raises:
+        ValueError: a setting is not one of this detector's.
+        WeightsError: no such file.
+    """
+    known = {field.name for field in fields(named(name).Settings)}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ValueError(f"{name} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+    normalisation = normalisation_for(weights)
+    if "normalisation" in known:
+        settings = {"normalisation": normalisation, **settings}
+    return create(name, classes, **settings)
 
 
 def restore(snapshot: Snapshot):

@@ -33,8 +33,6 @@ COCO_URLS = {
 NORMALISATIONS = ("frozen", "live")
 LOSSES = ("localization_loss", "classification_loss")
 
-_OWN_LAYERS = re.compile(r"C[345]_reduced|P[3-7](_|$)|C6_relu|regression|classification")  # the rest is the backbone
-
 
 @dataclass(frozen=True)
 class RetinaNetSettings:
@@ -76,6 +74,8 @@ class RetinaNet(Detector):
 
     name = "retinanet"
     Settings = RetinaNetSettings
+    sigma = 3.0  # of smooth L1, which is a parabola below 1 / sigma ** 2
+    own_layers = re.compile(r"C[345]_reduced|P[3-7](_|$)|C6_relu|regression|classification")  # the rest is the backbone
 
     @property
     def preprocessing(self) -> str:
@@ -168,7 +168,7 @@ class RetinaNet(Detector):
         return dict.fromkeys(LOSSES, positives)
 
     def losses(self, outputs, batch: dict) -> dict:
-        """In the graph: smooth L1 (sigma 3) of the offsets and focal loss (alpha 0.25, gamma 2) of the classes, summed.
+        """In the graph: smooth L1 of the offsets and focal loss (alpha 0.25, gamma 2) of the classes, summed.
 
         Both are keras-retinanet's, which divides by the objects it sees; that is undone here, because only the
         caller knows the whole batch.
@@ -180,7 +180,7 @@ class RetinaNet(Detector):
         offsets, classes = self.dense_targets(batch)
         positives = tensorflow.maximum(1.0, self.counts(batch)["localization_loss"])
         return {
-            "localization_loss": losses.smooth_l1()(offsets, regression) * positives,
+            "localization_loss": losses.smooth_l1(self.sigma)(offsets, regression) * positives,
             "classification_loss": losses.focal()(classes, classification) * positives,
         }
 
@@ -199,7 +199,7 @@ class RetinaNet(Detector):
         keras = _keras.prepare()
         frozen = self.settings.normalisation == "frozen"
         for layer in network.layers:
-            if not _OWN_LAYERS.match(layer.name):
+            if not self.own_layers.match(layer.name):
                 normalises = isinstance(layer, keras.layers.BatchNormalization)
                 layer.trainable = not resting and not (normalises and frozen)
 

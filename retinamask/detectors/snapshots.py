@@ -224,7 +224,7 @@ def newest(folder: str | Path, kind: str, run: str | None = None) -> Path:
                 (of_run, training.get("started", ""), training.get("best", False), record["created"], described)
             )
     if not found:
-        what = "02_train_retinanet first" if kind == "training" else "03_convert_snapshot first"
+        what = "a training notebook first" if kind == "training" else "03_convert_snapshot first"
         raise SnapshotError(f"no {kind} snapshot in {folder}; run {what}, or name a snapshot")
     described = max(found)[-1]
     _settle(described.with_suffix(".h5"), _read_record(described))

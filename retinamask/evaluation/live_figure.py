@@ -20,6 +20,7 @@ MOST_POINTS = 2000  # over the steps; beyond, neighbours are averaged
 _COLUMNS = {
     "Loss/total_loss": "loss",
     "Loss/localization_loss": "localization_loss",
+    "Loss/objectness_loss": "objectness_loss",
     "Loss/classification_loss": "classification_loss",
     "Loss/regularization_loss": "regularization_loss",
     "learning_rate": "learning_rate",

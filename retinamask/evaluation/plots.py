@@ -30,6 +30,7 @@ TRAINING_PANELS = {
     LOSS: {
         "loss": ("loss", INK),
         "localization_loss": ("box regression", BLUE),
+        "objectness_loss": ("objectness", GREEN),
         "classification_loss": ("classification", AMBER),
         "regularization_loss": ("regularization", PURPLE),
     },

@@ -11,7 +11,7 @@ batches are the same.
 import numpy as np
 
 from retinamask.detectors import _keras
-from retinamask.training import augmentation
+from retinamask.training import augmentation, multi_scale
 from retinamask.training.examples import Examples
 from retinamask.training.settings import AugmentationSettings
 
@@ -48,7 +48,8 @@ def batches(
         hold, and all that the detector's ``targets`` gives.
 
     Raises:
-        ValueError: the batch does not divide into equal shards and parts.
+        ValueError: the batch does not divide into equal shards and parts, or ``multi_scale`` is asked of a detector
+            whose input has one size.
     """
     _keras.prepare()
     import tensorflow as tf
@@ -59,6 +60,7 @@ def batches(
             f"batch_size {batch_size} does not divide into {count} shard(s) of {parts} part(s) each; "
             f"choose a multiple of {count * parts}"
         )
+    check(examples.detector, settings)
     share = batch_size // count
     load = _loader(examples, settings, seed, balance)
 
@@ -66,7 +68,11 @@ def batches(
         """The shard's examples are numbered through; ``number`` names a step and a place in the shard's share."""
         return load(number // share * batch_size + index * share + number % share)
 
-    def with_targets(batch):
+    def with_targets(number, batch):
+        if settings.multi_scale > 1:
+            step = first_step + number // parts
+            side = multi_scale.drawn_side(examples.canvas_wh[0], settings.multi_scale, seed % _LARGEST, step)
+            batch = multi_scale.resized(batch, side)
         given = batch["boxes"], batch["labels"], batch["sizes_wh"]
         return {**batch, **examples.detector.targets(*given, examples.canvas_wh)}
 
@@ -80,10 +86,17 @@ def batches(
         tf.data.Dataset.range(first_step * share, np.iinfo(np.int64).max)
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
         .padded_batch(share // parts, shapes, padding, drop_remainder=True)
+        .enumerate()
         .map(with_targets, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
         .with_options(options)
     )
+
+
+def check(detector, settings: AugmentationSettings) -> None:
+    """Raise `ValueError` if ``multi_scale`` is asked of a detector whose input has one size."""
+    if settings.multi_scale > 1 and not detector.any_canvas:
+        raise ValueError(f"multi_scale is {settings.multi_scale}, but {detector.name} takes one size; set it to 1")
 
 
 def entries(labels: list[np.ndarray], balance: bool, seed: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from retinamask.training.keeping import SnapshotKeeper
 from retinamask.training.settings import TrainingError
 
 _STEADIER = "use a smaller learning_rate or gradient_clip, or start from pretrained weights"
-_SHOWN = ("loss", "localization_loss", "classification_loss", "AP50", "AP")
+_SHOWN = ("loss", "localization_loss", "objectness_loss", "classification_loss", "AP50", "AP")
 
 
 class Loop:

@@ -9,6 +9,7 @@ from typing import Any
 
 from retinamask.training.settings import TrainingSettings
 
+BURN_IN_POWER = 4  # Darknet's, of the share of the burn-in that is over
 FIRST_SHARE = 0.1  # of the peak, at the first step of the warm-up
 LAST_SHARE = 0.01  # of the peak, at the last step of the cosine
 
@@ -25,10 +26,15 @@ def rate_at(settings: TrainingSettings, step: int, total_steps: int, factor: flo
     Returns:
         During warm-up a line from a tenth of the peak to the peak; then as ``settings.schedule`` says: the half
         cosine of Loshchilov and Hutter, https://arxiv.org/abs/1608.03983, from the peak to a hundredth of it, steps
-        down to a tenth and a hundredth after 2/3 and 8/9 of all updates, or the peak.
+        down to a tenth and a hundredth after 2/3 and 8/9 of all updates, or the peak. ``darknet`` is what Darknet
+        makes of ``burn_in`` and of ``steps`` at 80 and 90 % of ``max_batches``: up with the fourth power, down twice.
     """
     peak = settings.learning_rate * factor
     warm_up_steps = _warm_up_steps(settings.warm_up, total_steps)
+    if settings.schedule == "darknet":
+        burnt_in = min(1.0, (step + 1) / (warm_up_steps + 1))  # Darknet counts a batch before it asks for its rate
+        falls = int(5 * step >= 4 * total_steps) + int(10 * step >= 9 * total_steps)
+        return peak * burnt_in**BURN_IN_POWER / 10**falls
     if step < warm_up_steps:
         return peak * (FIRST_SHARE + (1 - FIRST_SHARE) * step / warm_up_steps)
     if settings.schedule == "cosine":

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("cosine", "step", "plateau", "constant")
+SCHEDULES = ("cosine", "step", "plateau", "constant", "darknet")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 CACHES = ("auto", "memory", "file")
 _CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS, "cache": CACHES}
@@ -56,6 +56,8 @@ class AugmentationSettings:
         brightness: grey levels of 255 by which an image is made lighter or darker at most.
         contrast, saturation: share by which each is raised or lowered at most.
         mosaic: probability that an example is put together from four images.
+        multi_scale: every ten updates the side of the input is drawn anew between its own divided and multiplied by
+            this, in steps of 32 pixels; 1 leaves it. Only for detectors that allow it (``any_canvas``).
     """
 
     flip: float = 0.5
@@ -66,6 +68,7 @@ class AugmentationSettings:
     contrast: float = 0.2
     saturation: float = 0.2
     mosaic: float = 0.0
+    multi_scale: float = 1.0
 
     def __post_init__(self):
         _check_numbers(self)
@@ -74,6 +77,7 @@ class AugmentationSettings:
         _within("brightness", self.brightness, 0, 255)
         _within("zoom_out", self.zoom_out, 0.1, 1)
         _within("zoom_in", self.zoom_in, 1, 10)
+        _within("multi_scale", self.multi_scale, 1, 4)
 
 
 NO_AUGMENTATION = AugmentationSettings(

@@ -35,8 +35,9 @@ class TrainingStep:
 
         self._variables = self._network.trainable_variables
         self._part = tensorflow.function(self._part_gradients, jit_compile=self._settings.xla or None)
-        self._step = tensorflow.function(self._global_step)
-        self._gradients_alone = tensorflow.function(self._global_gradients)
+        # One graph for input of all sizes, where these change.
+        self._step = tensorflow.function(self._global_step, reduce_retracing=True)
+        self._gradients_alone = tensorflow.function(self._global_gradients, reduce_retracing=True)
 
     def __call__(self, batch, step: int) -> dict[str, Any]:
         """Update the network.

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from retinamask.detectors import snapshots
-from retinamask.training import checkpoints, distribution, failures, keeping, precision, records, trial
+from retinamask.training import checkpoints, distribution, failures, input_pipeline, keeping, precision, records, trial
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.loop import Loop
@@ -66,6 +66,7 @@ def train(
             a worker was lost, snapshots of that name exist, or a run to be resumed was another one.
     """
     stem = Path(stem)
+    input_pipeline.check(examples.detector, settings.augmentation)
     if evaluate is None and (settings.early_stop or settings.schedule == "plateau"):
         raise TrainingError(
             "early_stop and the schedule plateau go by AP50, and there is nothing to measure it on; give validation "

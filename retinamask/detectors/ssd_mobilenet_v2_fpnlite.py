@@ -1,0 +1,131 @@
+"""SSD MobileNet V2 FPNLite as the TensorFlow 2 detection zoo has it, trained here; it says what differs from RetinaNet.
+
+The published recipe is ``ssd_mobilenet_v2_fpnlite_640x640_coco17_tpu-8``. Its trainer, the TensorFlow Object Detection
+API, is unmaintained. Network, anchors, losses and weight penalty are those of its configuration; targets, decoding and
+training are ours and those of keras-retinanet. So these differ from the original:
+
+- An image keeps its proportions and is padded; there it is stretched into the square.
+- Boxes are learnt as offsets of their edges in fifths of the anchor, not as centre and logarithm of the size.
+- An anchor is to find a box from an overlap of 0.5 on, and is ignored above 0.4. There nothing is ignored, and a box
+  that no anchor overlaps so much still gets the best one.
+- At sizes that 128 does not divide, the original's grids of P6 or P7 start at the edge of the image, ours at half a
+  stride from it.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from retinamask.detectors import _keras, mobilenet_v2_fpnlite, zoo_checkpoint
+from retinamask.detectors.retinanet import NORMALISATIONS, RetinaNet
+from retinamask.detectors.starting import Loaded, WeightsError, downloaded_from, load_by_name
+
+LOCALIZATIONS = {"huber": 1.0, "smooth_l1": 3.0}
+"""Names of the loss of the offsets, and the sigma with which keras-retinanet's smooth L1 is this loss.
+
+``huber`` is the zoo's: a parabola below 1, that is a fifth of the anchor's side; ``smooth_l1`` is keras-retinanet's
+own, a line from a ninth of that on.
+"""
+
+IMAGENET_URL = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
+    "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_top.h5"
+)
+ZOO_URL = (
+    "http://download.tensorflow.org/models/object_detection/tf2/20200711/"
+    "ssd_mobilenet_v2_fpnlite_640x640_coco17_tpu-8.tar.gz"
+)
+
+_CODE_SIZE = 4  # numbers that say where a box is; the zoo divides the localization loss by it
+
+
+@dataclass(frozen=True)
+class SSDMobileNetV2FPNLiteSettings:
+    """All that is needed, with the classes, to build the same network again.
+
+    Attributes:
+        image_size: side of the square that an image is fitted into, a multiple of 32 pixels; the zoo has 320 and 640.
+        alpha: width of the backbone, see `mobilenet_v2_fpnlite.ALPHAS` for those with ImageNet weights.
+        normalisation: ``frozen`` (the backbone's batch normalisation keeps its pretrained statistics) or ``live`` (it
+            learns them: needed when the weights start from random numbers). Pyramid and head are always live.
+        momentum: share of the old moving average that each step keeps. The zoo's 0.997 is for 50,000 steps.
+        localization: loss of the offsets, one of `LOCALIZATIONS`.
+        regularisation: half of it times the sum of squares is the weight penalty.
+        ratios, scales: height / width and relative size of the anchors at a place, in the zoo's order.
+        sizes, strides: of the levels P3 to P7 in pixels; a size is the zoo's anchor scale of 4 times the stride.
+    """
+
+    image_size: int = 640
+    alpha: float = 1.0
+    normalisation: str = "frozen"
+    momentum: float = 0.9
+    localization: str = "huber"
+    regularisation: float = 4e-5
+    ratios: tuple[float, ...] = (1.0, 0.5, 2.0)
+    scales: tuple[float, ...] = (1.0, 2**0.5)
+    sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
+    strides: tuple[int, ...] = (8, 16, 32, 64, 128)
+    max_side: ClassVar[int] = 0  # RetinaNet's other way of resizing is not for this network
+
+    def __post_init__(self):
+        if not 64 <= self.image_size <= 4096 or self.image_size % 32:
+            raise ValueError(f"image_size is {self.image_size}, expected 64 to 4096 pixels, a multiple of 32")
+        if not 0.1 <= self.alpha <= 4:
+            raise ValueError(f"alpha is {self.alpha}, expected 0.1 to 4, such as {mobilenet_v2_fpnlite.ALPHAS}")
+        if self.normalisation not in NORMALISATIONS:
+            raise ValueError(f"normalisation is {self.normalisation!r}, expected {' or '.join(NORMALISATIONS)}")
+        if not 0 < self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}, expected a number between 0 and 1")
+        if self.localization not in LOCALIZATIONS:
+            raise ValueError(f"localization is {self.localization!r}, expected {' or '.join(LOCALIZATIONS)}")
+        if not 0 <= self.regularisation < 1:
+            raise ValueError(f"regularisation is {self.regularisation}, expected at least 0 and less than 1")
+
+
+class SSDMobileNetV2FPNLite(RetinaNet):
+    """The zoo's network on keras-retinanet's anchors, losses and decoding."""
+
+    name = "ssd_mobilenet_v2_fpnlite"
+    Settings = SSDMobileNetV2FPNLiteSettings
+    preprocessing = "tf_rgb"
+    own_layers = re.compile(r"C[34]_reduced|P[3-7](_|$)|head_|regression|classification")
+
+    @property
+    def sigma(self) -> float:
+        return LOCALIZATIONS[self.settings.localization]
+
+    def network(self, seed: int | None = None):
+        """See `RetinaNet.network`; the weights are drawn so that training from nothing works."""
+        keras = _keras.prepare()
+        if seed is not None:
+            keras.utils.set_random_seed(seed)
+        chosen = self.settings
+        network = mobilenet_v2_fpnlite.build(
+            len(self.classes), self._num_anchors(), chosen.alpha, chosen.momentum, chosen.regularisation
+        )
+        self.rest_backbone(network, resting=False)  # freezes normalisation where the settings say so
+        return network
+
+    def losses(self, outputs, batch: dict) -> dict:
+        """See `RetinaNet.losses`; as in the zoo, the offsets count for a quarter: one part for each of the four."""
+        summed = super().losses(outputs, batch)
+        return {**summed, "localization_loss": summed["localization_loss"] / _CODE_SIZE}
+
+    def published_weights(self, name: str) -> Path:
+        """See `Detector.published_weights`; ``imagenet`` is what keras.applications downloads, into the same place."""
+        alpha = float(self.settings.alpha)
+        if name != "imagenet":
+            raise WeightsError(
+                f"the COCO weights are a checkpoint in an archive; unpack {ZOO_URL} and give the path "
+                "<where>/checkpoint/ckpt-0 as weights"
+            )
+        if alpha not in mobilenet_v2_fpnlite.ALPHAS:
+            known = ", ".join(map(str, mobilenet_v2_fpnlite.ALPHAS))
+            raise WeightsError(f"ImageNet weights are published for alpha {known}, not for {alpha}")
+        return downloaded_from(IMAGENET_URL.format(alpha=alpha), f"ImageNet weights for MobileNetV2, alpha {alpha}")
+
+    def load_file(self, network, path: Path) -> Loaded:
+        """See `Detector.load_file`: an ``.h5``, of a backbone alone too, or a checkpoint of the TensorFlow 2 zoo."""
+        checkpoint = zoo_checkpoint.prefix_of(path)
+        return zoo_checkpoint.load(network, checkpoint) if checkpoint else load_by_name(network, path)
