@@ -80,6 +80,7 @@ ORDER = [
     "detectors.mobilenet_v2_fpnlite",
     "detectors.zoo_checkpoint",
     "detectors.ssd_mobilenet_v2_fpnlite",
+    "detectors.yolov4_tiny",
     "detectors.pairs",
     "detectors.snapshots",
     "detectors.weights",

@@ -5,22 +5,26 @@ which published the network and what it is trained with. The parts are in `retin
 how they are put together.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
+import numpy as np
+
 from retinamask.detectors import _keras
-from retinamask.detectors.darknet import cfg, weights
-from retinamask.detectors.darknet.cfg import Network
+from retinamask.detectors.darknet import anchors, cfg, weights
 from retinamask.detectors.darknet.decoding import decode
+from retinamask.detectors.darknet.description import Network, Route
 from retinamask.detectors.darknet.loss import LOSSES, head_losses
 from retinamask.detectors.darknet.network import build
-from retinamask.detectors.darknet.template import ANCHORS_PER_HEAD, YOLOV4_TINY_ANCHORS, yolov4_tiny_cfg
+from retinamask.detectors.darknet.template import yolov4_tiny_cfg
 from retinamask.detectors.detector import Detector
 from retinamask.detectors.starting import Loaded, WeightsError, downloaded_from
 
-RELEASE = "https://github.com/AlexeyAB/darknet/releases/download/yolov4/"
+RELEASE = "https://github.com/AlexeyAB/darknet/releases/download/darknet_yolo_v4_pre/"
+PUBLISHED = {"coco": "yolov4-tiny.weights", "imagenet": "yolov4-tiny.conv.29"}
+PUBLISHED_SIZE = 416
 MAX_DETECTIONS = 300
 
 
@@ -28,14 +32,14 @@ MAX_DETECTIONS = 300
 class YOLOv4TinySettings:
     """All that is needed, with the classes, to build the same network again.
 
-    An image is fitted into a square of ``image_size`` pixels, which 32 divides; 0 stands for what ``cfg`` says.
-    ``levels`` is the number of heads: 2 (strides 32 and 16) or 3 (8, too: small faces). ``anchors`` are pairs of
-    width and height in pixels of the input, 3 for each head; none stands for the published ones. ``cfg`` is the
+    An image is fitted into a square of ``image_size`` pixels, which 32 divides; 0 stands for the size in ``cfg``, or
+    416. ``levels`` is the number of heads: 2 (strides 32 and 16) or 3 (8 too, for small faces). ``anchors`` are pairs
+    of width and height in pixels of the input, 3 for each head; none stands for the published ones. ``cfg`` is the
     text of an own Darknet cfg, which then says heads and anchors; without one the network is the published one.
     ``momentum`` is the share of the old moving average that each step of training keeps.
     """
 
-    image_size: int = 416
+    image_size: int = 0
     levels: int = 2
     anchors: tuple[tuple[float, float], ...] = ()
     cfg: str = ""
@@ -46,12 +50,9 @@ class YOLOv4TinySettings:
             raise ValueError(f"momentum is {self.momentum}, expected a number between 0 and 1")
         if self.cfg and self.anchors:
             raise ValueError("cfg and anchors are both given; write the anchors into the cfg, or give no cfg")
-        if self.levels not in YOLOV4_TINY_ANCHORS:
-            raise ValueError(f"levels is {self.levels}, expected 2 (yolov4-tiny) or 3 (yolov4-tiny-3l)")
-        if self.anchors and len(self.anchors) != ANCHORS_PER_HEAD * self.levels:
-            raise ValueError(
-                f"{len(self.anchors)} anchors are given, expected {ANCHORS_PER_HEAD} for each of {self.levels} levels"
-            )
+        if not self.image_size:
+            size = cfg.describe(self.cfg).image_size if self.cfg else PUBLISHED_SIZE
+            object.__setattr__(self, "image_size", size)
 
 
 class YOLOv4Tiny(Detector):
@@ -63,9 +64,28 @@ class YOLOv4Tiny(Detector):
 
     def __init__(self, classes: dict[str, int], settings: YOLOv4TinySettings):
         super().__init__(classes, settings)
-        chosen = self.settings
-        text = chosen.cfg or yolov4_tiny_cfg(len(classes), chosen.image_size, chosen.levels, chosen.anchors or None)
-        self.description: Network = cfg.describe(text, "cfg", len(classes), chosen.image_size)
+        given = self.settings
+        text = given.cfg or yolov4_tiny_cfg(len(classes), given.image_size, given.levels, given.anchors or None)
+        self.description: Network = cfg.describe(text, "cfg", len(classes), given.image_size)
+
+    @property
+    def anchors_wh(self) -> np.ndarray:
+        """Anchors of all heads, ``(A, 2)`` pixels of the input."""
+        return self.description.heads[0].all_anchors_wh
+
+    def with_anchors(self, boxes: Iterable[np.ndarray], seed: int = 0) -> "YOLOv4Tiny":
+        """The same with anchors that fit boxes, by k-means.
+
+        Args:
+            boxes: an array ``(M, 4)`` for each image, xyxy in pixels of the input.
+            seed: of k-means.
+
+        Raises:
+            ValueError: too few different boxes, or the settings have a ``cfg``, which says the anchors.
+        """
+        sizes_wh = np.concatenate([each[:, 2:] - each[:, :2] for each in boxes])
+        found = anchors.suggest(sizes_wh, len(self.anchors_wh), seed)
+        return YOLOv4Tiny(self.classes, replace(self.settings, anchors=tuple(map(tuple, found.tolist()))))
 
     @property
     def preprocessing(self) -> str:
@@ -85,13 +105,17 @@ class YOLOv4Tiny(Detector):
         keras = _keras.prepare()
         from keras_retinanet import layers
 
-        names = [f"detections_{number}" for number in range(len(self.description.heads))]
         parts = [
-            _decoding()(head, name=name)([network.input, raw])
-            for name, head, raw in zip(names, self.description.heads, network.outputs, strict=True)
+            _decoding_layer()(asdict(head), name=f"decoding_{number}")([network.input, raw])
+            for number, (head, raw) in enumerate(zip(self.description.heads, network.outputs, strict=True))
         ]
-        boxes, scores = (keras.layers.Concatenate(1, name=name)(list(each)) for name, each in
-                         zip(("all_boxes", "all_scores"), zip(*parts, strict=True), strict=True))  # fmt: skip
+        if len(parts) > 1:
+            boxes, scores = (
+                keras.layers.Concatenate(1, name=name)(list(of_heads))
+                for name, of_heads in zip(("boxes", "scores"), zip(*parts, strict=True), strict=True)
+            )
+        else:
+            boxes, scores = parts[0]
         clipped = layers.ClipBoxes(name="clipped_boxes")([network.input, boxes])
         found = layers.FilterDetections(
             score_threshold=score_threshold,
@@ -131,13 +155,57 @@ class YOLOv4Tiny(Detector):
 
     def published_weights(self, name: str) -> Path:
         """AlexeyAB's weights: ``coco`` is the whole network, ``imagenet`` its first 29 layers; Darknet's files both."""
-        if self.settings.levels != 2 and name == "coco" and not self.settings.cfg:
+        if name == "coco" and self.settings.levels != 2:
             raise WeightsError("COCO weights are published for levels 2 only; take imagenet, a file, or none")
-        file = {"coco": "yolov4-tiny.weights", "imagenet": "yolov4-tiny.conv.29"}[name]
-        return downloaded_from(RELEASE + file, f"{name} weights")
+        return downloaded_from(RELEASE + PUBLISHED[name], f"{name} weights for {self.name}")
 
     def load_file(self, network, path: Path) -> Loaded:
         """Start from an ``.h5`` by the names of layers, or else from Darknet's weights, whole or partial."""
         if path.suffix in (".h5", ".hdf5"):
             return super().load_file(network, path)
         return weights.load(network, self.description, path)
+
+    @cached_property
+    def _backbone(self) -> set[str]:
+        """Names of the layers with weights that every head depends on, without those in front of a ``[yolo]``."""
+        last = self.description.last_convolutions
+        shared = set.intersection(*(self._below(layer.index) for layer in last)) - {layer.index for layer in last}
+        return {f"{kind}_{index:02d}" for kind in ("conv", "norm") for index in shared}
+
+    def _below(self, index: int) -> set[int]:
+        """A layer of the cfg and all that it is computed from."""
+        found, waiting = set(), [index]
+        while waiting:
+            index = waiting.pop()
+            if index >= 0 and index not in found:
+                found.add(index)
+                layer = self.description.layers[index]
+                waiting += layer.sources if isinstance(layer, Route) else [layer.source]
+        return found
+
+
+@cache
+def _decoding_layer() -> type:
+    """A layer from image and raw map to boxes and scores; a class that can only be made once Keras is there."""
+    keras = _keras.prepare()
+    import tensorflow
+
+    class Decoding(keras.layers.Layer):
+        """Boxes ``(B, P, 4)`` in pixels, not clipped, and scores ``(B, P, C)`` of a head given as a dict."""
+
+        def __init__(self, head: dict, **keywords):
+            super().__init__(**keywords)
+            arrays = {name: np.array(head[name], float) for name in ("anchors_wh", "all_anchors_wh")}
+            self.head = cfg.Head(**{**head, **arrays})
+
+        def call(self, inputs):
+            image, raw = inputs
+            boxes, objectness, probabilities = decode(raw, self.head, tensorflow.shape(image)[2:0:-1])
+            return boxes, objectness[..., None] * probabilities
+
+        def get_config(self):
+            values = asdict(self.head).items()
+            head = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values}
+            return {**super().get_config(), "head": head}
+
+    return Decoding
