@@ -112,6 +112,7 @@ ORDER = [
     "training.train",
     "inference.detect",
     "inference.convert",
+    "inference.darknet_export",
     "labelimg.repair",
     "labelimg.window",
     "labelimg.port",
