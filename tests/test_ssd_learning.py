@@ -31,7 +31,7 @@ def trained_on(drawn, paths, steps: int, augmentation, stem):
     """The trained run, with random weights in the beginning."""
     folder, table, detector = drawn
     settings = TrainingSettings(
-        epochs=1, steps=steps, batch_size=8, learning_rate=1e-3, augmentation=augmentation, cache="memory"
+        epochs=1, steps=steps, batch_size=8, learning_rate=2e-3, augmentation=augmentation, cache="memory"
     )
     return train(Examples(annotations.of_images(table, paths), folder, detector), settings, stem)
 
