@@ -25,7 +25,7 @@ def suggest(sizes_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     Raises:
         ValueError: not so many different boxes, or sizes that are none.
     """
-    sizes_wh = _checked(sizes_wh)
+    sizes_wh = _checked(np.round(sizes_wh, 3))  # the same share of images of two sizes may differ in the last bit
     different = len(np.unique(sizes_wh, axis=0))
     if different < count:
         raise ValueError(
@@ -67,8 +67,7 @@ def _start(sizes_wh: np.ndarray, count: int, generator: np.random.Generator) -> 
     nearest = np.zeros(len(sizes_wh))  # IoU with the best of those chosen
     while len(chosen) < count:
         nearest = np.maximum(nearest, _overlaps(sizes_wh, sizes_wh[chosen[-1:]])[:, 0])
-        # a size that is chosen is at no distance; rounding must not bring it in a second time
-        distances = np.where(nearest > 1 - 1e-9, 0, 1 - nearest)
+        distances = np.where(nearest > 1 - 1e-12, 0, 1 - nearest)  # one that is chosen is not chosen again
         chosen.append(int(generator.choice(len(sizes_wh), p=distances / distances.sum())))
     return sizes_wh[chosen].copy()
 
