@@ -132,7 +132,7 @@ def test_heads_of_other_classes_keep_their_weights_and_are_named(tiny, coco):
         (content(version=(2000, 0, 0)), "a.weights", r"version \(2000, 0, 0\) in its first 12 bytes, expected"),
         (content(version=(-1, 2, 0)), "a.weights", r"version \(-1, 2, 0\)"),
         (content(4) + struct.pack("<f", np.nan), "a.weights", "number 4 of 5 is nan, expected finite ones"),
-        (content(28) + struct.pack("<441f", *[-1] * 441), "a.weights", "layer 0 .line 6 .* has the variance -1, exp"),
+        (content(28) + struct.pack("<f", -1) * 441, "a.weights", "layer 0 .line 6 .* the variance -1, exp"),
     ],
 )  # fmt: skip
 def test_a_file_that_does_not_fit_is_refused_and_changes_nothing(small, data, name, message, file):
