@@ -13,8 +13,9 @@ from retinamask.detectors.retinanet import RetinaNet
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
 from retinamask.detectors.ssd_mobilenet_v2_fpnlite import SSDMobileNetV2FPNLite
 from retinamask.detectors.weights import normalisation_for
+from retinamask.detectors.yolov4_tiny import YOLOv4Tiny
 
-DETECTORS = {kind.name: kind for kind in (RetinaNet, SSDMobileNetV2FPNLite)}
+DETECTORS = {kind.name: kind for kind in (RetinaNet, SSDMobileNetV2FPNLite, YOLOv4Tiny)}
 
 
 def create(name: str, classes: dict[str, int], **settings):

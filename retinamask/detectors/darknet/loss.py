@@ -1,0 +1,71 @@
+"""What a YOLOv4 head loses on a batch: boxes, objectness and classes, in TensorFlow's graph.
+
+Above `assignment` and `decoding`; the detector adds up its heads. The rules are those of AlexeyAB's Darknet,
+``src/yolo_layer.c``, but for the gradient of the box loss. Darknet takes the derivative of CIoU by a box in shares of
+the image and applies it to the raw outputs almost as it is: of what lies between, it leaves out the sigmoid's slope,
+the cells of the grid and the anchor's size, and keeps the exponential's. Here the gradient is the true one, which is
+smaller: at 416 pixels and stride 32 by 50 for the centre in the middle of a cell (4 / 1.05 * 13) and by 1.2 to 5 for
+the sides, at stride 16 by 100, and 5 to 40. `BOX_WEIGHT` makes up for that, so that a cfg's ``iou_normalizer`` of 0.07
+means about what it does in Darknet.
+"""
+
+from retinamask.detectors.darknet import assignment
+from retinamask.detectors.darknet.ciou import ciou
+from retinamask.detectors.darknet.decoding import decode
+
+BOX_WEIGHT = 30.0
+LOSSES = ("localization_loss", "objectness_loss", "classification_loss")
+
+
+def head_losses(raw, head, boxes_xyxy, labels, canvas_wh) -> dict:
+    """Losses of one head, summed over the batch.
+
+    Every pair of a box and a place that is to find it loses 1 - CIoU, also where two boxes want one place. With an
+    ``iou_threshold`` below 1 a pair counts as a part of the classes that its place is to say, as in Darknet. Objectness
+    and classes are cross entropies: of every place that is not excused, and of those that are to find a box.
+
+    Args:
+        raw: the head's map ``(B, h, w, n * (5 + C))``, ``float32``.
+        head: a `retinamask.detectors.darknet.cfg.Head`.
+        boxes_xyxy: ``float32`` ``(B, M, 4)`` in pixels of the canvas.
+        labels: ``int32`` ``(B, M)``, -1 for rows that only fill up.
+        canvas_wh: width and height of the canvas, ``float32`` tensor ``(2,)``.
+
+    Returns:
+        Scalars by the names of `LOSSES`.
+    """
+    import tensorflow as tf
+
+    rows, columns = tf.unstack(tf.shape(raw)[1:3])
+    place_count = rows * columns * len(head.mask)
+    boxes, _, probabilities = decode(raw, head, canvas_wh)
+    matches = assignment.match(boxes_xyxy, labels, head, tf.stack([columns, rows]), canvas_wh)
+    classes = assignment.targets(matches, labels, place_count, head.class_count)
+    present = tf.reduce_max(classes, -1)
+    seen = tf.stop_gradient(boxes), tf.stop_gradient(probabilities)
+    excused = assignment.excused(*seen, boxes_xyxy, labels, head.ignore_threshold)
+    logits = tf.reshape(raw, (-1, place_count, 5 + head.class_count))[..., 4:]
+    objectness = tf.nn.sigmoid_cross_entropy_with_logits(present, logits[..., 0])
+    objectness *= tf.maximum(present, 1 - tf.cast(excused, tf.float32))
+    said = tf.nn.sigmoid_cross_entropy_with_logits(classes, logits[..., 1:]) * present[..., None]
+    lost = _box_losses(boxes, boxes_xyxy, matches, classes, head)
+    return {
+        "localization_loss": tf.reduce_sum(lost) * (head.iou_normalizer * BOX_WEIGHT),
+        "objectness_loss": tf.reduce_sum(objectness) * head.objectness_normalizer,
+        "classification_loss": tf.reduce_sum(said) * head.class_normalizer,
+    }
+
+
+def _box_losses(boxes, truths_xyxy, matches: assignment.Matches, classes, head):
+    """1 - CIoU of each pair of a box and an anchor that is to find it, else 0; ``(B, M, n)``."""
+    import tensorflow as tf
+
+    predicted = tf.gather(boxes, matches.places, batch_dims=1)
+    weights = tf.cast(matches.hit, tf.float32)
+    if head.iou_threshold < 1:
+        said = tf.gather(tf.reduce_sum(classes, -1), matches.places, batch_dims=1)
+        weights /= tf.maximum(said, 1.0)
+    # Pairs that do not count get a box with area, so that not even their gradients can be infinite.
+    hit = matches.hit[..., None]
+    truths = tf.where(hit, truths_xyxy[:, :, None], tf.constant([0.0, 0.0, 1.0, 1.0]))
+    return (1 - ciou(tf.where(hit, predicted, truths), truths)) * weights

@@ -1,0 +1,211 @@
+"""YOLOv4-tiny: Darknet's network, label assignment, losses and boxes; a Darknet ``.cfg`` says what it is made of.
+
+Bochkovskiy et al., *YOLOv4*, https://arxiv.org/abs/2004.10934, and AlexeyAB's https://github.com/AlexeyAB/darknet,
+which published the network and what it is trained with. The parts are in `retinamask.detectors.darknet`; this file says
+how they are put together.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+
+from retinamask.detectors import _keras
+from retinamask.detectors.darknet import anchors, cfg, weights
+from retinamask.detectors.darknet.decoding import decode
+from retinamask.detectors.darknet.description import Network, Route
+from retinamask.detectors.darknet.loss import LOSSES, head_losses
+from retinamask.detectors.darknet.network import build
+from retinamask.detectors.darknet.template import yolov4_tiny_cfg
+from retinamask.detectors.detector import Detector
+from retinamask.detectors.starting import Loaded, WeightsError, downloaded_from
+
+RELEASE = "https://github.com/AlexeyAB/darknet/releases/download/darknet_yolo_v4_pre/"
+PUBLISHED = {"coco": "yolov4-tiny.weights", "imagenet": "yolov4-tiny.conv.29"}
+PUBLISHED_SIZE = 416
+MAX_DETECTIONS = 300
+
+
+@dataclass(frozen=True)
+class YOLOv4TinySettings:
+    """All that is needed, with the classes, to build the same network again.
+
+    An image is fitted into a square of ``image_size`` pixels, which 32 divides; 0 stands for the size in ``cfg``, or
+    416. ``levels`` is the number of heads: 2 (strides 32 and 16) or 3 (8 too, for small faces). ``anchors`` are pairs
+    of width and height in pixels of the input, 3 for each head; none stands for the published ones. ``cfg`` is the
+    text of an own Darknet cfg, which then says heads and anchors; without one the network is the published one.
+    ``momentum`` is the share of the old moving average that each step of training keeps.
+    """
+
+    image_size: int = 0
+    levels: int = 2
+    anchors: tuple[tuple[float, float], ...] = ()
+    cfg: str = ""
+    momentum: float = 0.9
+
+    def __post_init__(self):
+        if not 0 < self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}, expected a number between 0 and 1")
+        if self.cfg and self.anchors:
+            raise ValueError("cfg and anchors are both given; write the anchors into the cfg, or give no cfg")
+        if not self.image_size:
+            size = cfg.describe(self.cfg).image_size if self.cfg else PUBLISHED_SIZE
+            object.__setattr__(self, "image_size", size)
+
+
+class YOLOv4Tiny(Detector):
+    """One YOLOv4-tiny: its settings and classes; networks are built on request."""
+
+    name = "yolov4_tiny"
+    Settings = YOLOv4TinySettings
+    any_canvas = True
+
+    def __init__(self, classes: dict[str, int], settings: YOLOv4TinySettings):
+        super().__init__(classes, settings)
+        given = self.settings
+        text = given.cfg or yolov4_tiny_cfg(len(classes), given.image_size, given.levels, given.anchors or None)
+        self.description: Network = cfg.describe(text, "cfg", len(classes), given.image_size)
+
+    @property
+    def anchors_wh(self) -> np.ndarray:
+        """Anchors of all heads, ``(A, 2)`` pixels of the input."""
+        return self.description.heads[0].all_anchors_wh
+
+    def with_anchors(self, boxes: Iterable[np.ndarray], seed: int = 0) -> "YOLOv4Tiny":
+        """The same with anchors that fit boxes, by k-means.
+
+        Args:
+            boxes: an array ``(M, 4)`` for each image, xyxy in pixels of the input.
+            seed: of k-means.
+
+        Raises:
+            ValueError: too few different boxes, or the settings have a ``cfg``, which says the anchors.
+        """
+        sizes_wh = np.concatenate([each[:, 2:] - each[:, :2] for each in boxes])
+        found = anchors.suggest(sizes_wh, len(self.anchors_wh), seed)
+        return YOLOv4Tiny(self.classes, replace(self.settings, anchors=tuple(map(tuple, found.tolist()))))
+
+    @property
+    def preprocessing(self) -> str:
+        """Pixels are RGB from 0 to 1."""
+        return "unit_rgb"
+
+    def network(self, seed: int | None = None):
+        """The training network: image in, one raw map a head out; the same random weights for the same ``seed``."""
+        return build(self.description, self.settings.momentum, seed)
+
+    def inference_network(self, network, score_threshold: float = 0.05, nms_threshold: float = 0.5):
+        """``network`` with decoding and NMS behind it, sharing its weights.
+
+        A score is objectness times the probability of the class. Outputs boxes ``(N, 300, 4)`` in input pixels,
+        clipped to the input, scores and labels ``(N, 300)``, padded with -1.
+        """
+        keras = _keras.prepare()
+        from keras_retinanet import layers
+
+        parts = [
+            _decoding_layer()(asdict(head), name=f"decoding_{number}")([network.input, raw])
+            for number, (head, raw) in enumerate(zip(self.description.heads, network.outputs, strict=True))
+        ]
+        if len(parts) > 1:
+            boxes, scores = (
+                keras.layers.Concatenate(1, name=name)(list(of_heads))
+                for name, of_heads in zip(("boxes", "scores"), zip(*parts, strict=True), strict=True)
+            )
+        else:
+            boxes, scores = parts[0]
+        clipped = layers.ClipBoxes(name="clipped_boxes")([network.input, boxes])
+        found = layers.FilterDetections(
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
+            max_detections=MAX_DETECTIONS,
+            name="filtered_detections",
+        )([clipped, scores])
+        return keras.Model(network.inputs, found, name="yolov4-tiny-bbox")
+
+    def targets(self, boxes, labels, sizes_wh, canvas_wh) -> dict:
+        """In the graph: nothing; boxes are assigned where the losses are computed, and know no canvas before."""
+        return {}
+
+    def counts(self, batch: dict) -> dict:
+        """In the graph: the images, by which Darknet divides all losses."""
+        import tensorflow
+
+        images = tensorflow.cast(tensorflow.shape(batch["images"])[0], tensorflow.float32)
+        return dict.fromkeys(LOSSES, images)
+
+    def losses(self, outputs, batch: dict) -> dict:
+        """In the graph: what all heads lose on a batch, see `retinamask.detectors.darknet.loss`; summed."""
+        import tensorflow
+
+        canvas_wh = tensorflow.cast(tensorflow.shape(batch["images"])[2:0:-1], tensorflow.float32)
+        lost = [
+            head_losses(tensorflow.cast(raw, tensorflow.float32), head, batch["boxes"], batch["labels"], canvas_wh)
+            for raw, head in zip(outputs, self.description.heads, strict=True)
+        ]
+        return {name: tensorflow.add_n([each[name] for each in lost]) for name in LOSSES}
+
+    def rest_backbone(self, network, resting: bool) -> None:
+        """Keep what lies before the heads as it is, its normalisation too, or let it learn again."""
+        for layer in network.layers:
+            if layer.name in self._backbone:
+                layer.trainable = not resting
+
+    def published_weights(self, name: str) -> Path:
+        """AlexeyAB's weights: ``coco`` is the whole network, ``imagenet`` its first 29 layers; Darknet's files both."""
+        if name == "coco" and self.settings.levels != 2:
+            raise WeightsError("COCO weights are published for levels 2 only; take imagenet, a file, or none")
+        return downloaded_from(RELEASE + PUBLISHED[name], f"{name} weights for {self.name}")
+
+    def load_file(self, network, path: Path) -> Loaded:
+        """Start from an ``.h5`` by the names of layers, or else from Darknet's weights, whole or partial."""
+        if path.suffix in (".h5", ".hdf5"):
+            return super().load_file(network, path)
+        return weights.load(network, self.description, path)
+
+    @cached_property
+    def _backbone(self) -> set[str]:
+        """Names of the layers with weights that every head depends on, without those in front of a ``[yolo]``."""
+        last = self.description.last_convolutions
+        shared = set.intersection(*(self._below(layer.index) for layer in last)) - {layer.index for layer in last}
+        return {f"{kind}_{index:02d}" for kind in ("conv", "norm") for index in shared}
+
+    def _below(self, index: int) -> set[int]:
+        """A layer of the cfg and all that it is computed from."""
+        found, waiting = set(), [index]
+        while waiting:
+            index = waiting.pop()
+            if index >= 0 and index not in found:
+                found.add(index)
+                layer = self.description.layers[index]
+                waiting += layer.sources if isinstance(layer, Route) else [layer.source]
+        return found
+
+
+@cache
+def _decoding_layer() -> type:
+    """A layer from image and raw map to boxes and scores; a class that can only be made once Keras is there."""
+    keras = _keras.prepare()
+    import tensorflow
+
+    class Decoding(keras.layers.Layer):
+        """Boxes ``(B, P, 4)`` in pixels, not clipped, and scores ``(B, P, C)`` of a head given as a dict."""
+
+        def __init__(self, head: dict, **keywords):
+            super().__init__(**keywords)
+            arrays = {name: np.array(head[name], float) for name in ("anchors_wh", "all_anchors_wh")}
+            self.head = cfg.Head(**{**head, **arrays})
+
+        def call(self, inputs):
+            image, raw = inputs
+            boxes, objectness, probabilities = decode(raw, self.head, tensorflow.shape(image)[2:0:-1])
+            return boxes, objectness[..., None] * probabilities
+
+        def get_config(self):
+            values = asdict(self.head).items()
+            head = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values}
+            return {**super().get_config(), "head": head}
+
+    return Decoding
