@@ -1,4 +1,4 @@
-"""Commands for users of Darknet: a folder to train in, and whether one is sound.
+"""Commands for users of Darknet: a folder to train in, whether one is sound, and a snapshot as Darknet's files.
 
 Beside `commands.models`, in the same shape.
 """
@@ -24,6 +24,12 @@ def add_commands(subparsers) -> None:
     check.add_argument("data", help="obj.data")
     check.add_argument("cfg", help="the cfg to train with it")
 
+    text = "Write a yolov4_tiny snapshot as cfg, weights and names, for OpenCV's DNN module and Darknet."
+    weights = add_command(subparsers, "darknet-weights", darknet_weights_command, text)
+    weights.add_argument("snapshot", help=".h5 or .json of a snapshot of either kind")
+    weights.add_argument("--out", required=True, metavar="DIR", help="folder for STEM.cfg, STEM.weights, STEM.names")
+    weights.add_argument("--force", action="store_true", help="replace files of these names")
+
 
 def darknet_files_command(given) -> None:
     from retinamask.detectors.darknet.files import FolderSettings, write_folder
@@ -47,3 +53,15 @@ def darknet_check_command(given) -> None:
     if problems:
         raise ValueError("\n".join(problems))
     print(f"{given.data} and {given.cfg} agree, and every listed image has a sound label file")
+
+
+def darknet_weights_command(given) -> None:
+    from retinamask.detectors import snapshots
+    from retinamask.inference.darknet_export import export_darknet
+
+    made = export_darknet(snapshots.read(given.snapshot), given.out, given.force)
+    print(f"written: {made.cfg}, {made.weights}, {made.names}")
+    print(
+        f"input: RGB from 0 to 1, fitted into {made.image_size} x {made.image_size} at the top left, the rest black; "
+        f"cv2.dnn.readNetFromDarknet({str(made.cfg)!r}, {str(made.weights)!r})"
+    )

@@ -80,7 +80,7 @@ def describe(text: str, source: str = "cfg", class_count: int | None = None, ima
 def _input(net: Section) -> tuple[int, tuple[str, ...]]:
     """Side of the input, and the options of ``[net]`` that are not used."""
     ignored = _not_used(net)
-    net.only_knows(["width", "height", "channels", *ignored, *_TRAINING_ONLY["net"].split()])
+    net.only_knows(["width", "height", "channels", *_TRAINING_ONLY["net"].split()])
     width, height = (net.integer(name, None, 1, 10**6) for name in ("width", "height"))
     if width != height:
         net.refuse(f"[net] has width={width} and height={height}, expected a square; make them equal", "height")
@@ -112,7 +112,7 @@ class _Walk:
 
     def __init__(self, class_count: int | None):
         self.class_count = class_count
-        self.layers, self.heads, self.yolos = [], [], []
+        self.layers, self.sections, self.heads = [], [], []
         self.channels, self.strides = [], []
 
     def add(self, section: Section) -> None:
@@ -132,6 +132,7 @@ class _Walk:
         if stride > SIDE_STEP:
             section.refuse(f"here an image is {stride} times smaller, expected {SIDE_STEP} times at most", "stride")
         self.layers.append(layer)
+        self.sections.append(section)
         self.channels.append(channels)
         self.strides.append(stride)
 
@@ -162,6 +163,8 @@ class _Walk:
             section.refuse(f"[route] joins layers of strides {strides}, expected maps of one size", "layers")
         groups = section.integer("groups", 1, 1, _MAX_FILTERS)
         group = section.integer("group_id", 0, 0, groups - 1)
+        if groups > 1 and len(sources) > 1:  # OpenCV loses count of its layers over such a one
+            section.refuse(f"[route] of {len(sources)} layers has groups={groups}, expected one layer", "groups")
         channels = [self.channels[source] for source in sources]
         if any(count % groups for count in channels):
             section.refuse(f"[route] has groups={groups}, expected a divisor of its {channels} channels", "groups")
@@ -194,17 +197,19 @@ class _Walk:
         section.only_knows(names.split())
         last = self.layers[-1] if self.layers else None
         if not isinstance(last, Convolutional) or last.activation != "linear" or last.batch_normalize:
-            section.refuse("[yolo] without a [convolutional] with activation=linear and without batch_normalize above")
+            section.refuse(
+                "[yolo] with something else above, expected a [convolutional] with activation=linear and without "
+                "batch_normalize"
+            )
         head = self._head(section)
         expected = (head.class_count + 5) * len(head.mask)
         if last.filters != expected:
-            raise CfgError(
-                f"{section.source}, line {last.line}: [convolutional] in front of a [yolo] has filters={last.filters}, "
-                f"expected (classes + 5) * anchors in mask = ({head.class_count} + 5) * {len(head.mask)} = {expected}; "
-                f"write filters={expected}"
+            self.sections[-1].refuse(
+                f"[convolutional] in front of a [yolo] has filters={last.filters}, expected (classes + 5) * anchors in "
+                f"mask = ({head.class_count} + 5) * {len(head.mask)} = {expected}; write filters={expected}",
+                "filters",
             )
         self.heads.append(head)
-        self.yolos.append(section)
         return Yolo(index, section.line, index - 1), last.filters, self.strides[-1]
 
     def _head(self, section: Section) -> Head:
@@ -236,14 +241,14 @@ class _Walk:
             section.refuse(f"[yolo] has {len(values)} numbers in anchors, expected 2 * num = {2 * count}", "anchors")
         anchors = np.array(values).reshape(count, 2)
         if self.heads and not np.array_equal(anchors, self.heads[0].all_anchors_wh):
-            first = self.yolos[0].options["anchors"].line
+            first = self._first_yolo.options["anchors"].line
             section.refuse(f"other anchors than in line {first}, expected the same in every [yolo]", "anchors")
         return anchors
 
     def _classes(self, section: Section) -> int:
         found = section.integer("classes", 20, 1, _MAX_CLASSES)
         if self.heads and found != self.heads[0].class_count:
-            first = f"line {self.yolos[0].line} has {self.heads[0].class_count}"
+            first = f"line {self._first_yolo.line} has {self.heads[0].class_count}"
             section.refuse(f"[yolo] has classes={found}, the one in {first}; expected the same", "classes")
         if self.class_count is not None and found != self.class_count:
             section.refuse(
@@ -252,3 +257,7 @@ class _Walk:
                 "classes",
             )
         return found
+
+    @property
+    def _first_yolo(self) -> Section:
+        return next(section for section in self.sections if section.name == "yolo")

@@ -31,7 +31,7 @@ class Convolutional:
 
 @dataclass(frozen=True)
 class Route:
-    """Earlier layers, one behind the other; of the channels of each the part ``group_id`` of ``groups``."""
+    """Earlier layers, one behind the other; or of the channels of one the part ``group_id`` of ``groups``."""
 
     index: int
     line: int

@@ -3,6 +3,7 @@
 Darknet itself ignores what it does not know and reads ``atoi`` of anything; here every surprise is an error.
 """
 
+import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -38,8 +39,9 @@ class Section:
         names = sorted(names)
         for name in self.options:
             if name not in names:
+                near = "".join(f" ({close}?)" for close in difflib.get_close_matches(name, names, 1))
                 self.refuse(
-                    f"unknown option {name!r} in [{self.name}], known are {', '.join(names)}; "
+                    f"unknown option {name!r}{near} in [{self.name}], expected one of {', '.join(names)}; "
                     "take the line out if the network is the same without it",
                     name,
                 )
