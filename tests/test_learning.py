@@ -11,7 +11,6 @@ from retinamask.training.examples import Examples
 from retinamask.training.settings import NO_AUGMENTATION, TrainingSettings
 from retinamask.training.train import train
 
-
 RETINANET, YOLO = ("retinanet", {"normalisation": "live"}), ("yolov4_tiny", {})
 
 
