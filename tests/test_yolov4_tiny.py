@@ -258,12 +258,12 @@ def test_darknets_weights_and_an_h5_are_starts(tiny_yolo, tmp_path):
 def test_published_weights_are_fetched_from_alexeyab(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(yolov4_tiny, "downloaded_from", lambda url, what: asked.append(url) or tmp_path)
-    detector = detectors.create("yolov4_tiny", CLASSES)
-    assert [detector.published_weights(name) for name in ("coco", "imagenet")] == [tmp_path, tmp_path]
+    both = [detectors.create("yolov4_tiny", CLASSES, levels=levels) for levels in (2, 3)]
+    assert [detector.published_weights("coco") for detector in both] == [tmp_path, tmp_path]
     base = "https://github.com/AlexeyAB/darknet/releases/download/darknet_yolo_v4_pre/"
     assert asked == [f"{base}yolov4-tiny.weights", f"{base}yolov4-tiny.conv.29"]
-    with pytest.raises(starting.WeightsError, match="levels 2 only"):
-        detectors.create("yolov4_tiny", CLASSES, levels=3).published_weights("coco")
+    with pytest.raises(starting.WeightsError, match="no imagenet weights are published for yolov4_tiny"):
+        both[0].published_weights("imagenet")
 
 
 def test_own_anchors_come_from_the_boxes(examples):
