@@ -155,7 +155,7 @@ class YOLOv4Tiny(Detector):
                 layer.trainable = not resting
 
     def published_weights(self, name: str) -> Path:
-        """AlexeyAB's weights, trained on COCO: with two heads the whole network's, else those of its first 29 layers."""
+        """AlexeyAB's weights, trained on COCO: the whole network's if it has two heads, else of 29 layers."""
         if name != "coco":
             raise WeightsError(f"no {name} weights are published for {self.name}; take coco, a file, or none")
         file = WHOLE if len(self.description.heads) == 2 else FIRST_LAYERS
