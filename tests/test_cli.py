@@ -185,6 +185,9 @@ def test_run_merges_the_file_and_the_command_line(tmp_path, monkeypatch):
         (["run", "05_evaluate", "-p", "run_dir", "x"], "--continue RUN"),
         (["keras-retinanet", "fly"], "it has: train, evaluate"),
         (["sample", "--out", "s", "--images", "0"], "images is 0"),
+        (["darknet-files", "no.csv", "no.csv", "--out", "o"], "no.csv does not exist"),
+        (["darknet-check", "no.data", "no.cfg"], "no.data: cannot be read"),
+        (["darknet-weights", "nothing.h5", "--out", "o"], "nothing.h5 does not exist"),
     ],
 )
 def test_mistakes_are_one_message_and_status_2(arguments, message, tmp_path, monkeypatch, capsys):

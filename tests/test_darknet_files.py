@@ -122,7 +122,7 @@ def test_anchors_beat_the_published_ones_and_depend_on_the_seed_only():
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ([(1, 2)] * 9, r"found 1 different box size\(s\), expected at least 3"),
+        ([(1, 2), (1 + 1e-15, 2)] * 9, r"found 1 different box size\(s\), expected at least 3"),
         ([], r"expected \(N, 2\) with N of 1 or more"),
         ([(1, 2), (0, 1), (3, 3)], "a width or height that is not above 0"),
     ],

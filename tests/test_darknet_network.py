@@ -37,7 +37,10 @@ def opencv(model, description, image_rgb: np.ndarray, folder) -> tuple[list, lis
     return [output[0] for output in outputs[: len(raw)]], outputs[len(raw) :]
 
 
-@pytest.mark.parametrize(("levels", "side"), [(2, 416), (3, 416), (2, 608), (3, 608)])
+@pytest.mark.parametrize(
+    ("levels", "side"),
+    [(2, 416), (3, 608), *(pytest.param(*other, marks=pytest.mark.slow) for other in [(3, 416), (2, 608)])],
+)
 def test_numbers_and_boxes_are_opencvs(levels, side, photograph, tmp_path):
     description = described(levels, side)
     model = drawn(description, seed=levels)

@@ -1,4 +1,4 @@
-"""Learning, slowly: a network from random weights must be able to know eight images by heart."""
+"""Learning, slowly: a network from random weights must know eight images by heart, and find faces it never saw."""
 
 import pytest
 
@@ -11,28 +11,46 @@ from retinamask.training.examples import Examples
 from retinamask.training.settings import NO_AUGMENTATION, TrainingSettings
 from retinamask.training.train import train
 
+RETINANET, YOLO = ("retinanet", {"normalisation": "live"}), ("yolov4_tiny", {})
 
-def overfit(sources, folder, tmp_path, image_size: int) -> float:
+
+def overfit(kind, sources, folder, tmp_path, image_size: int) -> float:
     """Train on eight images that hold boxes and return the AP50 on the same."""
     table, _ = read_voc(sources, folder)
     paths = annotations.image_paths(annotations.objects(table))[:8]
     table = annotations.of_images(table, paths)
-    classes = class_ids(table)
-    detector = detectors.create("retinanet", classes, image_size=image_size, normalisation="live")
-    settings = TrainingSettings(
-        epochs=5, steps=40, batch_size=4, learning_rate=6e-4, augmentation=NO_AUGMENTATION, evaluate_every=5
-    )
-    evaluate = epoch_evaluation(detector, table, folder)
-    trained = train(Examples(table, folder, detector), settings, tmp_path / "eight", evaluate=evaluate)
+    settings = {"epochs": 5, "learning_rate": 6e-4, "augmentation": NO_AUGMENTATION, "evaluate_every": 5}
+    return learnt(kind, table, table, folder, tmp_path, image_size, settings)
+
+
+def learnt(kind, train_table, test_table, folder, tmp_path, image_size: int, settings) -> float:
+    """The AP50 of the last epoch, of 40 updates each."""
+    name, its_own = kind
+    detector = detectors.create(name, class_ids(train_table), image_size=image_size, **its_own)
+    evaluate = epoch_evaluation(detector, test_table, folder)
+    settings = TrainingSettings(steps=40, batch_size=4, **settings)
+    trained = train(Examples(train_table, folder, detector), settings, tmp_path / "learnt", evaluate=evaluate)
     return trained.log["AP50"].iloc[-1]
 
 
 @pytest.mark.slow
-def test_eight_drawn_images_are_learnt(tmp_path):
+@pytest.mark.parametrize("kind", [RETINANET, YOLO])
+def test_eight_drawn_images_are_learnt(kind, tmp_path):
     draw_sample(tmp_path / "scenes", images=12, size=256, seed=2)
-    assert overfit([tmp_path / "scenes"], tmp_path, tmp_path, image_size=160) > 0.95
+    assert overfit(kind, [tmp_path / "scenes"], tmp_path, tmp_path, image_size=160) > 0.95
 
 
 @pytest.mark.slow
-def test_eight_photographs_are_learnt(shared_data, tmp_path):
-    assert overfit([shared_data / "praveen"], tmp_path, tmp_path, image_size=224) > 0.95
+@pytest.mark.parametrize("kind", [RETINANET, YOLO])
+def test_eight_photographs_are_learnt(kind, shared_data, tmp_path):
+    assert overfit(kind, [shared_data / "praveen"], tmp_path, tmp_path, image_size=224) > 0.95
+
+
+@pytest.mark.slow
+def test_yolov4_tiny_finds_faces_in_scenes_that_it_never_saw(tmp_path):
+    tables = []
+    for part, images, seed in (("train", 96, 2), ("test", 32, 77)):
+        draw_sample(tmp_path / part, images=images, size=256, seed=seed)
+        tables.append(read_voc([tmp_path / part], tmp_path)[0])
+    settings = {"epochs": 5, "learning_rate": 2e-3, "evaluate_every": 5}
+    assert learnt(YOLO, *tables, tmp_path, tmp_path, 160, settings) > 0.6

@@ -61,7 +61,6 @@ def random_truths(count: int, seed: int, batch: int = 2) -> tuple[np.ndarray, np
 def computing(tf, head: Head):
     """A function from raw map, boxes and labels to the losses as numbers and their gradients by the raw map."""
 
-    @tf.function
     def computed(raw, truths, labels):
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(raw)

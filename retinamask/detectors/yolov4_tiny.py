@@ -23,7 +23,7 @@ from retinamask.detectors.detector import Detector
 from retinamask.detectors.starting import Loaded, WeightsError, downloaded_from
 
 RELEASE = "https://github.com/AlexeyAB/darknet/releases/download/darknet_yolo_v4_pre/"
-PUBLISHED = {"coco": "yolov4-tiny.weights", "imagenet": "yolov4-tiny.conv.29"}
+WHOLE, FIRST_LAYERS = "yolov4-tiny.weights", "yolov4-tiny.conv.29"
 PUBLISHED_SIZE = 416
 MAX_DETECTIONS = 300
 
@@ -141,9 +141,10 @@ class YOLOv4Tiny(Detector):
         import tensorflow
 
         canvas_wh = tensorflow.cast(tensorflow.shape(batch["images"])[2:0:-1], tensorflow.float32)
+        raws = outputs if isinstance(outputs, (list, tuple)) else [outputs]  # Keras gives the map of one head bare
         lost = [
             head_losses(tensorflow.cast(raw, tensorflow.float32), head, batch["boxes"], batch["labels"], canvas_wh)
-            for raw, head in zip(outputs, self.description.heads, strict=True)
+            for raw, head in zip(raws, self.description.heads, strict=True)
         ]
         return {name: tensorflow.add_n([each[name] for each in lost]) for name in LOSSES}
 
@@ -154,10 +155,11 @@ class YOLOv4Tiny(Detector):
                 layer.trainable = not resting
 
     def published_weights(self, name: str) -> Path:
-        """AlexeyAB's weights: ``coco`` is the whole network, ``imagenet`` its first 29 layers; Darknet's files both."""
-        if name == "coco" and self.settings.levels != 2:
-            raise WeightsError("COCO weights are published for levels 2 only; take imagenet, a file, or none")
-        return downloaded_from(RELEASE + PUBLISHED[name], f"{name} weights for {self.name}")
+        """AlexeyAB's weights, trained on COCO: the whole network's if it has two heads, else of 29 layers."""
+        if name != "coco":
+            raise WeightsError(f"no {name} weights are published for {self.name}; take coco, a file, or none")
+        file = WHOLE if len(self.description.heads) == 2 else FIRST_LAYERS
+        return downloaded_from(RELEASE + file, f"COCO weights for {self.name}")
 
     def load_file(self, network, path: Path) -> Loaded:
         """Start from an ``.h5`` by the names of layers, or else from Darknet's weights, whole or partial."""

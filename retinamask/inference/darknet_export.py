@@ -27,7 +27,8 @@ def export_darknet(snapshot: Snapshot, folder: str | Path, force: bool = False) 
 
     The network expects RGB from 0 to 1. It was trained on images fitted into a square at its top left, the rest black:
     that shows it objects in their own shape. OpenCV's ``blobFromImage`` and Darknet stretch an image unless told
-    otherwise (Darknet: ``-letter_box``), which costs accuracy where images are far from square.
+    otherwise (Darknet: ``-letter_box``), which costs accuracy where images are far from square. OpenCV makes scores
+    below 0.2 zero.
 
     Args:
         snapshot: of a ``yolov4_tiny``, of either kind.

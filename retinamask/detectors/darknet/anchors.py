@@ -7,6 +7,7 @@ and section 2 of YOLO9000, https://arxiv.org/abs/1612.08242.
 
 import numpy as np
 
+_MOST_BOXES = 5000  # drawn at random; of 100,000 that takes seconds instead of minutes, and fits no worse
 _STARTS = 10  # k-means ends where it began; the best of several is kept
 _MOST_STEPS = 300  # the mean is not the centre that 1 - IoU would choose, so that rarely steps go round in a circle
 
@@ -17,7 +18,8 @@ def suggest(sizes_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     Args:
         sizes_wh: ``(N, 2)`` widths and heights of the boxes in pixels of the network's input, above 0.
         count: how many anchors.
-        seed: of the starts, which are drawn from the boxes, those that nothing fits yet more often (k-means++).
+        seed: of the starts, which are drawn from the boxes, those that nothing fits yet more often (k-means++); and
+            of the boxes that are looked at, where there are more than 5000.
 
     Returns:
         ``(count, 2)`` pixels, to a tenth of a pixel, by growing area.
@@ -25,14 +27,16 @@ def suggest(sizes_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     Raises:
         ValueError: not so many different boxes, or sizes that are none.
     """
-    sizes_wh = _checked(sizes_wh)
+    sizes_wh = _checked(np.round(sizes_wh, 3))  # the same share of images of two sizes may differ in the last bit
+    generator = np.random.default_rng(seed)
+    if len(sizes_wh) > _MOST_BOXES:
+        sizes_wh = sizes_wh[generator.choice(len(sizes_wh), _MOST_BOXES, replace=False)]
     different = len(np.unique(sizes_wh, axis=0))
     if different < count:
         raise ValueError(
             f"found {different} different box size(s), expected at least {count} for as many anchors; "
             "add boxes, or keep the published anchors"
         )
-    generator = np.random.default_rng(seed)
     found = [_clusters(sizes_wh, _start(sizes_wh, count, generator)) for _ in range(_STARTS)]
     best = max(found, key=lambda anchors_wh: mean_best_overlap(sizes_wh, anchors_wh))
     rounded = np.maximum(np.round(best, 1), 0.1)
@@ -67,8 +71,7 @@ def _start(sizes_wh: np.ndarray, count: int, generator: np.random.Generator) -> 
     nearest = np.zeros(len(sizes_wh))  # IoU with the best of those chosen
     while len(chosen) < count:
         nearest = np.maximum(nearest, _overlaps(sizes_wh, sizes_wh[chosen[-1:]])[:, 0])
-        # a size that is chosen is at no distance; rounding must not bring it in a second time
-        distances = np.where(nearest > 1 - 1e-9, 0, 1 - nearest)
+        distances = np.where(nearest > 1 - 1e-12, 0, 1 - nearest)  # one that is chosen is not chosen again
         chosen.append(int(generator.choice(len(sizes_wh), p=distances / distances.sum())))
     return sizes_wh[chosen].copy()
 

@@ -18,7 +18,9 @@ __all__ = ["CfgError", "Head", "Network", "Section", "describe", "parse", "read"
 SIDE_STEP = 32
 """Sides of the input are multiples of this, the stride of YOLOv4-tiny's coarsest head."""
 
-_MAX_SIDE, _MAX_FILTERS, _MAX_CLASSES = 4096, 4096, 1000
+MAX_CLASSES = 1000
+
+_MAX_SIDE, _MAX_FILTERS = 4096, 4096
 _MAX_BYTES = 1_000_000
 
 _TRAINING_ONLY = {
@@ -246,7 +248,7 @@ class _Walk:
         return anchors
 
     def _classes(self, section: Section) -> int:
-        found = section.integer("classes", 20, 1, _MAX_CLASSES)
+        found = section.integer("classes", 20, 1, MAX_CLASSES)
         if self.heads and found != self.heads[0].class_count:
             first = f"line {self._first_yolo.line} has {self.heads[0].class_count}"
             section.refuse(f"[yolo] has classes={found}, the one in {first}; expected the same", "classes")

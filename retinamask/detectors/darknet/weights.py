@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from retinamask.dataset import files
-from retinamask.detectors.darknet.cfg import Network
+from retinamask.detectors.darknet.cfg import MAX_CLASSES, Network
 from retinamask.detectors.darknet.description import Convolutional
 from retinamask.detectors.starting import Loaded, WeightsError
 
@@ -166,7 +166,7 @@ def _stored(model, layer: Convolutional) -> list[np.ndarray]:
 
 
 def _heads_of_other_classes(network: Network, found: int) -> dict[int, int]:
-    """How many numbers each last convolution has in a file of ``found``, if another number of classes explains it."""
+    """By index: how many numbers each last convolution has in a file of ``found``, if only its classes differ."""
     rest = sum(layer.parameters for layer in network.convolutions)
     per_filter, filters_per_class = {}, {}
     for layer, head in zip(network.last_convolutions, network.heads, strict=True):
@@ -175,7 +175,7 @@ def _heads_of_other_classes(network: Network, found: int) -> dict[int, int]:
         filters_per_class[layer.index] = len(head.mask)
     step = sum(per_filter[index] * filters_per_class[index] for index in per_filter)
     values, remainder = divmod(found - rest, step)
-    if remainder or values < 6:  # four sides, objectness and a class at least
+    if remainder or not 1 <= values - 5 <= MAX_CLASSES:
         return {}
     return {index: values * per_filter[index] * filters_per_class[index] for index in per_filter}
 
