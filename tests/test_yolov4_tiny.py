@@ -172,6 +172,25 @@ def test_losses_of_a_batch_are_those_of_its_images_together(tiny_yolo, examples)
         assert float(tiny_yolo.counts(batch)[name]) == 2
 
 
+def test_one_head_is_enough(examples):
+    """Keras gives its map bare, not in a list."""
+    detector = detectors.create("yolov4_tiny", CLASSES, cfg=TINY_CFG.split("[route]")[0])
+    network = restless(detector, seed=11)
+    batch = first_batch(examples, TrainingSettings(batch_size=2, precision="float32"))
+    images = detector.network_input(batch["images"], batch["sizes_wh"])
+    raw = network(images)
+    lost = detector.losses(raw, batch)
+    alone = [
+        detector.losses(raw[place : place + 1], {k: v[place : place + 1] for k, v in batch.items()}) for place in (0, 1)
+    ]
+    for name in LOSSES:
+        assert float(lost[name]) == pytest.approx(sum(float(one[name]) for one in alone), rel=1e-5)
+    boxes, scores, labels = (np.asarray(found) for found in detector.inference_network(network, 0.2, 0.4)(images))
+    expected = expected_detections(detector, [raw[0].numpy()], (96, 96), 0.2, 0.4)
+    assert boxes.shape == (2, 300, 4) and (labels[0] >= 0).sum() == len(expected) > 5
+    np.testing.assert_allclose(scores[0, : len(expected)], [score for score, _, _ in expected], rtol=1e-4)
+
+
 def test_a_step_loses_what_the_losses_say_divided_by_the_images(tiny_yolo, examples):
     learner = learner_of(tiny_yolo)
     batch = first_batch(examples, learner.settings)
@@ -201,6 +220,7 @@ def test_a_run_is_trained_converted_and_read_again(tiny_yolo, examples, tmp_path
         epochs=1, steps=12, batch_size=2, schedule="darknet", augmentation=varied, precision="float32"
     )
     trained = train(examples, settings, tmp_path / "yolo")
+    assert f"(yolov4_tiny, training model, 96 px, classes {', '.join(CLASSES)})" in str(trained.last)
     assert set(LOSSES) <= set(trained.log) and np.isfinite(trained.log[list(LOSSES)].to_numpy()).all()
     detector, network = detectors.load(trained.last, "training")
     assert detector.description.text == tiny_yolo.description.text

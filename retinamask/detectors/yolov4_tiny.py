@@ -155,7 +155,11 @@ class YOLOv4Tiny(Detector):
                 layer.trainable = not resting
 
     def published_weights(self, name: str) -> Path:
-        """AlexeyAB's weights, trained on COCO: the whole network's if it has two heads, else of 29 layers."""
+        """AlexeyAB's weights, trained on COCO: with two heads the whole network's, else of its first 29 layers.
+
+        Heads of other than 80 classes start anew. For COCO's own 80 take AlexeyAB's ``yolov4-tiny.cfg`` as ``cfg``:
+        there the finer head has anchors 1, 2 and 3, not 0, 1 and 2 as in ``yolov4-tiny-custom.cfg``.
+        """
         if name != "coco":
             raise WeightsError(f"no {name} weights are published for {self.name}; take coco, a file, or none")
         file = WHOLE if len(self.description.heads) == 2 else FIRST_LAYERS
