@@ -86,6 +86,7 @@ def test_a_record_describes_the_detector():
         ({"momentum": 1.0}, "momentum is 1.0, expected"),
         ({"anchors": ((10.0, 10.0),)}, "anchors_wh has shape .1, 2., expected .6, 2."),
         ({"cfg": TINY_CFG, "anchors": ((1.0, 1.0),)}, "cfg and anchors are both given"),
+        ({"cfg": TINY_CFG, "levels": 3}, "cfg and levels are both given"),
         (
             {"cfg": TINY_CFG.replace("classes=2", "classes=3").replace("filters=21", "filters=24")},
             "classes=3, expected",

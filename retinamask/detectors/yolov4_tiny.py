@@ -48,8 +48,9 @@ class YOLOv4TinySettings:
     def __post_init__(self):
         if not 0 < self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}, expected a number between 0 and 1")
-        if self.cfg and self.anchors:
-            raise ValueError("cfg and anchors are both given; write the anchors into the cfg, or give no cfg")
+        for name in ("anchors", "levels"):
+            if self.cfg and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"cfg and {name} are both given, and the cfg says its {name}; take one of them out")
         if not self.image_size:
             size = cfg.describe(self.cfg).image_size if self.cfg else PUBLISHED_SIZE
             object.__setattr__(self, "image_size", size)
