@@ -219,6 +219,7 @@ def test_the_commands(odd, capsys):
     assert main(["darknet-files", *arguments, "--out", str(odd / "out"), "--images", "copy"]) == 0
     said = capsys.readouterr().out
     assert "darknet detector train obj.data yolov4-tiny-custom.cfg yolov4-tiny.conv.29 -map" in said
+    assert "/AlexeyAB/darknet/releases/download/darknet_yolo_v4_pre/yolov4-tiny.conv.29 there" in said
     assert "6000 updates" in said and "images: 5 train, 1 val, 1 test" in said
     check = ["darknet-check", str(odd / "out" / "obj.data"), str(odd / "out" / "yolov4-tiny-custom.cfg")]
     assert main(check) == 0 and "every listed image has a sound label file" in capsys.readouterr().out
