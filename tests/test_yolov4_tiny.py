@@ -11,7 +11,7 @@ from retinamask.detectors.darknet import weights as darknet_weights
 from retinamask.detectors.darknet.loss import LOSSES
 from retinamask.detectors.darknet.template import YOLOV4_TINY_ANCHORS
 from retinamask.inference.convert import convert
-from retinamask.training import distribution, feeding
+from retinamask.training import distribution, feeding, multi_scale
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import AugmentationSettings, TrainingSettings
@@ -246,6 +246,24 @@ def test_xla_compiles_a_step_to_the_same_gradients(tiny_yolo, examples):
     assert float(one_loss) == pytest.approx(float(other_loss), rel=1e-4)
     for gradient, other_gradient in zip(one, other, strict=True):
         np.testing.assert_allclose(gradient, other_gradient, atol=1e-3 * np.abs(gradient).max())
+
+
+@pytest.mark.slow
+def test_changing_sides_go_through_one_graph_in_parts_and_compiled_too(examples, monkeypatch):
+    """The losses of a step that is compiled are those of one that is not, for each side."""
+    monkeypatch.setattr(multi_scale, "UPDATES", 1)
+    varied = AugmentationSettings(multi_scale=1.5)
+    learners = [
+        learner_of(examples.detector, accumulate=2, learning_rate=1e-6, augmentation=varied, xla=xla, seed=0)
+        for xla in (False, True)
+    ]
+    seen = set()
+    for step, batch in enumerate(feeding.batches(distribution.strategy(), examples, learners[0].settings, 0).take(4)):
+        seen.add(batch["images"].shape[1])
+        plain, compiled = (float(learner.step(batch, step)["total_loss"]) for learner in learners)
+        assert plain == pytest.approx(compiled, rel=1e-3)
+    assert seen == {64, 96, 128}
+    assert [learner.step._step.experimental_get_tracing_count() for learner in learners] == [2, 2]
 
 
 def test_the_backbone_is_what_all_heads_stand_on():
