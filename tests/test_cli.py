@@ -11,6 +11,7 @@ from retinamask.cli import main
 from retinamask.commands import runs
 from retinamask.dataset import annotations
 from retinamask.dataset.sample import CLASSES
+from retinamask.detectors.darknet.template import yolov4_tiny_cfg
 from retinamask.training.settings import AugmentationSettings, TrainingSettings
 
 
@@ -125,6 +126,17 @@ def test_train_builds_the_detector_that_is_named(tiny, tmp_path, monkeypatch, op
     table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv"), "--out", str(tmp_path / "x")]
     assert main(["train", *table, *options.split()]) == 0
     assert {name: getattr(made[0].settings, name) for name in expected} == expected
+
+
+def test_train_says_what_it_does_not_read_in_a_cfg(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("retinamask.training.examples.Examples", lambda *given: None)
+    monkeypatch.setattr("retinamask.training.train.train", lambda *given, **named: type("Trained", (), {"best": None}))
+    own = tmp_path / "own.cfg"
+    own.write_text(yolov4_tiny_cfg(2, 64))
+    table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv"), "--out", str(tmp_path / "x")]
+    assert main(["train", *table, "--detector", "yolov4_tiny", "--cfg", str(own)]) == 0
+    said = capsys.readouterr().out
+    assert f"not read in {own}: batch, subdivisions, " in said and ", learning_rate, " in said
 
 
 @pytest.mark.parametrize(

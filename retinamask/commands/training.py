@@ -123,6 +123,8 @@ def train_command(given: argparse.Namespace) -> None:
     if "cfg" in chosen:
         chosen["cfg"] = cfg.read(chosen["cfg"])
     detector = detectors.create_for(given.detector, classes, given.weights, **chosen)
+    if "cfg" in chosen and detector.description.ignored:
+        print(f"not read in {given.cfg}: {', '.join(detector.description.ignored)}; the options of this command say it")
     evaluate = None
     if given.val_annotations:
         validation = annotations.read_annotations(given.val_annotations, classes)
