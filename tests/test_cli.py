@@ -147,13 +147,17 @@ def test_train_says_what_it_does_not_read_in_a_cfg(tiny, tmp_path, monkeypatch, 
             "no detector named 'yolov5'; there are: retinanet, ssd_mobilenet_v2_fpnlite, yolov4_tiny",
         ),
         ("--detector yolov4_tiny --alpha 0.5", "yolov4_tiny has no alpha; it has"),
+        (
+            "--detector ssd_mobilenet_v2_fpnlite --backbone vgg16",
+            "ssd_mobilenet_v2_fpnlite has no backbone; it has alpha",
+        ),
         ("--detector yolov4_tiny --cfg none.cfg", "none.cfg does not exist; expected a Darknet .cfg file"),
         ("--multi-scale 1.4 --image-size 96", "multi_scale is 1.4, but retinanet takes one size; set it to 1"),
     ],
 )
 def test_train_refuses_what_a_detector_has_not(tiny, tmp_path, capsys, options, message):
     table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv"), "--out", str(tmp_path / "x")]
-    assert main(["train", *table, *options.split()]) == 1
+    assert main(["train", *table, *options.split()]) == 2
     assert message in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 
@@ -162,7 +166,7 @@ def test_the_pipeline_takes_the_notebook_of_a_detector(monkeypatch, capsys):
     monkeypatch.setattr(runs, "_run_and_report", lambda names, *arguments: given.append(names) or 0)
     assert main(["run", "pipeline", "--detector", "yolov4_tiny"]) == 0
     assert given[0][:3] == ("01_build_annotations", "07_train_yolov4_tiny", "03_convert_snapshot")
-    assert main(["run", "05_evaluate", "--detector", "yolov4_tiny"]) == 1
+    assert main(["run", "05_evaluate", "--detector", "yolov4_tiny"]) == 2
     assert "--detector chooses the training notebook of the pipeline" in capsys.readouterr().err
 
 
