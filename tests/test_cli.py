@@ -114,7 +114,9 @@ def test_train_passes_everything_on(tiny, tmp_path, monkeypatch):
     [
         ("--detector ssd_mobilenet_v2_fpnlite --alpha 0.5 --image-size 320", {"alpha": 0.5, "image_size": 320}),
         ("--detector yolov4_tiny --levels 3", {"levels": 3, "image_size": 416}),
-        ("", {"backbone": "resnet50", "image_size": 512}),
+        ("--detector ssd_mobilenet_v2_fpnlite --weights imagenet", {"normalisation": "live", "image_size": 640}),
+        ("--weights imagenet", {"backbone": "resnet50", "image_size": 512, "normalisation": "frozen"}),
+        ("--weights imagenet --normalisation live", {"normalisation": "live"}),
     ],
 )
 def test_train_builds_the_detector_that_is_named(tiny, tmp_path, monkeypatch, options, expected):
