@@ -11,6 +11,7 @@ from retinamask.cli import main
 from retinamask.commands import runs
 from retinamask.dataset import annotations
 from retinamask.dataset.sample import CLASSES
+from retinamask.detectors.darknet.template import yolov4_tiny_cfg
 from retinamask.training.settings import AugmentationSettings, TrainingSettings
 
 
@@ -113,7 +114,9 @@ def test_train_passes_everything_on(tiny, tmp_path, monkeypatch):
     [
         ("--detector ssd_mobilenet_v2_fpnlite --alpha 0.5 --image-size 320", {"alpha": 0.5, "image_size": 320}),
         ("--detector yolov4_tiny --levels 3", {"levels": 3, "image_size": 416}),
-        ("", {"backbone": "resnet50", "image_size": 512}),
+        ("--detector ssd_mobilenet_v2_fpnlite --weights imagenet", {"normalisation": "live", "image_size": 640}),
+        ("--weights imagenet", {"backbone": "resnet50", "image_size": 512, "normalisation": "frozen"}),
+        ("--weights imagenet --normalisation live", {"normalisation": "live"}),
     ],
 )
 def test_train_builds_the_detector_that_is_named(tiny, tmp_path, monkeypatch, options, expected):
@@ -127,6 +130,17 @@ def test_train_builds_the_detector_that_is_named(tiny, tmp_path, monkeypatch, op
     assert {name: getattr(made[0].settings, name) for name in expected} == expected
 
 
+def test_train_says_what_it_does_not_read_in_a_cfg(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("retinamask.training.examples.Examples", lambda *given: None)
+    monkeypatch.setattr("retinamask.training.train.train", lambda *given, **named: type("Trained", (), {"best": None}))
+    own = tmp_path / "own.cfg"
+    own.write_text(yolov4_tiny_cfg(2, 64))
+    table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv"), "--out", str(tmp_path / "x")]
+    assert main(["train", *table, "--detector", "yolov4_tiny", "--cfg", str(own)]) == 0
+    said = capsys.readouterr().out
+    assert f"not read in {own}: batch, subdivisions, " in said and ", learning_rate, " in said
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -135,13 +149,17 @@ def test_train_builds_the_detector_that_is_named(tiny, tmp_path, monkeypatch, op
             "no detector named 'yolov5'; there are: retinanet, ssd_mobilenet_v2_fpnlite, yolov4_tiny",
         ),
         ("--detector yolov4_tiny --alpha 0.5", "yolov4_tiny has no alpha; it has"),
+        (
+            "--detector ssd_mobilenet_v2_fpnlite --backbone vgg16",
+            "ssd_mobilenet_v2_fpnlite has no backbone; it has alpha",
+        ),
         ("--detector yolov4_tiny --cfg none.cfg", "none.cfg does not exist; expected a Darknet .cfg file"),
         ("--multi-scale 1.4 --image-size 96", "multi_scale is 1.4, but retinanet takes one size; set it to 1"),
     ],
 )
 def test_train_refuses_what_a_detector_has_not(tiny, tmp_path, capsys, options, message):
     table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv"), "--out", str(tmp_path / "x")]
-    assert main(["train", *table, *options.split()]) == 1
+    assert main(["train", *table, *options.split()]) == 2
     assert message in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 
@@ -150,7 +168,7 @@ def test_the_pipeline_takes_the_notebook_of_a_detector(monkeypatch, capsys):
     monkeypatch.setattr(runs, "_run_and_report", lambda names, *arguments: given.append(names) or 0)
     assert main(["run", "pipeline", "--detector", "yolov4_tiny"]) == 0
     assert given[0][:3] == ("01_build_annotations", "07_train_yolov4_tiny", "03_convert_snapshot")
-    assert main(["run", "05_evaluate", "--detector", "yolov4_tiny"]) == 1
+    assert main(["run", "05_evaluate", "--detector", "yolov4_tiny"]) == 2
     assert "--detector chooses the training notebook of the pipeline" in capsys.readouterr().err
 
 

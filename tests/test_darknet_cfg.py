@@ -66,12 +66,18 @@ def test_a_head_says_what_its_section_says():
     assert coarse.all_anchors_wh.tolist() == [*fine.anchors_wh.tolist(), *coarse.anchors_wh.tolist()]
     assert (coarse.scale_x_y, coarse.ignore_threshold, coarse.iou_threshold) == (1.05, 0.6, 0.2)
     assert (coarse.iou_normalizer, coarse.objectness_normalizer, coarse.class_normalizer) == (0.07, 1.0, 1.0)
-    assert coarse.ignored == ("jitter", "random", "resize", "nms_kind", "beta_nms")
+
+
+def test_heads_may_share_an_anchor_as_in_the_cfg_of_the_coco_weights():
+    coarse, fine = cfg.describe(TINY.replace("mask=0,1,2", "mask=1,2,3")).heads
+    assert coarse.mask == (3, 4, 5) and fine.mask == (1, 2, 3)
+    assert fine.anchors_wh.tolist() == [[23, 27], [37, 58], [81, 82]]
 
 
 def test_what_only_darknet_trains_with_is_listed():
     network = cfg.describe(TINY)
     assert {"learning_rate", "steps", "burn_in"} <= set(network.ignored)
+    assert network.ignored[-5:] == ("jitter", "random", "resize", "nms_kind", "beta_nms")  # of both heads, once
     assert not {"width", "height", "channels"} & set(network.ignored)
 
 

@@ -70,6 +70,7 @@ def test_two_devices_that_accumulate_train_as_one_that_does_not(alone, tiny, tmp
     assert losses(tmp_path / "two") == pytest.approx(alone, rel=1e-4)
     record = json.loads((tmp_path / "two_last.json").read_text())
     assert record["training"]["devices"] == "2 CPUs"
+    assert record["training"]["metrics"]["regularization_loss"] > 0.1 * alone[6]
     assert len(alone) == 6 and alone[1] != pytest.approx(alone[6], rel=0.01)
 
 

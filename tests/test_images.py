@@ -266,6 +266,8 @@ def test_normalise_by_hand():
     image = np.array([[[255, 127, 0]]], dtype=np.uint8)  # R, G, B
     assert images.normalise(image, "caffe")[0, 0] == pytest.approx([-103.939, 127 - 116.779, 255 - 123.68], abs=1e-4)
     assert images.normalise(image, "tf")[0, 0] == pytest.approx([-1, 127 / 127.5 - 1, 1], abs=1e-6)
+    assert images.normalise(image, "tf_rgb")[0, 0] == pytest.approx([1, 127 / 127.5 - 1, -1], abs=1e-6)
+    assert images.normalise(image, "unit_rgb")[0, 0] == pytest.approx([1, 127 / 255, 0], abs=1e-6)
     assert images.normalise(image, "tf").dtype == np.float32
     with pytest.raises(ValueError, match="'torch', expected one of: caffe, tf"):
         images.normalise(image, "torch")

@@ -21,7 +21,7 @@ def drawn():
     return pictures, canvas
 
 
-@pytest.mark.parametrize("preprocessing", ["caffe", "tf"])
+@pytest.mark.parametrize("preprocessing", images.PREPROCESSINGS)
 def test_it_equals_the_numpy_road(drawn, preprocessing):
     tf = in_graph()
     pictures, canvas = drawn

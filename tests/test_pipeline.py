@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from test_watchers import EVALUATION_TAGS, STEP_TAGS, read_back
 
 from retinamask.dataset import annotations
 from retinamask.notebook_parameters import known_parameters
@@ -67,6 +68,10 @@ def test_every_detector_goes_through_the_same_notebooks(tiny, tmp_path, detector
     assert (
         json.loads((run_dir / "metrics.json").read_text())["images"] > 0 and (run_dir / "training_curves.png").exists()
     )
+    shown = set(read_back(next((run_dir / "tensorboard").iterdir())).Tags()["scalars"])
+    found = {tag for tag in shown if tag.startswith(("DetectionBoxes_Precision/", "DetectionBoxes_Recall/"))}
+    assert shown >= set(STEP_TAGS) and set(EVALUATION_TAGS) >= found
+    assert {tag for tag in EVALUATION_TAGS if "(" not in tag} <= found  # of areas only those that there are
     written = {path.suffix for path in (tmp_path / "snapshots").iterdir()}
     assert ({".cfg", ".weights", ".names"} <= written) == (detector == "yolov4_tiny")
 

@@ -9,7 +9,7 @@ import pytest
 from retinamask import detectors
 from retinamask.dataset.sample import CLASSES
 from retinamask.detectors import _keras, snapshots
-from retinamask.detectors.starting import WeightsError
+from retinamask.detectors.starting import Loaded, WeightsError
 
 NAME = "ssd_mobilenet_v2_fpnlite"
 IMAGENET = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
@@ -17,8 +17,8 @@ IMAGENET = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 
 @pytest.fixture(scope="module")
 def whole():
-    """As in the zoo, but for two classes."""
-    detector = detectors.create(NAME, CLASSES)
+    """As in the zoo, but for two classes, and with a backbone that keeps its statistics."""
+    detector = detectors.create(NAME, CLASSES, normalisation="frozen")
     return detector, detector.network(seed=1)
 
 
@@ -212,6 +212,40 @@ def test_imagenet_weights_load_and_give_the_same_features(whole, applications):
     for stage in ("block_5_add", "block_12_add", "out_relu"):
         expected, found = (keras.Model(m.inputs, m.get_layer(stage).output)(image) for m in (applications, network))
         np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_snapshot_of_other_classes_starts_all_but_the_layer_that_names_them(small, tmp_path):
+    detector, network = small
+    record = {"kind": "training", "detector": NAME, "classes": CLASSES, "settings": detector.record()}
+    snapshot = snapshots.save(network, tmp_path / "a.h5", record)
+    assert str(snapshot) == f"{snapshot.weights} ({NAME}, training model, 64 px, classes mask, no_mask)"
+    other = detectors.create_for(NAME, {"face": 0}, str(snapshot.weights), image_size=64, alpha=0.35)
+    assert other.settings.normalisation == "live"
+    started = other.network(seed=2)
+    loaded = other.load_file(started, snapshot.weights)
+    assert (loaded.in_part, loaded.unmapped) == (["head_classes"], [])
+    for layer in started.layers:
+        if layer.name != "head_classes":
+            for one, given in zip(layer.get_weights(), network.get_layer(layer.name).get_weights(), strict=True):
+                np.testing.assert_array_equal(one, given)
+    assert started.output_shape == [(None, None, 4), (None, None, 1)]
+
+
+def test_weights_of_another_width_are_refused_and_foreign_layers_are_listed(small, again, tmp_path):
+    keras, layers = _keras.prepare(), _keras.prepare().layers
+    wide = keras.Sequential([layers.Input((8, 8, 3)), layers.Conv2D(32, 3, use_bias=False, name="Conv1")])
+    before = again.get_layer("Conv1").get_weights()[0]
+    wide.save_weights(tmp_path / "wide.h5")
+    message = r"1 of the 1 layers .* Conv1: \[\(3, 3, 3, 32\)\], expected \[\(3, 3, 3, 16\)\]; is it .* another width"
+    with pytest.raises(WeightsError, match=message):
+        small[0].load_file(again, tmp_path / "wide.h5")
+    assert (again.get_layer("Conv1").get_weights()[0] == before).all()
+    narrow = keras.Sequential([layers.Input((8, 8, 3)), layers.Conv2D(16, 3, use_bias=False, name="Conv1")])
+    narrow.add(layers.Dense(5, name="predictions"))
+    narrow.save_weights(tmp_path / "narrow.h5")
+    assert small[0].load_file(again, tmp_path / "narrow.h5") == Loaded(1, [], ["predictions"])
+    assert (again.get_layer("Conv1").get_weights()[0] == narrow.get_weights()[0]).all()
+    again.get_layer("Conv1").set_weights([before])
 
 
 def test_pixels_become_minus_one_to_one_in_the_order_rgb(small):

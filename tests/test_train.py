@@ -16,7 +16,13 @@ from retinamask.evaluation.watchers import Watcher
 from retinamask.training import checkpoints, distribution, failures, feeding, records
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
-from retinamask.training.settings import NO_AUGMENTATION, TrainingError, TrainingSettings, settings_of
+from retinamask.training.settings import (
+    NO_AUGMENTATION,
+    AugmentationSettings,
+    TrainingError,
+    TrainingSettings,
+    settings_of,
+)
 from retinamask.training.train import train
 
 PLAIN = {"batch_size": 4, "learning_rate": 1e-3, "schedule": "constant", "warm_up": 0.0, "seed": 1}
@@ -254,6 +260,18 @@ def test_a_run_is_not_resumed_with_fewer_images(small, table, tiny, tmp_path):
     examples.paths.pop()
     with pytest.raises(TrainingError, match="readable images: 12 then, 11 now"):
         train(examples, PLAIN_SETTINGS, tmp_path / "x", resume=True)
+
+
+def test_a_run_of_an_earlier_version_goes_on_where_later_settings_are_at_their_defaults(small, table, tiny, tmp_path):
+    def identity(**multi_scale):
+        settings = TrainingSettings(**PLAIN, augmentation=AugmentationSettings(**multi_scale))
+        return json.loads(json.dumps(records.identity(Examples(table, tiny, small), settings, "none")))
+
+    before = identity()
+    del before["augmentation"]["multi_scale"], before["early_stop"]
+    records.check_same_run(before, identity(), tmp_path / "x")
+    with pytest.raises(TrainingError, match="'multi_scale': 1.0} then"):
+        records.check_same_run(before, identity(multi_scale=1.4), tmp_path / "x")
 
 
 def test_earlier_snapshots_are_not_overwritten(trained, small, table, tiny):

@@ -36,7 +36,6 @@ def a_head(stride: int = 16, **changes) -> Head:
         "class_normalizer": 0.5,
         "stride": stride,
         "class_count": CLASS_COUNT,
-        "ignored": (),
     }
     return Head(**{**options, **changes})
 

@@ -11,7 +11,7 @@ from retinamask.detectors.darknet import weights as darknet_weights
 from retinamask.detectors.darknet.loss import LOSSES
 from retinamask.detectors.darknet.template import YOLOV4_TINY_ANCHORS
 from retinamask.inference.convert import convert
-from retinamask.training import distribution, feeding
+from retinamask.training import distribution, feeding, multi_scale
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import AugmentationSettings, TrainingSettings
@@ -86,6 +86,7 @@ def test_a_record_describes_the_detector():
         ({"momentum": 1.0}, "momentum is 1.0, expected"),
         ({"anchors": ((10.0, 10.0),)}, "anchors_wh has shape .1, 2., expected .6, 2."),
         ({"cfg": TINY_CFG, "anchors": ((1.0, 1.0),)}, "cfg and anchors are both given"),
+        ({"cfg": TINY_CFG, "levels": 3}, "cfg and levels are both given"),
         (
             {"cfg": TINY_CFG.replace("classes=2", "classes=3").replace("filters=21", "filters=24")},
             "classes=3, expected",
@@ -172,6 +173,25 @@ def test_losses_of_a_batch_are_those_of_its_images_together(tiny_yolo, examples)
         assert float(tiny_yolo.counts(batch)[name]) == 2
 
 
+def test_one_head_is_enough(examples):
+    """Keras gives its map bare, not in a list."""
+    detector = detectors.create("yolov4_tiny", CLASSES, cfg=TINY_CFG.split("[route]")[0])
+    network = restless(detector, seed=11)
+    batch = first_batch(examples, TrainingSettings(batch_size=2, precision="float32"))
+    images = detector.network_input(batch["images"], batch["sizes_wh"])
+    raw = network(images)
+    lost = detector.losses(raw, batch)
+    alone = [
+        detector.losses(raw[place : place + 1], {k: v[place : place + 1] for k, v in batch.items()}) for place in (0, 1)
+    ]
+    for name in LOSSES:
+        assert float(lost[name]) == pytest.approx(sum(float(one[name]) for one in alone), rel=1e-5)
+    boxes, scores, labels = (np.asarray(found) for found in detector.inference_network(network, 0.2, 0.4)(images))
+    expected = expected_detections(detector, [raw[0].numpy()], (96, 96), 0.2, 0.4)
+    assert boxes.shape == (2, 300, 4) and (labels[0] >= 0).sum() == len(expected) > 5
+    np.testing.assert_allclose(scores[0, : len(expected)], [score for score, _, _ in expected], rtol=1e-4)
+
+
 def test_a_step_loses_what_the_losses_say_divided_by_the_images(tiny_yolo, examples):
     learner = learner_of(tiny_yolo)
     batch = first_batch(examples, learner.settings)
@@ -201,6 +221,7 @@ def test_a_run_is_trained_converted_and_read_again(tiny_yolo, examples, tmp_path
         epochs=1, steps=12, batch_size=2, schedule="darknet", augmentation=varied, precision="float32"
     )
     trained = train(examples, settings, tmp_path / "yolo")
+    assert f"(yolov4_tiny, training model, 96 px, classes {', '.join(CLASSES)})" in str(trained.last)
     assert set(LOSSES) <= set(trained.log) and np.isfinite(trained.log[list(LOSSES)].to_numpy()).all()
     detector, network = detectors.load(trained.last, "training")
     assert detector.description.text == tiny_yolo.description.text
@@ -225,6 +246,24 @@ def test_xla_compiles_a_step_to_the_same_gradients(tiny_yolo, examples):
     assert float(one_loss) == pytest.approx(float(other_loss), rel=1e-4)
     for gradient, other_gradient in zip(one, other, strict=True):
         np.testing.assert_allclose(gradient, other_gradient, atol=1e-3 * np.abs(gradient).max())
+
+
+@pytest.mark.slow
+def test_changing_sides_go_through_one_graph_in_parts_and_compiled_too(examples, monkeypatch):
+    """The losses of a step that is compiled are those of one that is not, for each side."""
+    monkeypatch.setattr(multi_scale, "UPDATES", 1)
+    varied = AugmentationSettings(multi_scale=1.5)
+    learners = [
+        learner_of(examples.detector, accumulate=2, learning_rate=1e-6, augmentation=varied, xla=xla, seed=0)
+        for xla in (False, True)
+    ]
+    seen = set()
+    for step, batch in enumerate(feeding.batches(distribution.strategy(), examples, learners[0].settings, 0).take(4)):
+        seen.add(batch["images"].shape[1])
+        plain, compiled = (float(learner.step(batch, step)["total_loss"]) for learner in learners)
+        assert plain == pytest.approx(compiled, rel=1e-3)
+    assert seen == {64, 96, 128}
+    assert [learner.step._step.experimental_get_tracing_count() for learner in learners] == [2, 2]
 
 
 def test_the_backbone_is_what_all_heads_stand_on():

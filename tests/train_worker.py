@@ -51,9 +51,24 @@ def train_runs(folder: Path, runs: dict[str, dict], resume: bool = False) -> Non
     classes = annotations.read_classes(folder / "classes.csv")
     table = annotations.read_annotations(folder / "annotations.csv", classes)
     detector = detectors.create("retinanet", classes, backbone="mobilenet128_0.25", image_size=64)
+    detector.network = penalised(detector.network)
     for stem, chosen in runs.items():
         settings = TrainingSettings(**{**SETTINGS, **chosen})
         train(Examples(table, folder, detector), settings, stem, watchers=[LossFile(stem)], resume=resume)
+
+
+def penalised(build):
+    """Builds the same network with a weight penalty, which must count once however a batch is dealt out."""
+
+    def network(seed=None):
+        built = build(seed)
+        import tensorflow
+
+        kernel = built.get_layer("P3").kernel
+        built.add_loss(lambda: tensorflow.nn.l2_loss(kernel))
+        return built
+
+    return network
 
 
 def die_before(step: int, signal_number: int) -> None:

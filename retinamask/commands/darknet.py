@@ -33,6 +33,7 @@ def add_commands(subparsers) -> None:
 
 def darknet_files_command(given) -> None:
     from retinamask.detectors.darknet.files import FolderSettings, write_folder
+    from retinamask.detectors.yolov4_tiny import FIRST_LAYERS, RELEASE
 
     settings = FolderSettings(given.image_size, given.levels, given.anchors, given.images, given.seed)
     made = write_folder(given.annotations, given.classes, given.out, settings)
@@ -42,8 +43,8 @@ def darknet_files_command(given) -> None:
         f"boxes overlap with their best anchor by {made.overlap:.3f} on average "
         f"(published anchors: {made.published_overlap:.3f}); {made.max_batches} updates"
     )
-    print(f"written: {made.cfg.parent}; start Darknet in it:")
-    print(f"darknet detector train obj.data {made.cfg.name} yolov4-tiny.conv.29 -map")
+    print(f"written: {made.cfg.parent}; put {RELEASE}{FIRST_LAYERS} there and start Darknet in it:")
+    print(f"darknet detector train obj.data {made.cfg.name} {FIRST_LAYERS} -map")
 
 
 def darknet_check_command(given) -> None:

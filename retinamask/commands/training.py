@@ -28,6 +28,7 @@ WEIGHTS_HELP = (
 DETECTOR_OPTIONS = {
     "image_size": (int, "images are fitted into a square of this side"),
     "backbone": (str, "retinanet: any that keras-retinanet has"),
+    "normalisation": (str, "live or frozen batch normalisation of the backbone; retinanet chooses by its weights"),
     "alpha": (float, "ssd_mobilenet_v2_fpnlite: width of its MobileNetV2, such as 0.5"),
     "levels": (int, "yolov4_tiny: 2, or 3 for the variant that also sees small faces"),
     "cfg": (Path, "yolov4_tiny: a Darknet cfg of one's own"),
@@ -123,6 +124,8 @@ def train_command(given: argparse.Namespace) -> None:
     if "cfg" in chosen:
         chosen["cfg"] = cfg.read(chosen["cfg"])
     detector = detectors.create_for(given.detector, classes, given.weights, **chosen)
+    if "cfg" in chosen and detector.description.ignored:
+        print(f"not read in {given.cfg}: {', '.join(detector.description.ignored)}; the options of this command say it")
     evaluate = None
     if given.val_annotations:
         validation = annotations.read_annotations(given.val_annotations, classes)

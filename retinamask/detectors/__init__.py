@@ -25,18 +25,19 @@ def create(name: str, classes: dict[str, int], **settings):
 
 
 def create_for(name: str, classes: dict[str, int], weights: str, **settings):
-    """As `create`, ready to start from ``weights``: with the batch normalisation that suits them, if it can be chosen.
+    """As `create`, ready to start from ``weights``: a RetinaNet with the batch normalisation that suits them.
 
     Raises:
         ValueError: a setting is not one of this detector's.
         WeightsError: no such file.
     """
-    known = {field.name for field in fields(named(name).Settings)}
+    kind = named(name)
+    known = {field.name for field in fields(kind.Settings)}
     unknown = sorted(set(settings) - known)
     if unknown:
         raise ValueError(f"{name} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     normalisation = normalisation_for(weights)
-    if "normalisation" in known:
+    if kind.normalisation_by_weights:
         settings = {"normalisation": normalisation, **settings}
     return create(name, classes, **settings)
 

@@ -23,11 +23,13 @@ class Detector:
     Attributes:
         name: by which `retinamask.detectors.create` finds it.
         Settings: a frozen dataclass, of which ``image_size`` is one field: the side of the input in pixels.
+        normalisation_by_weights: whether batch normalisation is frozen where training starts from pretrained weights.
         any_canvas: whether the sides of the input may change from batch to batch, in steps of 32 pixels.
     """
 
     name: str
     Settings: type
+    normalisation_by_weights = False
     any_canvas = False
 
     def __init__(self, classes: dict[str, int], settings):

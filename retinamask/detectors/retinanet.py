@@ -74,6 +74,7 @@ class RetinaNet(Detector):
 
     name = "retinanet"
     Settings = RetinaNetSettings
+    normalisation_by_weights = True
     sigma = 3.0  # of smooth L1, which is a parabola below 1 / sigma ** 2
     own_layers = re.compile(r"C[345]_reduced|P[3-7](_|$)|C6_relu|regression|classification")  # the rest is the backbone
 

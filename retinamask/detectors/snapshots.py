@@ -56,8 +56,9 @@ class Snapshot:
 
     def __str__(self) -> str:
         settings = self.record["settings"]
+        network = " ".join(filter(None, (self.record["detector"], settings.get("backbone"))))
         return (
-            f"{self.weights} ({self.record['detector']} {settings.get('backbone', '')}, {self.kind} model, "
+            f"{self.weights} ({network}, {self.kind} model, "
             f"{settings.get('image_size')} px, classes {', '.join(self.classes)})"
         )
 

@@ -47,8 +47,9 @@ class SSDMobileNetV2FPNLiteSettings:
     Attributes:
         image_size: side of the square that an image is fitted into, a multiple of 32 pixels; the zoo has 320 and 640.
         alpha: width of the backbone, see `mobilenet_v2_fpnlite.ALPHAS` for those with ImageNet weights.
-        normalisation: ``frozen`` (the backbone's batch normalisation keeps its pretrained statistics) or ``live`` (it
-            learns them: needed when the weights start from random numbers). Pyramid and head are always live.
+        normalisation: of the backbone: ``live``, as in the zoo, or ``frozen`` (it keeps its pretrained statistics), for
+            batches of one or two. On photographs, from ImageNet weights, live learnt far faster: AP50 0.94 against
+            0.57 after 400 updates. Pyramid and head are always live.
         momentum: share of the old moving average that each step keeps. The zoo's 0.997 is for 50,000 steps.
         localization: loss of the offsets, one of `LOCALIZATIONS`.
         regularisation: half of it times the sum of squares is the weight penalty.
@@ -58,7 +59,7 @@ class SSDMobileNetV2FPNLiteSettings:
 
     image_size: int = 640
     alpha: float = 1.0
-    normalisation: str = "frozen"
+    normalisation: str = "live"
     momentum: float = 0.9
     localization: str = "huber"
     regularisation: float = 4e-5
@@ -88,6 +89,7 @@ class SSDMobileNetV2FPNLite(RetinaNet):
 
     name = "ssd_mobilenet_v2_fpnlite"
     Settings = SSDMobileNetV2FPNLiteSettings
+    normalisation_by_weights = False
     preprocessing = "tf_rgb"
     own_layers = re.compile(r"C[34]_reduced|P[3-7](_|$)|head_|regression|classification")
 

@@ -32,27 +32,29 @@ class Loaded:
 def load_by_name(network, path: Path) -> Loaded:
     """Load the layers that a Keras ``.h5`` and the network share.
 
-    Raises:
-        WeightsError: the file is no HDF5, or no layer of it is in the network.
-    """
-    import h5py
+    Returns:
+        ``in_part`` names the layers that have another shape in the file, ``unmapped`` those that the network has not.
 
-    try:
-        with h5py.File(path, "r") as file:
-            group = file.get("model_weights", file)
-            shapes = {name: [group[name][weight].shape for weight in _weight_names(group[name])] for name in group}
-    except OSError as error:
-        raise WeightsError(f"{path}: not readable as HDF5 ({error}); expected a Keras .h5 file") from None
-    named = {name for name in shapes if shapes[name]}
-    shared = named & {layer.name for layer in network.layers}
+    Raises:
+        WeightsError: the file is no HDF5, no layer of it is in the network, or most have another shape.
+    """
+    there = _shapes(path)
+    own = {layer.name: [tuple(weight.shape) for weight in layer.weights] for layer in network.layers if layer.weights}
+    shared = set(there) & set(own)
     if not shared:
         raise WeightsError(
-            f"{path}: none of its layers ({', '.join(sorted(named)[:5])} ...) is in the network "
-            f"({', '.join(layer.name for layer in network.layers[1:6])} ...); is it for another backbone?"
+            f"{path}: none of its layers ({', '.join(sorted(there)[:5])} ...) is in the network "
+            f"({', '.join(list(own)[:5])} ...); is it for another backbone?"
+        )
+    others = sorted(name for name in shared if sorted(own[name]) != sorted(there[name]))
+    if 2 * len(others) > len(shared):  # far more than the heads of other classes
+        name = others[0]
+        raise WeightsError(
+            f"{path}: {len(others)} of the {len(shared)} layers that the network shares with it have another shape, "
+            f"such as {name}: {there[name]}, expected {own[name]}; is it for another backbone, or another width of it?"
         )
     network.load_weights(path, by_name=True, skip_mismatch=True)
-    own = {name: [weight.shape for weight in network.get_layer(name).get_weights()] for name in shared}
-    return Loaded(len(shared), sorted(name for name in shared if sorted(own[name]) != sorted(shapes[name])))
+    return Loaded(len(shared), others, sorted(set(there) - shared))
 
 
 def downloaded_from(url: str, what: str) -> Path:
@@ -74,6 +76,19 @@ def downloaded(download: Callable[[], str], what: str) -> Path:
             f"{what} could not be downloaded ({error}); connect to the network, or fetch the file by hand "
             "and give its path, or start from random numbers with weights none"
         ) from None
+
+
+def _shapes(path: Path) -> dict[str, list[tuple[int, ...]]]:
+    """The shapes of the weights of each layer in an ``.h5`` that has any."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            group = file.get("model_weights", file)
+            shapes = {name: [group[name][weight].shape for weight in _weight_names(group[name])] for name in group}
+    except OSError as error:
+        raise WeightsError(f"{path}: not readable as HDF5 ({error}); expected a Keras .h5 file") from None
+    return {name: found for name, found in shapes.items() if found}
 
 
 def _weight_names(group) -> list[str]:

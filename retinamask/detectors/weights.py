@@ -65,7 +65,10 @@ def start(network, detector, weights: str) -> dict[str, Any]:
 def _check_file(weights: str) -> Path:
     path = Path(weights)
     if not path.is_file() and not _index_of(path).is_file():
-        raise WeightsError(f"weights is {weights!r}, expected none, imagenet, coco or the path of an existing file")
+        raise WeightsError(
+            f"weights is {weights!r}, expected none, imagenet, coco or the path of an existing file; a TensorFlow "
+            "checkpoint is named by its .index file"
+        )
     return path
 
 

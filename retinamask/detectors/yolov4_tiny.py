@@ -48,8 +48,9 @@ class YOLOv4TinySettings:
     def __post_init__(self):
         if not 0 < self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}, expected a number between 0 and 1")
-        if self.cfg and self.anchors:
-            raise ValueError("cfg and anchors are both given; write the anchors into the cfg, or give no cfg")
+        for name in ("anchors", "levels"):
+            if self.cfg and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"cfg and {name} are both given, and the cfg says its {name}; take one of them out")
         if not self.image_size:
             size = cfg.describe(self.cfg).image_size if self.cfg else PUBLISHED_SIZE
             object.__setattr__(self, "image_size", size)
@@ -155,7 +156,11 @@ class YOLOv4Tiny(Detector):
                 layer.trainable = not resting
 
     def published_weights(self, name: str) -> Path:
-        """AlexeyAB's weights, trained on COCO: the whole network's if it has two heads, else of 29 layers."""
+        """AlexeyAB's weights, trained on COCO: with two heads the whole network's, else of its first 29 layers.
+
+        Heads of other than 80 classes start anew. For COCO's own 80 take AlexeyAB's ``yolov4-tiny.cfg`` as ``cfg``:
+        there the finer head has anchors 1, 2 and 3, not 0, 1 and 2 as in ``yolov4-tiny-custom.cfg``.
+        """
         if name != "coco":
             raise WeightsError(f"no {name} weights are published for {self.name}; take coco, a file, or none")
         file = WHOLE if len(self.description.heads) == 2 else FIRST_LAYERS

@@ -48,6 +48,7 @@ def identity(examples: Examples, settings: TrainingSettings, weights: str) -> di
 
 def check_same_run(before: dict[str, Any], now: dict[str, Any], stem: Path) -> None:
     """Raise `TrainingError` if a checkpoint is of a run with other settings or other data."""
+    before = _with_later_settings(before)
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         listed = "\n".join(f"  {name}: {before.get(name)} then, {now[name]} now" for name in changed)
@@ -55,3 +56,10 @@ def check_same_run(before: dict[str, Any], now: dict[str, Any], stem: Path) -> N
             f"{stem}: its checkpoint is of a run that differs:\n{listed}\n"
             "Resume it as it was begun, or train under another name"
         )
+
+
+def _with_later_settings(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity of an earlier version, with the settings that came later at their defaults, as it was trained."""
+    defaults = TrainingSettings().record()
+    augmentation = {**defaults["augmentation"], **identity.get("augmentation", {})}
+    return {**defaults, **identity, "augmentation": augmentation}

@@ -32,7 +32,7 @@ def rate_at(settings: TrainingSettings, step: int, total_steps: int, factor: flo
     peak = settings.learning_rate * factor
     warm_up_steps = _warm_up_steps(settings.warm_up, total_steps)
     if settings.schedule == "darknet":
-        burnt_in = min(1.0, (step + 1) / (warm_up_steps + 1))  # Darknet counts a batch before it asks for its rate
+        burnt_in = min(1.0, (step + 1) / max(1, warm_up_steps))  # Darknet counts a batch before it asks for its rate
         falls = int(5 * step >= 4 * total_steps) + int(10 * step >= 9 * total_steps)
         return peak * burnt_in**BURN_IN_POWER / 10**falls
     if step < warm_up_steps:

@@ -98,8 +98,10 @@ class TrainingSettings:
         optimizer: ``adam``, ``adamw`` (Loshchilov and Hutter, https://arxiv.org/abs/1711.05101) or ``sgd``.
         learning_rate: peak of the schedule.
         schedule: ``cosine`` falls to a hundredth, ``step`` falls tenfold after 2/3 and 8/9 of all steps, ``plateau``
-            falls tenfold when ``plateau_patience`` evaluations brought nothing better, ``constant`` stays.
-        warm_up: share of all steps over which the rate rises to its peak in a line.
+            falls tenfold when ``plateau_patience`` evaluations brought nothing better, ``constant`` stays, ``darknet``
+            falls tenfold after 80 and 90 % of all steps.
+        warm_up: share of all steps over which the rate rises to its peak, in a line, with ``darknet`` as the fourth
+            power.
         momentum: of ``sgd``.
         weight_decay: of ``adamw``, not on biases and normalisation.
         gradient_clip: largest norm of the whole gradient; 0 for none.

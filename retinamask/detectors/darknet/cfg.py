@@ -70,18 +70,19 @@ def describe(text: str, source: str = "cfg", class_count: int | None = None, ima
     if image_size is not None:
         text = _resized(text, net, image_size)
         net = parse(text, source)[0]
-    side, ignored = _input(net)
+    side = _input(net)
     walk = _Walk(class_count)
     for section in sections:
         walk.add(section)
     if not walk.heads:
         raise CfgError(f"{source}: no [yolo] section, expected one behind each last [convolutional]")
-    return Network(side, tuple(walk.layers), tuple(walk.heads), walk.heads[0].class_count, ignored, text)
+    ignored = [name for section in (net, *sections) for name in _not_used(section)]
+    layers, heads = tuple(walk.layers), tuple(walk.heads)
+    return Network(side, layers, heads, heads[0].class_count, tuple(dict.fromkeys(ignored)), text)
 
 
-def _input(net: Section) -> tuple[int, tuple[str, ...]]:
-    """Side of the input, and the options of ``[net]`` that are not used."""
-    ignored = _not_used(net)
+def _input(net: Section) -> int:
+    """Side of the input."""
     net.only_knows(["width", "height", "channels", *_TRAINING_ONLY["net"].split()])
     width, height = (net.integer(name, None, 1, 10**6) for name in ("width", "height"))
     if width != height:
@@ -92,7 +93,7 @@ def _input(net: Section) -> tuple[int, tuple[str, ...]]:
         net.refuse(f"[net] has width={width} and height={height}, expected {expected}, such as {near}", "width")
     if net.integer("channels", 3) != 3:
         net.refuse(f"[net] has channels={net.options['channels'].value}, expected channels=3 (RGB)", "channels")
-    return width, ignored
+    return width
 
 
 def _resized(text: str, net: Section, image_size: int) -> str:
@@ -104,9 +105,9 @@ def _resized(text: str, net: Section, image_size: int) -> str:
     return "\n".join(lines)
 
 
-def _not_used(section: Section) -> tuple[str, ...]:
-    known = _TRAINING_ONLY[section.name].split()
-    return tuple(name for name in section.options if name in known)
+def _not_used(section: Section) -> list[str]:
+    known = _TRAINING_ONLY.get(section.name, "").split()
+    return [name for name in section.options if name in known]
 
 
 class _Walk:
@@ -233,7 +234,6 @@ class _Walk:
             iou_normalizer=section.number("iou_normalizer", 0.75),
             objectness_normalizer=section.number("obj_normalizer", 1.0),
             class_normalizer=section.number("cls_normalizer", 1.0),
-            ignored=_not_used(section),
         )
 
     def _anchors(self, section: Section) -> np.ndarray:

@@ -63,7 +63,7 @@ def _counts(data_path: Path, options: dict[str, str], text: str, cfg_path: str |
 def _images(data_path: Path, options: dict[str, str]) -> list[str]:
     """Lists, images and label files."""
     places = {
-        key: yolo_lists.find_listed(data_path.parent, options[key]) for key in ("train", "valid") if key in options
+        key: yolo_lists.find_listed(data_path.parent, options[key]) for key in ("train", "valid") if options.get(key)
     }
     problems = [f"{data_path}: {key} is {options[key]}, which does not exist" for key in places if not places[key]]
     listed = {key: set(yolo_lists.listed_images(place)[0]) for key, place in places.items() if place}

@@ -74,7 +74,6 @@ class Head:
 
     ``anchors_wh`` are those of ``mask``, ``all_anchors_wh`` those of all heads, in pixels of the input whatever its
     size. ``iou_threshold`` (iou_thresh): further anchors whose shape fits a box better than this learn it too.
-    ``ignored`` names the options in the file that are known and not used.
     """
 
     anchors_wh: np.ndarray
@@ -88,12 +87,14 @@ class Head:
     iou_normalizer: float
     objectness_normalizer: float
     class_normalizer: float
-    ignored: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A checked ``.cfg``. ``layers`` are its sections without ``[net]``, in order; ``text`` describes the same."""
+    """A checked ``.cfg``. ``layers`` are its sections without ``[net]``, in order; ``text`` describes the same.
+
+    ``ignored`` names the options in the file that are known and not read: Darknet's training has them.
+    """
 
     image_size: int
     layers: tuple[Convolutional | Route | MaxPool | Upsample | Yolo, ...]
