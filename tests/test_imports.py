@@ -121,6 +121,7 @@ ORDER = [
     "labelimg.process",
     "labelimg.outcome",
     "evaluation.coco",
+    "evaluation.classification",
     "evaluation.drawing",
     "evaluation.plot_style",
     "evaluation.plots",
