@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from PIL import Image, ImageOps
 
 from retinamask.evaluation.classification import mistakes
@@ -22,6 +23,7 @@ from retinamask.evaluation.plot_style import BLUE, GRID, note, shown_text, style
 
 CELL_SIDE = 256  # pixels that a face of the grid is shown with at most
 LONGEST_NAME = 22  # letters that fit below a face
+FACE_SIDE, PITCH_WH, HEADING = 1.8, (2.0, 2.5), 0.45  # inches
 _SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", BLUE])
 
 
@@ -52,7 +54,8 @@ def confusion_matrix(figures: Mapping[str, Any]) -> Figure:
     for (row, column), count in np.ndenumerate(counts):
         color = "white" if shares[row, column] > 0.6 else INK
         axes.text(column, row, f"{count}\n{shares[row, column]:.1%}", ha="center", va="center", color=color)
-    axes.set_xticks(range(len(names)), names, rotation=0 if len(names) < 3 else 30, ha="center")
+    slanted = {} if len(names) < 3 else {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(names)), names, **slanted)
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(f"{np.trace(counts)} of {counts.sum()} right: accuracy {figures['accuracy']:.3f}")
@@ -93,7 +96,7 @@ def calibration_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str,
         curves: from `classification.calibration`.
         figures: from `classification.figures`, for the error in the title.
     """
-    figure = Figure(figsize=(5, 5.8))
+    figure = Figure(figsize=(6.8, 5.8))
     axes, counts = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
     axes.plot([0, 1], [0, 1], color=FADED_INK, linewidth=1, linestyle="--", label="as often as said")
     colors = class_colors(dict.fromkeys(curves, 0))
@@ -103,9 +106,11 @@ def calibration_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str,
         counts.plot(curve["probability"], curve["images"], **line)
     axes.set(title=f"Calibration: expected error {figures['calibration_error']:.3f}", ylim=(-0.02, 1.02))
     axes.set_ylabel("share that is of the class")
-    axes.legend(loc="upper left")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))  # a curve may run anywhere
     counts.set(xlabel="probability of the class", ylabel="images", xlim=(-0.02, 1.02), yscale="log")
     counts.set_ylim(0.7, 2 * figures["images"])
+    counts.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    counts.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
 
@@ -158,12 +163,13 @@ def prediction_grid(cells: Sequence[Cell], columns: int = 6, title: str = "") ->
         return note("There are no faces.")
     columns = min(columns, len(cells))
     rows = -(-len(cells) // columns)
-    width, height, heading = max(1.75 * columns, 4.5), 2.3 * rows, 0.45
-    figure = Figure(figsize=(width, height + heading), layout="none")
-    figure.text(0.1 / width, 1 - 0.3 / (height + heading), title, fontsize=11, va="center")
+    width, height = max(PITCH_WH[0] * columns, 4.5), PITCH_WH[1] * rows + HEADING
+    figure = Figure(figsize=(width, height), layout="none")
+    figure.text(0.1 / width, 1 - 0.3 / height, title, fontsize=11, va="center")
     for index, cell in enumerate(cells):
-        left, top = 1.75 * (index % columns) + 0.1, height - 2.3 * (index // columns)
-        place = (left / width, (top - 1.55) / (height + heading), 1.55 / width, 1.55 / (height + heading))
+        left = PITCH_WH[0] * (index % columns) + 0.1
+        bottom = height - HEADING - PITCH_WH[1] * (index // columns) - FACE_SIDE
+        place = (left / width, bottom / height, FACE_SIDE / width, FACE_SIDE / height)
         _draw_cell(figure.add_axes(place), cell)
     return figure
 
@@ -182,12 +188,11 @@ def _draw_cell(axes: Axes, cell: Cell) -> None:
     color = VERMILLION if wrong else GREEN
     frame = {"edgecolor": color if wrong else GRID, "linewidth": 3 if wrong else 1, "facecolor": "none"}
     axes.add_patch(Rectangle((0, 0), 1, 1, clip_on=False, **frame))
-    said = f"{'✗' if wrong else '✓'} {shown_text(_short(cell.predicted, LONGEST_NAME - 4))} {cell.probability:.2f}"
-    lines = [(said, color, 8.5), (f"true: {shown_text(_short(cell.true))}", INK, 8)]
-    lines.append((shown_text(_short(cell.file_name)), FADED_INK, 7))
+    said = f"{'✗' if wrong else '✓'} {shown_text(_short(cell.predicted))} {cell.probability:.2f}"
+    lines = [(said, color, 8), (f"true: {shown_text(_short(cell.true))}", INK, 8)]
+    lines.append((shown_text(_short(cell.file_name, 32)), FADED_INK, 6.5))
     for number, (text, ink, size) in enumerate(lines):
-        weight = "bold" if wrong and not number else "normal"
-        axes.text(0, 1.09 + 0.115 * number, text, color=ink, fontsize=size, va="center", fontweight=weight)
+        axes.text(0, 1.08 + 0.1 * number, text, color=ink, fontsize=size, va="center")
 
 
 def _short(text: str, longest: int = LONGEST_NAME) -> str:
