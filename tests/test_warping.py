@@ -1,4 +1,4 @@
-"""Faces turned, shifted, slanted and partly hidden: as OpenCV does it, the same for a seed, and for classifiers alone."""
+"""Faces turned, shifted, slanted and partly hidden: as OpenCV does it, and for classifiers alone."""
 
 import math
 from dataclasses import replace
