@@ -71,10 +71,8 @@ def add_commands(subparsers) -> None:
 
 
 def _add_cutting(command: argparse.ArgumentParser) -> None:
-    from retinamask.dataset.crops import MARGIN
-
     margin = "around a face on each side, as a share of its box's longer side"
-    command.add_argument("--margin", type=float, default=MARGIN, help=margin)
+    command.add_argument("--margin", type=float, default=0.2, help=margin)
     command.add_argument("--least-side", type=int, default=8, help="boxes with fewer pixels are left out")
 
 
