@@ -26,6 +26,7 @@ def add_commands(subparsers) -> None:
     judge.add_argument("--from", dest="format", help=text)
     judge.add_argument("--images", help="folder of the images, if they are not below SOURCE")
     judge.add_argument("--class-map", help="rename or join classes: Mask=with_mask,NoMask=without_mask")
+    judge.add_argument("--strict", action="store_true", help="refuse files that cannot be used, instead of naming them")
     judge.add_argument("--out", help=f"folder for {FIGURES}, {PREDICTIONS} and the pictures")
     judge.add_argument("--count", type=int, default=24, help="faces in each grid")
     judge.add_argument("--force", action="store_true", help="replace what is in the folder")
@@ -43,12 +44,11 @@ def evaluate_classifier_command(given) -> None:
     classifier = _load(given.snapshot, given.flip)
     table, folder, skipped = _read(given, classifier.classes)
     classified = classify_faces(classifier, table, folder)
-    for message in classified.left_out:
-        print(f"left out: {message}", file=sys.stderr)
+    skipped += _report(classified.left_out)
     judged = classified.labels, classified.probabilities, classified.classes
     options = given.threshold, given.threshold_class
     figures = classification.figures(*judged, *options)
-    figures["left_out"] = skipped + len(classified.left_out)
+    figures["left_out"] = skipped
     _print(figures)
     if out:
         predicted = classification.decide(classified.probabilities, classified.classes, *options)
@@ -64,8 +64,10 @@ def _load(snapshots: list[str], flip: bool):
 
 
 def _read(given, classes: dict[str, int]) -> tuple:
-    """The table of the faces, the folder that its paths start from, and how many files and boxes were skipped."""
+    """The table of the faces, the folder that its paths start from, and how many files and boxes were left out."""
     from retinamask.dataset import formats
+    from retinamask.dataset.face_folders import no_images
+    from retinamask.dataset.formats.image_files import ImageIndex
 
     source = Path(given.source)
     folder = source if source.is_dir() else source.parent
@@ -75,9 +77,19 @@ def _read(given, classes: dict[str, int]) -> tuple:
     table, _, problems = formats.read_mapped(
         [source], folder, given.images, classes, format_name=format_name, class_map=class_map
     )
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    return table, folder, sum(problem.action in ("skipped file", "dropped box") for problem in problems)
+    messages = no_images(source, ImageIndex([source])) if format_name == "class_folders" else []
+    left_out = [*messages, *map(str, problems)]
+    if given.strict and left_out:
+        raise ValueError("\n".join([f"{source} is not sound:", *left_out[:20]]))
+    lost = [problem for problem in problems if problem.action in ("skipped file", "dropped box")]
+    _report(left_out)
+    return table, folder, len(messages) + len(lost)
+
+
+def _report(left_out: list[str]) -> int:
+    for message in left_out:
+        print(message, file=sys.stderr)
+    return len(left_out)
 
 
 def _print(figures: dict) -> None:

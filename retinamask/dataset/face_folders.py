@@ -60,7 +60,7 @@ def read_face_folders(folder: str | Path, strict: bool = False) -> FaceFolders:
     listed = folder / CLASSES_CSV
     known = read_classes(listed) if listed.is_file() else None
     table, classes, problems = read_mapped([folder], folder, known=known, format_name="class_folders")
-    left_out = [*_no_images(folder, index), *map(str, problems)]
+    left_out = [*no_images(folder, index), *map(str, problems)]
     if strict and left_out:
         more = [f"... and {len(left_out) - 20} more"] if len(left_out) > 20 else []
         raise AnnotationError("\n".join([f"{folder} is not sound:", *left_out[:20], *more]))
@@ -108,7 +108,7 @@ def split_faces(
     return FaceSplit(tables["train"], tables["val"], groups)
 
 
-def _no_images(folder: Path, index: ImageIndex) -> list[str]:
+def no_images(folder: Path, index: ImageIndex) -> list[str]:
     """Messages about files among the images that are none by their names."""
     among = {path.parent for path in index.all()}
     known = {*index.all(), folder / FACES_CSV, folder / CLASSES_CSV}
