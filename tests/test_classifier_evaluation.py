@@ -1,5 +1,6 @@
 """The command that judges a classifier: what it writes is what its snapshot answers."""
 
+import functools
 import json
 
 import numpy as np
@@ -28,6 +29,20 @@ def snapshot(tmp_path_factory):
     for seed in (1, 2):
         snapshots.save(detector.network(seed=seed), folder / f"{seed}.h5", record)
     return folder / "1.h5"
+
+
+load_classifier = functools.cache(Classifier.load)
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(monkeypatch):
+    """Building a network takes seconds: each snapshot is loaded once in this file."""
+
+    def load(snapshot, flip=False):
+        known = load_classifier(str(snapshot))
+        return Classifier(known.detector, known.network, flip)
+
+    monkeypatch.setattr(Classifier, "load", load)
 
 
 @pytest.fixture
@@ -61,13 +76,12 @@ def test_figures_predictions_and_pictures_are_written(snapshot, faces, tmp_path,
         assert np.ptp(np.asarray(Image.open(path).convert("L"))) > 100  # something is drawn
     assert main(arguments) == 2
     assert "figures.json exists" in capsys.readouterr().err
-    assert main([*arguments, "--force"]) == 0
 
 
 def test_a_threshold_and_an_ensemble_reach_the_figures(snapshot, faces, tmp_path, capsys):
     out = tmp_path / "judged"
     both = [str(snapshot), str(snapshot.with_name("2.h5"))]
-    arguments = ["evaluate-classifier", str(faces), "--snapshot", *both, "--out", str(out), "--flip"]
+    arguments = ["evaluate-classifier", str(faces), "--snapshot", *both, "--flip", "--out", str(out), "--count", "1"]
     assert main([*arguments, "--threshold", "0", "--threshold-class", "without_mask"]) == 0
     assert json.loads((out / "figures.json").read_text())["confusion"] == [[0, 4], [0, 4]]
     image = read_image(faces / "with_mask/0.png")

@@ -42,11 +42,12 @@ def evaluate_classifier_command(given) -> None:
     if given.count < 1:
         raise ValueError(f"--count is {given.count}, expected at least 1")
     classifier = _load(given.snapshot, given.flip)
+    options = given.threshold, given.threshold_class
+    classification.check_threshold(classifier.classes, *options)  # before the work, not after it
     table, folder, skipped = _read(given, classifier.classes)
     classified = classify_faces(classifier, table, folder)
     skipped += _report(classified.left_out)
     judged = classified.labels, classified.probabilities, classified.classes
-    options = given.threshold, given.threshold_class
     figures = classification.figures(*judged, *options)
     figures["left_out"] = skipped
     _print(figures)

@@ -80,21 +80,24 @@ def decide(
     Raises:
         ClassificationError: the class is unknown, or a threshold is given that no class is named for.
     """
-    if not 0 <= threshold <= 1:
-        raise ClassificationError(f"threshold is {threshold}, expected 0 to 1")
+    check_threshold(classes, threshold, threshold_class)
     if threshold_class is None:
-        if threshold != 0.5:
-            raise ClassificationError(
-                f"threshold is {threshold}, but it says not of which class; name one of: {', '.join(_names(classes))}"
-            )
         return np.argmax(probabilities, axis=1)
-    if threshold_class not in classes:
-        known = ", ".join(_names(classes))
-        raise ClassificationError(f"threshold class is {threshold_class!r}, expected one of: {known}")
     column = classes[threshold_class]
     others = np.array(probabilities, dtype=float)
     others[:, column] = -1
     return np.where(np.asarray(probabilities)[:, column] >= threshold, column, np.argmax(others, axis=1))
+
+
+def check_threshold(classes: Mapping[str, int], threshold: float, threshold_class: str | None) -> None:
+    """Raise `ClassificationError` for what `decide` does not take."""
+    known = ", ".join(_names(classes))
+    if not 0 <= threshold <= 1:
+        raise ClassificationError(f"threshold is {threshold}, expected 0 to 1")
+    if threshold_class is None and threshold != 0.5:
+        raise ClassificationError(f"threshold is {threshold}, but of no class; name one of: {known}")
+    if threshold_class is not None and threshold_class not in classes:
+        raise ClassificationError(f"threshold class is {threshold_class!r}, expected one of: {known}")
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:

@@ -165,7 +165,7 @@ def prediction_grid(cells: Sequence[Cell], columns: int = 6, title: str = "") ->
     rows = -(-len(cells) // columns)
     width, height = max(PITCH_WH[0] * columns, 4.5), PITCH_WH[1] * rows + HEADING
     figure = Figure(figsize=(width, height), layout="none")
-    figure.text(0.1 / width, 1 - 0.3 / height, title, fontsize=11, va="center")
+    figure.text(0.1 / width, 1 - 0.3 / height, shown_text(title), fontsize=11, va="center")
     for index, cell in enumerate(cells):
         left = PITCH_WH[0] * (index % columns) + 0.1
         bottom = height - HEADING - PITCH_WH[1] * (index // columns) - FACE_SIDE
