@@ -57,10 +57,8 @@ class Snapshot:
     def __str__(self) -> str:
         settings = self.record["settings"]
         network = " ".join(filter(None, (self.record["detector"], settings.get("backbone"))))
-        return (
-            f"{self.weights} ({network}, {self.kind} model, "
-            f"{settings.get('image_size')} px, classes {', '.join(self.classes)})"
-        )
+        side = settings.get("image_size") or f"{settings.get('image_width')} x {settings.get('image_height')}"
+        return f"{self.weights} ({network}, {self.kind} model, {side} px, classes {', '.join(self.classes)})"
 
 
 def save(network, weights: str | Path, record: dict[str, Any]) -> Snapshot:

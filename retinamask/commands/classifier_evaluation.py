@@ -1,0 +1,127 @@
+"""The command that judges a classifier on faces it has not seen.
+
+It calls the functions that the notebook calls. Imports stand inside the functions, so that a command starts only
+what it needs.
+"""
+
+import sys
+from pathlib import Path
+
+from retinamask.commands.parsing import add_command, refuse_existing
+
+FIGURES, PREDICTIONS = "figures.json", "predictions.csv"
+
+
+def add_commands(subparsers) -> None:
+    """Declare the command of this file."""
+    text = "Judge a mask classifier on class folders or on the boxes of a table: figures, curves, and its mistakes."
+    judge = add_command(subparsers, "evaluate-classifier", evaluate_classifier_command, text)
+    judge.add_argument("source", metavar="SOURCE", help="a folder of class folders; or annotations, see --from")
+    judge.add_argument("--snapshot", required=True, nargs="+", help="snapshot of a classifier; several are averaged")
+    judge.add_argument("--flip", action="store_true", help="also look at each face in the mirror, and average")
+    judge.add_argument("--threshold", type=float, default=0.5, help="of the probability of --threshold-class")
+    text = "class that a face is taken for from --threshold on; without it, the likeliest class counts"
+    judge.add_argument("--threshold-class", help=text)
+    text = "voc, yolo, coco, createml, csv or open_images; without it class folders, or what a file tells"
+    judge.add_argument("--from", dest="format", help=text)
+    judge.add_argument("--images", help="folder of the images, if they are not below SOURCE")
+    judge.add_argument("--class-map", help="rename or join classes: Mask=with_mask,NoMask=without_mask")
+    judge.add_argument("--strict", action="store_true", help="refuse files that cannot be used, instead of naming them")
+    judge.add_argument("--out", help=f"folder for {FIGURES}, {PREDICTIONS} and the pictures")
+    judge.add_argument("--count", type=int, default=24, help="faces in each grid")
+    judge.add_argument("--force", action="store_true", help="replace what is in the folder")
+
+
+def evaluate_classifier_command(given) -> None:
+    from retinamask.evaluation import classification
+    from retinamask.evaluation.classified import classify_faces
+
+    out = Path(given.out) if given.out else None
+    if out:
+        refuse_existing(out / FIGURES, given.force)
+    if given.count < 1:
+        raise ValueError(f"--count is {given.count}, expected at least 1")
+    classifier = _load(given.snapshot, given.flip)
+    options = given.threshold, given.threshold_class
+    classification.check_threshold(classifier.classes, *options)  # before the work, not after it
+    table, folder, skipped = _read(given, classifier.classes)
+    classified = classify_faces(classifier, table, folder)
+    skipped += _report(classified.left_out)
+    judged = classified.labels, classified.probabilities, classified.classes
+    figures = classification.figures(*judged, *options)
+    figures["left_out"] = skipped
+    _print(figures)
+    if out:
+        predicted = classification.decide(classified.probabilities, classified.classes, *options)
+        _write(classified, predicted, figures, out, given.count)
+        print(f"written: {out}")
+
+
+def _load(snapshots: list[str], flip: bool):
+    from retinamask.inference.classify import Classifier, Ensemble
+
+    members = [Classifier.load(snapshot, flip) for snapshot in snapshots]
+    return members[0] if len(members) == 1 else Ensemble(members)
+
+
+def _read(given, classes: dict[str, int]) -> tuple:
+    """The table of the faces, the folder that its paths start from, and how many files and boxes were left out."""
+    from retinamask.dataset import formats
+    from retinamask.dataset.face_folders import no_images
+    from retinamask.dataset.formats.image_files import ImageIndex
+
+    source = Path(given.source)
+    folder = source if source.is_dir() else source.parent
+    # Asked for by name: a text file among the images must not make a YOLO data set of class folders.
+    format_name = given.format or ("class_folders" if source.is_dir() else None)
+    class_map = formats.parse_class_map(given.class_map) if given.class_map else None
+    table, _, problems = formats.read_mapped(
+        [source], folder, given.images, classes, format_name=format_name, class_map=class_map
+    )
+    messages = no_images(source, ImageIndex([source])) if format_name == "class_folders" else []
+    left_out = [*messages, *map(str, problems)]
+    if given.strict and left_out:
+        raise ValueError("\n".join([f"{source} is not sound:", *left_out[:20]]))
+    lost = [problem for problem in problems if problem.action in ("skipped file", "dropped box")]
+    _report(left_out)
+    return table, folder, len(messages) + len(lost)
+
+
+def _report(left_out: list[str]) -> int:
+    for message in left_out:
+        print(message, file=sys.stderr)
+    return len(left_out)
+
+
+def _print(figures: dict) -> None:
+    low, high = figures["accuracy_interval"]
+    left_out = f", {figures['left_out']} left out" if figures["left_out"] else ""
+    print(f"{figures['images']} faces{left_out}")
+    print(f"accuracy {figures['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f}), loss {figures['loss']:.4f}")
+    print(f"balanced accuracy {figures['balanced_accuracy']:.4f}, calibration {figures['calibration_error']:.4f} off")
+    for name, found in figures["per_class"].items():
+        shares = {key: "-" if value is None else f"{value:.4f}" for key, value in found.items() if key != "support"}
+        said = ", ".join(f"{key} {value}" for key, value in shares.items())
+        taken = dict(zip(figures["classes"], figures["confusion"][figures["classes"].index(name)], strict=True))
+        as_what = ", ".join(f"{count} as {other}" for other, count in taken.items())
+        print(f"{name}: {said}; {found['support']} faces: {as_what}")
+
+
+def _write(classified, predicted, figures: dict, out: Path, count: int) -> None:
+    """Write figures, predictions and pictures into a folder, each file whole or not at all."""
+    from retinamask.dataset import files
+    from retinamask.evaluation import classification, classification_plots
+    from retinamask.evaluation.plots import keep
+
+    judged = classified.labels, classified.probabilities, classified.classes
+    pictures = {
+        "confusion_matrix": classification_plots.confusion_matrix(figures),
+        "roc_curves": classification_plots.roc_curves(classification.roc(*judged), figures),
+        "calibration_curves": classification_plots.calibration_curves(classification.calibration(*judged), figures),
+        "predictions": classification_plots.prediction_plot(classified, predicted, count),
+        "mistakes": classification_plots.most_confident_mistakes(classified, predicted, count),
+    }
+    for name, figure in pictures.items():
+        keep(figure, out / f"{name}.png")
+    files.write_text(out / PREDICTIONS, classified.table(predicted).to_csv(index=False, lineterminator="\n"))
+    files.write_json(out / FIGURES, figures)

@@ -1,0 +1,202 @@
+"""Pictures of what a classifier got right and wrong: confusion, curves, and faces with what they were taken for.
+
+In the style of `plot_style`; each function returns a new figure and saves nothing. The numbers come from
+`classification`, the faces from `classified`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from PIL import Image, ImageOps
+
+from retinamask.evaluation.classification import mistakes
+from retinamask.evaluation.classified import Classified
+from retinamask.evaluation.drawing import CELL, FADED_INK, GREEN, INK, VERMILLION, class_colors
+from retinamask.evaluation.plot_style import BLUE, GRID, note, shown_text, styled
+
+CELL_SIDE = 256  # pixels that a face of the grid is shown with at most
+LONGEST_NAME = 22  # letters that fit below a face
+FACE_SIDE, PITCH_WH, HEADING = 1.8, (2.0, 2.5), 0.45  # inches
+_SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", BLUE])
+
+
+class Cell(NamedTuple):
+    """A face of the grid: its pixels, the names of both classes, the probability of the predicted one, and its file."""
+
+    face_rgb: np.ndarray
+    true: str
+    predicted: str
+    probability: float
+    file_name: str
+
+
+@styled
+def confusion_matrix(figures: Mapping[str, Any]) -> Figure:
+    """Draw how many images of each class were taken for which, shaded by their share of the true class.
+
+    Args:
+        figures: from `classification.figures`.
+    """
+    counts = np.array(figures["confusion"])
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    names = [shown_text(_short(name)) for name in figures["classes"]]
+    side = 2.2 + 0.9 * len(names)
+    figure = Figure(figsize=(side + 1, side))
+    axes = figure.subplots()
+    axes.imshow(shares, cmap=_SHADES, vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        color = "white" if shares[row, column] > 0.6 else INK
+        axes.text(column, row, f"{count}\n{shares[row, column]:.1%}", ha="center", va="center", color=color)
+    slanted = {} if len(names) < 3 else {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(names)), names, **slanted)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(f"{np.trace(counts)} of {counts.sum()} right: accuracy {figures['accuracy']:.3f}")
+    axes.grid(False)
+    return figure
+
+
+@styled
+def roc_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str, Any]) -> Figure:
+    """Draw the receiver operating characteristic of each class against all others.
+
+    Args:
+        curves: from `classification.roc`.
+        figures: from `classification.figures`, for the areas in the key.
+    """
+    figure = Figure(figsize=(5, 5))
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=FADED_INK, linewidth=1, linestyle="--", label="by chance: 0.5")
+    colors = class_colors(dict.fromkeys(curves, 0))
+    for name, curve in curves.items():
+        area = figures["per_class"][name]["roc_auc"]
+        said = "all images or none" if area is None else f"area {area:.3f}"
+        rates = curve["false_positive_rate"], curve["true_positive_rate"]
+        axes.plot(*rates, color=colors[name], label=f"{shown_text(_short(name))}: {said}")
+    axes.set(title="Receiver operating characteristic", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+    axes.set_xlabel("false positive rate: share of the others taken for the class")
+    axes.set_ylabel("true positive rate: share of the class that is found")
+    axes.set_aspect("equal")
+    axes.legend(loc="lower right")
+    return figure
+
+
+@styled
+def calibration_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str, Any]) -> Figure:
+    """Draw how often each class was there by the probability it got, and how many images got such a one.
+
+    Args:
+        curves: from `classification.calibration`.
+        figures: from `classification.figures`, for the error in the title.
+    """
+    figure = Figure(figsize=(6.8, 5.8))
+    axes, counts = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+    axes.plot([0, 1], [0, 1], color=FADED_INK, linewidth=1, linestyle="--", label="as often as said")
+    colors = class_colors(dict.fromkeys(curves, 0))
+    for name, curve in curves.items():
+        line = {"color": colors[name], "marker": "o", "markersize": 4}
+        axes.plot(curve["probability"], curve["share"], label=shown_text(_short(name)), **line)
+        counts.plot(curve["probability"], curve["images"], **line)
+    axes.set(title=f"Calibration: expected error {figures['calibration_error']:.3f}", ylim=(-0.02, 1.02))
+    axes.set_ylabel("share that is of the class")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))  # a curve may run anywhere
+    counts.set(xlabel="probability of the class", ylabel="images", xlim=(-0.02, 1.02), yscale="log")
+    counts.set_ylim(0.7, 2 * figures["images"])
+    counts.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    counts.yaxis.set_minor_formatter(NullFormatter())
+    return figure
+
+
+def prediction_plot(classified: Classified, predicted: np.ndarray, count: int = 24, columns: int = 6) -> Figure:
+    """Draw the first faces, each with its true and its predicted class; the wrong ones are framed in red.
+
+    Args:
+        classified: from `classify_faces`.
+        predicted: class ids from `classification.decide`, shape ``(N,)``.
+        count: how many at most.
+        columns: faces in a row.
+    """
+    shown = range(min(count, len(predicted)))
+    wrong = int((np.asarray(predicted)[: len(shown)] != classified.labels[: len(shown)]).sum())
+    return prediction_grid(cells(classified, predicted, shown), columns, f"First {len(shown)} faces: {wrong} wrong")
+
+
+def most_confident_mistakes(classified: Classified, predicted: np.ndarray, count: int = 24, columns: int = 6) -> Figure:
+    """Draw the wrongly predicted faces, the one that was held for likeliest first; otherwise as `prediction_plot`."""
+    order = mistakes(classified.labels, predicted, classified.probabilities)
+    if not len(order):
+        return note(f"All {len(predicted)} faces are right.")
+    title = f"Most confident mistakes: {min(count, len(order))} of {len(order)}, of {len(predicted)} faces"
+    return prediction_grid(cells(classified, predicted, order[:count]), columns, title)
+
+
+def cells(classified: Classified, predicted: np.ndarray, indices: Sequence[int]) -> list[Cell]:
+    """Read faces for `prediction_grid`."""
+    table = classified.table(predicted)
+    chosen = table.iloc[list(indices)]
+    numbers = np.asarray(predicted)[list(indices)]
+    probabilities = classified.probabilities[list(indices), numbers]
+    rows = zip(chosen["class_name"], chosen["predicted"], probabilities, chosen["image_path"], strict=True)
+    return [
+        Cell(classified.face_rgb(index), true, taken, float(probability), path.rsplit("/", 1)[-1])
+        for index, (true, taken, probability, path) in zip(indices, rows, strict=True)
+    ]
+
+
+@styled
+def prediction_grid(cells: Sequence[Cell], columns: int = 6, title: str = "") -> Figure:
+    """Draw faces in a grid, row by row, each with its true and its predicted class; wrong ones are framed in red.
+
+    Raises:
+        ValueError: ``columns`` below 1.
+    """
+    if columns < 1:
+        raise ValueError(f"columns is {columns}, expected at least 1")
+    if not cells:
+        return note("There are no faces.")
+    columns = min(columns, len(cells))
+    rows = -(-len(cells) // columns)
+    width, height = max(PITCH_WH[0] * columns, 4.5), PITCH_WH[1] * rows + HEADING
+    figure = Figure(figsize=(width, height), layout="none")
+    figure.text(0.1 / width, 1 - 0.3 / height, shown_text(title), fontsize=11, va="center")
+    for index, cell in enumerate(cells):
+        left = PITCH_WH[0] * (index % columns) + 0.1
+        bottom = height - HEADING - PITCH_WH[1] * (index // columns) - FACE_SIDE
+        place = (left / width, bottom / height, FACE_SIDE / width, FACE_SIDE / height)
+        _draw_cell(figure.add_axes(place), cell)
+    return figure
+
+
+def _draw_cell(axes: Axes, cell: Cell) -> None:
+    """Draw a face in its square, and what is said of it below; a cross says wrong to those who cannot see red."""
+    axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], facecolor=CELL)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    if cell.face_rgb.size:
+        face = ImageOps.contain(Image.fromarray(cell.face_rgb), (CELL_SIDE, CELL_SIDE), Image.Resampling.LANCZOS)
+        half_wh = np.array(face.size) / max(face.size) / 2
+        axes.imshow(face, extent=(0.5 - half_wh[0], 0.5 + half_wh[0], 0.5 + half_wh[1], 0.5 - half_wh[1]))
+        axes.set(xlim=(0, 1), ylim=(1, 0))
+    wrong = cell.true != cell.predicted
+    color = VERMILLION if wrong else GREEN
+    frame = {"edgecolor": color if wrong else GRID, "linewidth": 3 if wrong else 1, "facecolor": "none"}
+    axes.add_patch(Rectangle((0, 0), 1, 1, clip_on=False, **frame))
+    said = f"{'✗' if wrong else '✓'} {shown_text(_short(cell.predicted))} {cell.probability:.2f}"
+    lines = [(said, color, 8), (f"true: {shown_text(_short(cell.true))}", INK, 8)]
+    lines.append((shown_text(_short(cell.file_name, 32)), FADED_INK, 6.5))
+    for number, (text, ink, size) in enumerate(lines):
+        axes.text(0, 1.08 + 0.1 * number, text, color=ink, fontsize=size, va="center")
+
+
+def _short(text: str, longest: int = LONGEST_NAME) -> str:
+    """The text on one line, its middle replaced by dots where it is too long."""
+    text = " ".join(text.split())
+    kept = longest - 3
+    return text if len(text) <= longest else f"{text[: kept - kept // 2]}...{text[-(kept // 2) :]}"
