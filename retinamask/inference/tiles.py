@@ -70,7 +70,7 @@ def faces_would_vanish(
 
 
 def find_in_tiles(find: Finder, image_rgb: np.ndarray, tile: int, nms_threshold: float) -> tuple[np.ndarray, ...]:
-    """Faces of all tiles, in pixels of the whole image; those that a cut goes through are left out, none is merged.
+    """Faces of all tiles, in pixels of the whole image; those that a cut goes through are left out.
 
     Args:
         find: what looks at one tile.
