@@ -9,13 +9,14 @@ the input pipeline), ``network_input``, ``counts`` and ``losses`` (for the step)
 from dataclasses import fields
 from pathlib import Path
 
+from retinamask.detectors.mask_classifier import MaskClassifier
 from retinamask.detectors.retinanet import RetinaNet
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
 from retinamask.detectors.ssd_mobilenet_v2_fpnlite import SSDMobileNetV2FPNLite
 from retinamask.detectors.weights import normalisation_for
 from retinamask.detectors.yolov4_tiny import YOLOv4Tiny
 
-DETECTORS = {kind.name: kind for kind in (RetinaNet, SSDMobileNetV2FPNLite, YOLOv4Tiny)}
+DETECTORS = {kind.name: kind for kind in (RetinaNet, SSDMobileNetV2FPNLite, YOLOv4Tiny, MaskClassifier)}
 
 
 def create(name: str, classes: dict[str, int], **settings):

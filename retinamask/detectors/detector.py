@@ -23,12 +23,14 @@ class Detector:
     Attributes:
         name: by which `retinamask.detectors.create` finds it.
         Settings: a frozen dataclass, of which ``image_size`` is one field: the side of the input in pixels.
+        classifies: whether it says what an image shows as a whole; a detector says where something is.
         any_canvas: whether the sides of the input may change from batch to batch, in steps of 32 pixels.
     """
 
     name: str
     Settings: type
     any_canvas = False
+    classifies = False
 
     def __init__(self, classes: dict[str, int], settings):
         self.classes = dict(sorted(classes.items(), key=lambda item: item[1]))

@@ -21,13 +21,20 @@ classes                         9 x 128 + 128 x CA + CA                         
 That is 2,598,116 with 6 anchors and 2 classes, and 2,667,002 with the zoo's 91 outputs for 90 classes of COCO.
 """
 
+from pathlib import Path
+
 from retinamask.detectors import _keras
+from retinamask.detectors.starting import WeightsError, downloaded_from
 
 DEPTH = 128
 LEVELS = ("P3", "P4", "P5", "P6", "P7")
 TOWER_LAYERS = 4
 ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 """Widths of the backbone for which keras.applications has ImageNet weights."""
+IMAGENET_URL = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
+    "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_top.h5"
+)
 
 _STAGES = {"C3": "block_5_add", "C4": "block_12_add", "C5": "out_relu"}
 _EPSILON = 1e-3  # of batch normalisation, in the zoo as in keras.applications
@@ -56,10 +63,10 @@ def build(class_count: int, anchor_count: int, alpha: float, momentum: float, re
 
     layers = _Layers(momentum, regularisation)
     inputs = keras.layers.Input((None, None, 3), name="image")
-    backbone = keras.applications.MobileNetV2(
+    taken = keras.applications.MobileNetV2(
         alpha=alpha, include_top=False, weights=None, input_tensor=inputs, layers=layers
     )
-    stages = {stage: backbone.get_layer(name).output for stage, name in _STAGES.items()}
+    stages = {stage: taken.get_layer(name).output for stage, name in _STAGES.items()}
     head = _Head(layers, class_count, anchor_count)
     return retinanet(
         inputs,
@@ -70,6 +77,26 @@ def build(class_count: int, anchor_count: int, alpha: float, momentum: float, re
         submodels=[("regression", head.boxes), ("classification", head.classes)],
         name="ssd_mobilenet_v2_fpnlite",
     )
+
+
+def backbone(inputs, alpha: float, momentum: float):
+    """MobileNetV2 alone, without a weight penalty: a tf-keras model on the tensor ``inputs``; see `build`."""
+    layers = _Layers(momentum, regularisation=0)
+    return _keras.prepare().applications.MobileNetV2(
+        alpha=alpha, include_top=False, weights=None, input_tensor=inputs, layers=layers
+    )
+
+
+def imagenet_weights(alpha: float) -> Path:
+    """What keras.applications downloads for a width, in the same place, ~/.keras/models.
+
+    Raises:
+        WeightsError: there are none for that width, or no network connection.
+    """
+    if alpha not in ALPHAS:
+        known = ", ".join(map(str, ALPHAS))
+        raise WeightsError(f"ImageNet weights are published for alpha {known}, not for {alpha}")
+    return downloaded_from(IMAGENET_URL.format(alpha=alpha), f"ImageNet weights for MobileNetV2, alpha {alpha}")
 
 
 class _Layers:

@@ -56,9 +56,10 @@ class Snapshot:
 
     def __str__(self) -> str:
         settings = self.record["settings"]
+        side = settings.get("image_size") or f"{settings.get('image_width')} x {settings.get('image_height')}"
         return (
             f"{self.weights} ({self.record['detector']} {settings.get('backbone', '')}, {self.kind} model, "
-            f"{settings.get('image_size')} px, classes {', '.join(self.classes)})"
+            f"{side} px, classes {', '.join(self.classes)})"
         )
 
 

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from retinamask.detectors import _keras, mobilenet_v2_fpnlite, zoo_checkpoint
 from retinamask.detectors.retinanet import NORMALISATIONS, RetinaNet
-from retinamask.detectors.starting import Loaded, WeightsError, downloaded_from, load_by_name
+from retinamask.detectors.starting import Loaded, WeightsError, load_by_name
 
 LOCALIZATIONS = {"huber": 1.0, "smooth_l1": 3.0}
 """Names of the loss of the offsets, and the sigma with which keras-retinanet's smooth L1 is this loss.
@@ -28,10 +28,6 @@ LOCALIZATIONS = {"huber": 1.0, "smooth_l1": 3.0}
 own, a line from a ninth of that on.
 """
 
-IMAGENET_URL = (
-    "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
-    "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_top.h5"
-)
 ZOO_URL = (
     "http://download.tensorflow.org/models/object_detection/tf2/20200711/"
     "ssd_mobilenet_v2_fpnlite_640x640_coco17_tpu-8.tar.gz"
@@ -114,16 +110,12 @@ class SSDMobileNetV2FPNLite(RetinaNet):
 
     def published_weights(self, name: str) -> Path:
         """See `Detector.published_weights`; ``imagenet`` is what keras.applications downloads, into the same place."""
-        alpha = float(self.settings.alpha)
         if name != "imagenet":
             raise WeightsError(
                 f"the COCO weights are a checkpoint in an archive; unpack {ZOO_URL} and give the path "
                 "<where>/checkpoint/ckpt-0 as weights"
             )
-        if alpha not in mobilenet_v2_fpnlite.ALPHAS:
-            known = ", ".join(map(str, mobilenet_v2_fpnlite.ALPHAS))
-            raise WeightsError(f"ImageNet weights are published for alpha {known}, not for {alpha}")
-        return downloaded_from(IMAGENET_URL.format(alpha=alpha), f"ImageNet weights for MobileNetV2, alpha {alpha}")
+        return mobilenet_v2_fpnlite.imagenet_weights(float(self.settings.alpha))
 
     def load_file(self, network, path: Path) -> Loaded:
         """See `Detector.load_file`: an ``.h5``, of a backbone alone too, or a checkpoint of the TensorFlow 2 zoo."""

@@ -1,0 +1,160 @@
+"""Faces cut out of annotated images, for a classifier: as class folders, and the same cut in memory.
+
+Above `groups` and `formats`. One annotation effort serves both: the boxes train a detector, what is in them a
+classifier.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from retinamask.dataset import boxes, images
+from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError, make_table, objects, write_annotations
+from retinamask.dataset.formats.writing import new_folder
+from retinamask.dataset.groups import image_groups
+
+MARGIN = 0.2
+FACES_CSV = "faces.csv"
+GROUP_BY = r"([0-9]{5,})_[^/]*$"
+"""For `retinamask.dataset.groups.image_groups`: faces out of one image, or out of near copies of it, stay together."""
+
+
+class Crops(NamedTuple):
+    """Faces that were cut out.
+
+    Attributes:
+        table: an annotation table: each face with one box that covers it, paths relative to ``folder``.
+        folder: where ``faces.csv`` and the class folders are.
+        left_out: one message for each box or image that gave no face.
+    """
+
+    table: pd.DataFrame
+    folder: Path
+    left_out: list[str]
+
+
+def cut_faces(
+    table: pd.DataFrame,
+    folder: str | Path,
+    out: str | Path,
+    margin: float = MARGIN,
+    least_side: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> Crops:
+    """Write what is in the boxes of a table as ``<out>/<class>/<group>_<stem>_<n>.png``, and ``faces.csv``.
+
+    The number in front, see `GROUP_BY`, is the same for faces out of one image and out of near copies of it, so that
+    a split can keep them together.
+
+    Args:
+        table: annotations.
+        folder: the folder that its image paths are relative to.
+        out: a new or empty folder.
+        margin: see `crop`.
+        least_side: boxes with a shorter side of fewer pixels are left out.
+        progress: called with how many images are compared and how many there are.
+
+    Raises:
+        AnnotationError: ``out`` holds something, a class cannot name a folder, or there is not one face.
+    """
+    _check_margin(margin)
+    found = objects(table)
+    _check_classes(found)
+    grouped = image_groups(found["image_path"], folder, progress=progress)
+    numbers = dict(zip(grouped.paths, grouped.numbers.tolist(), strict=True))
+    left_out: list[str] = []
+    rows: list[tuple] = []
+    taken: Counter[str] = Counter()
+    with new_folder(out) as temporary:
+        for path, of_image in found.groupby("image_path", sort=False):
+            try:
+                image_rgb = images.read_image(Path(folder, path))
+            except images.ImageError as error:
+                left_out.append(str(error))
+                continue
+            large = _large_enough(path, of_image, image_rgb.shape[1::-1], least_side, left_out)
+            cut = crop(image_rgb, large[BOX_COLUMNS].to_numpy(float), margin)
+            for face_rgb, name in zip(cut, large["class_name"], strict=True):
+                stem = f"{name}/{numbers[path]:05d}_{_safe(Path(path).stem)}"
+                taken[stem.casefold()] += 1  # there are file systems to which A and a are one name
+                rows.append((f"{stem}_{taken[stem.casefold()]}.png", 0, 0, *face_rgb.shape[1::-1], name))
+                _write(face_rgb, temporary / rows[-1][0])
+        if not rows:
+            more = f", such as: {left_out[0]}" if left_out else ""
+            raise AnnotationError(f"no face could be cut out of {found['image_path'].nunique()} image(s){more}")
+        faces = make_table(rows)
+        write_annotations(faces, temporary / FACES_CSV)
+    return Crops(faces, Path(out), left_out)
+
+
+def crop(image_rgb: np.ndarray, boxes_xyxy: np.ndarray, margin: float = MARGIN) -> list[np.ndarray]:
+    """What is in boxes, with a margin around, as squares as far as the image allows.
+
+    A square's side is the box's longer side and twice the margin. It is moved into the image where it sticks out,
+    and cut where it is larger than the image.
+
+    Args:
+        image_rgb: ``uint8`` of shape ``(height, width, 3)``.
+        boxes_xyxy: ``(N, 4)`` in its pixels; they may reach outside.
+        margin: on each side, as a share of the box's longer side.
+
+    Returns:
+        ``N`` copies of parts of the image; one without a pixel for a box that has no area in it.
+    """
+    size_wh = image_rgb.shape[1::-1]
+    return [image_rgb[y1:y2, x1:x2].copy() for x1, y1, x2, y2 in squares(boxes_xyxy, size_wh, margin).tolist()]
+
+
+def squares(boxes_xyxy: np.ndarray, size_wh: tuple[int, int], margin: float = MARGIN) -> np.ndarray:
+    """The parts of an image of ``size_wh`` pixels that `crop` cuts, ``int (N, 4)``; zeros for an empty one."""
+    _check_margin(margin)
+    boxes_xyxy = np.asarray(boxes_xyxy, float).reshape(-1, 4)
+    sides_wh = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+    wanted = sides_wh.max(1, initial=0, keepdims=True) * (1 + 2 * margin)
+    shown_wh = np.minimum(wanted, size_wh)
+    left_top = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:] - shown_wh) / 2
+    left_top = np.clip(left_top, 0, size_wh - shown_wh)
+    whole_wh = np.clip(np.rint(shown_wh), 1, size_wh)
+    left_top = np.clip(np.rint(left_top), 0, size_wh - whole_wh)
+    parts = np.concatenate([left_top, left_top + whole_wh], 1).astype(int)
+    parts[boxes.areas(boxes.clip(boxes_xyxy, size_wh)) <= 0] = 0
+    return parts
+
+
+def _check_margin(margin: float) -> None:
+    if not 0 <= margin <= 5:  # false for nan too
+        raise ValueError(f"margin is {margin}, expected 0 to 5, as a share of the box's longer side")
+
+
+def _check_classes(found: pd.DataFrame) -> None:
+    """Raise `AnnotationError` for a class that is no name of a folder on every system."""
+    bad = [name for name in found["class_name"].unique() if _safe(name) != name or name.strip(". ") != name]
+    if bad:
+        raise AnnotationError(f"the class {bad[0]!r} cannot be the name of a folder; rename it")
+
+
+def _safe(name: str) -> str:
+    """A name without what no file system, or not every one, has in names."""
+    return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name)
+
+
+def _large_enough(
+    path: str, found: pd.DataFrame, size_wh: tuple[int, int], least_side: int, left_out: list[str]
+) -> pd.DataFrame:
+    """The boxes of an image whose part inside it has sides of enough pixels; the others are reported."""
+    inside = boxes.clip(found[BOX_COLUMNS].to_numpy(float), size_wh)
+    shorter = (inside[:, 2:] - inside[:, :2]).min(1)
+    for box, side in zip(inside[shorter < least_side].tolist(), shorter[shorter < least_side], strict=True):
+        left_out.append(f"{path}: box {box} has {max(side, 0):g} pixels on its shorter side, expected {least_side}")
+    return found[shorter >= least_side]
+
+
+def _write(face_rgb: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(face_rgb).save(path)  # the whole folder gets its name when all is written
