@@ -5,98 +5,23 @@ in its pixels, clipped to it, and ``scores`` ``(N,)`` of 0 to 1, the best first.
 ``yunet`` take theirs from where ``retinamask fetch`` puts them unless they are given.
 """
 
-import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from retinamask.dataset import boxes, images, public_models
-from retinamask.inference import face_model_files, tiles
+from retinamask.dataset import images, public_models
+from retinamask.inference import face_model_files
 from retinamask.inference.detect import Predictor
+from retinamask.inference.face_finding import FaceDetector, Found, corners, loading
 from retinamask.inference.face_model_files import FaceModelError, by_suffix
 
-Found = tuple[np.ndarray, np.ndarray]
 Files = Sequence[str | Path]
 
-_SURE = 0.5  # the score from which a face counts for the rule of tiling
 _HAAR_WEIGHT = 3.0
-
-
-class FaceDetector:
-    """What all have in common; a subclass has ``look`` at one image, which may be a tile of a larger one.
-
-    Attributes:
-        name: as `face_detector` knows it.
-        network_side: pixels to which the longer side of an image is shrunk; ``None`` if it is not.
-        least_in_network: side in pixels of the smallest faces that the network finds in its input.
-    """
-
-    name: str
-    network_side: int | None = None
-    least_in_network = 0.0
-
-    def __init__(
-        self, score_threshold: float = 0.1, nms_threshold: float = 0.4, tiling: str = "never", tile: int | None = None
-    ):
-        """Set what all detectors take.
-
-        Args:
-            score_threshold: weaker boxes are dropped, 0 to 1.
-            nms_threshold: of two boxes that overlap more than this (IoU) the weaker goes, 0 to 1.
-            tiling: ``always``, ``never``, or ``auto``: images larger than a tile, if `tiles.faces_would_vanish` in the
-                whole of them. Tiles are looked at beside the whole image.
-            tile: side of the tiles in pixels; twice ``network_side`` if left out.
-
-        Raises:
-            ValueError: an impossible option.
-        """
-        for name, threshold in (("score_threshold", score_threshold), ("nms_threshold", nms_threshold)):
-            if not 0 < threshold < 1:
-                raise ValueError(f"{name} of {self.name} is {threshold}, expected more than 0 and less than 1")
-        if tiling not in tiles.TILING:
-            raise ValueError(f"tiling is {tiling!r}, expected one of: {', '.join(tiles.TILING)}")
-        if tiling != "never" and not self.network_side:
-            raise ValueError(f"{self.name} looks at every pixel; tiling has to be never, found {tiling!r}")
-        if tile is not None and tile < 32:
-            raise ValueError(f"tile is {tile}, expected at least 32 pixels")
-        self.score_threshold, self.nms_threshold, self.tiling = score_threshold, nms_threshold, tiling
-        self.tile = tile or 2 * (self.network_side or 0)
-
-    def __call__(self, image_rgb: np.ndarray) -> Found:
-        """Find faces in one image."""
-        if image_rgb.dtype != np.uint8 or image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or not image_rgb.size:
-            raise ValueError(
-                f"an image is {image_rgb.dtype} of shape {image_rgb.shape}, expected uint8 of (height, width, 3)"
-            )
-        found = self._checked(image_rgb)
-        if max(image_rgb.shape[:2]) > self.tile > 0 and self._wants_tiles(image_rgb, found):
-            in_tiles = tiles.find_in_tiles(self._checked, image_rgb, self.tile, self.nms_threshold)
-            found = tiles.merge(*map(list, zip(found, in_tiles, strict=True)), self.nms_threshold)
-        return found
-
-    def look(self, image_rgb: np.ndarray) -> Found:
-        """Boxes and scores as the detector gives them; they may be weak, overlap and reach outside."""
-        raise NotImplementedError
-
-    def _checked(self, image_rgb: np.ndarray) -> Found:
-        """What `look` gives, clipped, strong enough and suppressed."""
-        boxes_xyxy, scores = self.look(image_rgb)
-        boxes_xyxy, scores = boxes.clip(boxes_xyxy, image_rgb.shape[1::-1]), np.asarray(scores, float).reshape(-1)
-        keep = (scores >= self.score_threshold) & (boxes.areas(boxes_xyxy) > 0)
-        boxes_xyxy, scores = boxes_xyxy[keep], np.clip(scores[keep], 0, 1)
-        kept = tiles.suppress(boxes_xyxy, scores, self.nms_threshold)
-        return boxes_xyxy[kept], scores[kept]
-
-    def _wants_tiles(self, image_rgb: np.ndarray, found: Found) -> bool:
-        sure = found[0][found[1] >= _SURE]
-        return self.tiling == "always" or (
-            self.tiling == "auto"
-            and tiles.faces_would_vanish(image_rgb.shape[1::-1], sure, self.network_side, self.least_in_network)
-        )
 
 
 class Haar(FaceDetector):
@@ -115,11 +40,11 @@ class Haar(FaceDetector):
             files: another cascade's ``.xml``.
             neighbours: how many windows have to agree on a face.
             longest_side: larger images are shrunk to this many pixels.
-            options: as `FaceDetector`'s.
+            options: as `retinamask.inference.face_finding.FaceDetector`'s.
         """
         super().__init__(**options)
         path = by_suffix(files, [".xml"])[".xml"] if files else _own_cascade()
-        with _opencv(path):
+        with loading(path):
             self.cascade = cv2.CascadeClassifier(str(path))
         if self.cascade.empty():
             raise FaceModelError(f"{path}: no cascade that OpenCV can read; expected an .xml of cv2.data.haarcascades")
@@ -132,7 +57,7 @@ class Haar(FaceDetector):
             grey, scaleFactor=1.1, minNeighbors=self.neighbours, outputRejectLevels=True
         )
         boxes_xywh = np.asarray(windows, float).reshape(-1, 4) / scale
-        return _corners(boxes_xywh), 1 - np.exp(-np.clip(np.asarray(weights, float), 0, None) / _HAAR_WEIGHT)
+        return corners(boxes_xywh), 1 - np.exp(-np.clip(np.asarray(weights, float), 0, None) / _HAAR_WEIGHT)
 
 
 class Res10(FaceDetector):
@@ -147,7 +72,7 @@ class Res10(FaceDetector):
 
         Args:
             files: both, in any order; where ``retinamask fetch res10`` puts them if left out.
-            tiling, options: as `FaceDetector`'s.
+            tiling, options: as `retinamask.inference.face_finding.FaceDetector`'s.
         """
         super().__init__(tiling=tiling, **options)
         paths = by_suffix(files or public_models.kept_files("res10"), [".prototxt", ".caffemodel"])
@@ -155,7 +80,7 @@ class Res10(FaceDetector):
         face_model_files.check_prototxt(prototxt)
         face_model_files.check_published(caffemodel, "res10")
         face_model_files.check_protobuf(caffemodel, "a Caffe model")
-        with _opencv(prototxt, caffemodel):
+        with loading(prototxt, caffemodel):
             self.network = cv2.dnn.readNetFromCaffe(str(prototxt), str(caffemodel))
             self.look(np.zeros((300, 300, 3), np.uint8))
 
@@ -179,13 +104,13 @@ class YuNet(FaceDetector):
 
         Args:
             files: it alone; where ``retinamask fetch yunet`` puts it if left out.
-            options: as `FaceDetector`'s.
+            options: as `retinamask.inference.face_finding.FaceDetector`'s.
         """
         super().__init__(**options)
         path = by_suffix(files or public_models.kept_files("yunet"), [".onnx"])[".onnx"]
         face_model_files.check_published(path, "yunet")
         face_model_files.check_protobuf(path, "an ONNX model")
-        with _opencv(path):
+        with loading(path):
             self.network = cv2.FaceDetectorYN.create(
                 str(path), "", (64, 64), self.score_threshold, self.nms_threshold, 5000
             )
@@ -197,7 +122,7 @@ class YuNet(FaceDetector):
         self.network.setInputSize(bgr.shape[1::-1])
         _, faces = self.network.detect(bgr)
         faces = np.empty((0, 15)) if faces is None else faces  # x, y, width, height, five landmarks, score
-        return _corners(faces[:, :4] / scale), faces[:, 14]
+        return corners(faces[:, :4] / scale), faces[:, 14]
 
 
 class Darknet(FaceDetector):
@@ -212,7 +137,7 @@ class Darknet(FaceDetector):
         Args:
             files: both, and a ``.names`` with a class a line, in any order.
             classes: names of those that count as faces; all if left out.
-            options: as `FaceDetector`'s.
+            options: as `retinamask.inference.face_finding.FaceDetector`'s.
         """
         paths = by_suffix(files, [".cfg", ".weights"], [".names"])
         parsed = face_model_files.check_darknet(paths[".cfg"], paths[".weights"])
@@ -221,7 +146,7 @@ class Darknet(FaceDetector):
         super().__init__(**options)
         count = next(section for section in parsed if section.name == "yolo").integer("classes", 20, low=1)
         self.columns = [5 + label for label in _labels(paths.get(".names"), count, classes)]
-        with _opencv(*paths.values()):
+        with loading(*paths.values()):
             self.network = cv2.dnn.readNetFromDarknet(str(paths[".cfg"]), str(paths[".weights"]))
             self.outputs = self.network.getUnconnectedOutLayersNames()
             self.look(np.zeros((*self.size_wh[::-1], 3), np.uint8))
@@ -233,7 +158,7 @@ class Darknet(FaceDetector):
         boxes_xywh = np.concatenate([rows[:, :2] - rows[:, 2:4] / 2, rows[:, 2:4]], axis=1)
         scores = rows[:, self.columns].max(axis=1)
         strong = scores >= self.score_threshold  # thousands are not, and suppression compares each with each
-        return _corners(boxes_xywh[strong] * [width, height, width, height]), scores[strong]
+        return corners(boxes_xywh[strong] * [width, height, width, height]), scores[strong]
 
 
 class DarknetTiny(Darknet):
@@ -252,7 +177,7 @@ class OwnSnapshot(FaceDetector):
 
         Args:
             files: its ``.h5`` or ``.json``.
-            options: as `FaceDetector`'s.
+            options: as `retinamask.inference.face_finding.FaceDetector`'s.
         """
         super().__init__(**options)
         if len(files) != 1:
@@ -307,19 +232,3 @@ def _labels(names_path: Path | None, count: int, classes: Sequence[str]) -> list
     if unknown:
         raise FaceModelError(f"{names_path} has no class {', '.join(unknown)}; it has {', '.join(names[:20])}")
     return [names.index(name) for name in classes or names]
-
-
-def _corners(boxes_xywh: np.ndarray) -> np.ndarray:
-    """From left, top, width and height to ``xyxy``."""
-    return np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:4]], axis=1)
-
-
-@contextlib.contextmanager
-def _opencv(*paths: Path) -> Iterator[None]:
-    """What OpenCV cannot load becomes an error that names the files."""
-    try:
-        yield
-    except (cv2.error, ValueError) as error:
-        listed = " with ".join(map(str, paths))
-        reason = " ".join(str(error).split())[:200]
-        raise FaceModelError(f"{listed}: OpenCV {cv2.__version__} cannot use it ({reason}); fetch it again") from None

@@ -15,6 +15,7 @@ TILING = ("auto", "always", "never")
 Finder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """From ``uint8`` RGB to boxes ``(N, 4)`` in its pixels and scores ``(N,)``."""
 
+_TILES_ALONG = 4  # about as many along the longer side at most, for the time that it takes
 _OVERLAP = 0.25  # of a tile's side, with the next tile
 _INSIDE = 0.7  # share of a box within a stronger one from which it is taken for a part of the same face
 _EDGE = 0.01  # of a tile's side: how near to a cut a box counts as cut
@@ -55,18 +56,20 @@ def tile_corners(length: int, tile: int) -> list[int]:
 def faces_would_vanish(
     size_wh: tuple[int, int], boxes_xyxy: np.ndarray, network_side: int, least_in_network: float
 ) -> bool:
-    """The rule of ``tiling="auto"``, from the image's size and what was found in the whole of it.
+    """The rule of ``tiling="auto"`` for an image larger than a tile, from what was found in the whole of it.
 
-    True if the image is shrunk by two or more, and either nothing was found, or the smallest face that was found is
-    shown to the network at less than twice the least size that it finds: others may be just too small.
+    True if nothing was found, or the smallest face that was found is shown to the network at less than twice the least
+    size that it finds: others may be just too small.
     """
-    shrunk_by = max(size_wh) / network_side
-    if shrunk_by < 2:
-        return False
     if not len(boxes_xyxy):
         return True
     sides = np.sqrt(boxes.areas(boxes_xyxy))
-    return bool(sides.min() / shrunk_by < 2 * least_in_network)
+    return bool(sides.min() * network_side / max(size_wh) < 2 * least_in_network)
+
+
+def tile_side(size_wh: tuple[int, int], network_side: int) -> int:
+    """Side of the tiles of an image: what the network takes in, but no less than a quarter of the longer side."""
+    return max(network_side, -(-max(size_wh) // _TILES_ALONG))
 
 
 def find_in_tiles(find: Finder, image_rgb: np.ndarray, tile: int, nms_threshold: float) -> tuple[np.ndarray, ...]:

@@ -12,7 +12,8 @@ import numpy as np
 from retinamask.dataset import crops
 from retinamask.inference.classify import Classifier
 from retinamask.inference.detect import Detections
-from retinamask.inference.face_detectors import Files, Found, face_detector
+from retinamask.inference.face_detectors import Files, face_detector
+from retinamask.inference.face_finding import Found
 
 
 class TwoStage:
