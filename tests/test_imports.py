@@ -154,6 +154,7 @@ ORDER = [
     "commands.split",
     "commands.audit",
     "commands.training",
+    "commands.predictors",
     "commands.models",
     "commands.darknet",
     "commands.runs",

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from retinamask.dataset import crops
+from retinamask.dataset import boxes, crops
+from retinamask.detectors.snapshots import Snapshot
 from retinamask.inference.classify import Classifier
 from retinamask.inference.detect import Detections
 from retinamask.inference.face_detectors import Files, face_detector
@@ -23,7 +24,14 @@ class TwoStage:
         class_names: those of the classifier, in the order of their ids.
     """
 
-    def __init__(self, find_faces: Callable[[np.ndarray], Found], classifier: Classifier, every_class: bool = False):
+    def __init__(
+        self,
+        find_faces: Callable[[np.ndarray], Found],
+        classifier: Classifier,
+        every_class: bool = False,
+        box_margin: float = 0.0,
+        margin: float | None = None,
+    ):
         """Put the two together.
 
         Args:
@@ -31,19 +39,39 @@ class TwoStage:
             classifier: a `Classifier`, an `Ensemble`, or anything that has ``classes`` and ``margin`` and gives
                 probabilities ``(N, classes)`` of ``N`` images.
             every_class: give a box for each class of a face instead of the likeliest only.
+            box_margin: boxes are enlarged on each side by this share of their own side, as far as the image goes,
+                when the classifier has seen them: face detectors draw tighter than people who annotate heads.
+            margin: what the classifier sees around a face, see `retinamask.dataset.crops.crop`; its own if left out.
+
+        Raises:
+            ValueError: a margin is not 0 to 5.
         """
-        self.find_faces, self.classifier, self.every_class = find_faces, classifier, every_class
+        if not 0 <= box_margin <= 5:
+            raise ValueError(f"box_margin is {box_margin}, expected 0 to 5, as a share of a box's sides")
+        self.find_faces, self.classifier = find_faces, classifier
+        self.every_class, self.box_margin = every_class, box_margin
+        self.margin = classifier.margin if margin is None else margin
         self.class_names = sorted(classifier.classes, key=classifier.classes.get)
 
     @classmethod
-    def load(cls, snapshot: str | Path, name: str, files: Files = (), **options) -> "TwoStage":
+    def load(
+        cls,
+        snapshot: str | Path | Snapshot,
+        name: str,
+        files: Files = (),
+        box_margin: float = 0.0,
+        margin: float | None = None,
+        **options,
+    ) -> "TwoStage":
         """From a classifier's snapshot and a face detector's name.
 
         Args:
             snapshot: of a mask classifier.
+            box_margin, margin: as above.
             name, files, options: as `retinamask.inference.face_detectors.face_detector` takes them.
         """
-        return cls(face_detector(name, files, **options), Classifier.load(snapshot))
+        classifier = Classifier.load(snapshot)  # first, because it says when the snapshot is none
+        return cls(face_detector(name, files, **options), classifier, box_margin=box_margin, margin=margin)
 
     def __call__(self, images_rgb: Sequence[np.ndarray], score_threshold: float = 0.05) -> list[Detections]:
         """Detect in ``uint8`` RGB images of any size; the best score comes first.
@@ -55,21 +83,29 @@ class TwoStage:
         cut = [
             face_rgb
             for image_rgb, (boxes_xyxy, _) in zip(images_rgb, faces, strict=True)
-            for face_rgb in crops.crop(image_rgb, boxes_xyxy, self.classifier.margin)
+            for face_rgb in crops.crop(image_rgb, boxes_xyxy, self.margin)
         ]
         probabilities = np.asarray(self.classifier(cut)) if cut else np.empty((0, len(self.class_names)))
         ends = np.cumsum([len(scores) for _, scores in faces])
         return [
-            self._of_one_image(boxes_xyxy, scores[:, None] * probabilities[end - len(scores) : end], score_threshold)
-            for (boxes_xyxy, scores), end in zip(faces, ends, strict=True)
+            self._of_one_image(
+                self._enlarged(boxes_xyxy, image_rgb.shape[1::-1]),
+                scores[:, None] * probabilities[end - len(scores) : end],
+                score_threshold,
+            )
+            for image_rgb, (boxes_xyxy, scores), end in zip(images_rgb, faces, ends, strict=True)
         ]
 
     def _strong(self, image_rgb: np.ndarray, score_threshold: float) -> Found:
         """Faces that can still reach the threshold, less those of which the image has not one pixel."""
         boxes_xyxy, scores = self.find_faces(image_rgb)
-        parts = crops.squares(boxes_xyxy, image_rgb.shape[1::-1], self.classifier.margin)
+        parts = crops.squares(boxes_xyxy, image_rgb.shape[1::-1], self.margin)
         keep = (scores >= score_threshold) & (parts[:, 2:] > parts[:, :2]).all(axis=1)
         return boxes_xyxy[keep], scores[keep]
+
+    def _enlarged(self, boxes_xyxy: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
+        grow_wh = self.box_margin * (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2])
+        return boxes.clip(np.concatenate([boxes_xyxy[:, :2] - grow_wh, boxes_xyxy[:, 2:] + grow_wh], axis=1), size_wh)
 
     def _of_one_image(self, boxes_xyxy: np.ndarray, scores: np.ndarray, score_threshold: float) -> Detections:
         """``scores`` ``(N, classes)`` as a list, the best first."""
