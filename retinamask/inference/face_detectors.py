@@ -126,7 +126,10 @@ class YuNet(FaceDetector):
 
 
 class Darknet(FaceDetector):
-    """Any Darknet detector that OpenCV reads, such as YOLOv4; images are stretched to its input, as Darknet does."""
+    """Any Darknet detector that OpenCV reads, such as YOLOv4; images are stretched to its input, as Darknet does.
+
+    OpenCV makes scores below 0.2 zero.
+    """
 
     name = "yolov4"
     least_in_network = 10.0
