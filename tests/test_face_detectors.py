@@ -105,7 +105,7 @@ def test_res10_finds_faces_and_the_order_of_colours_matters(res10_files, shared_
     count, all_of_them = hits(detector, faces)
     assert count >= 0.8 * all_of_them > 8
     sure, swapped = np.transpose([[detector(image)[1].max(initial=0) for image in both(rgb)] for rgb, _ in faces])
-    assert (sure != swapped).all() and sure.mean() > swapped.mean()
+    assert (sure != swapped).sum() >= 8 and sure.mean() > swapped.mean()  # a picture may be grey
 
 
 def test_small_faces_in_a_large_image_are_found_in_tiles(res10_files, shared_data):

@@ -5,8 +5,10 @@ starts only what it needs.
 """
 
 import argparse
+from collections.abc import Collection
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
 from retinamask.commands.parsing import add_command
 from retinamask.training.settings import (
@@ -20,6 +22,8 @@ from retinamask.training.settings import (
 )
 
 _CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS, "cache": CACHES}
+
+WARPS = ("rotate", "shift", "shear", "erase")  # for classifiers alone
 
 WEIGHTS_HELP = (
     "none, imagenet, coco, or a file: .h5; for ssd_mobilenet_v2_fpnlite also a checkpoint of TensorFlow's detection "
@@ -40,19 +44,19 @@ HELP = {
     "accumulate": "parts in which a batch is computed, to save memory; the update is the same",
     "optimizer": "how gradients become updates",
     "learning_rate": "peak of the schedule",
-    "schedule": "of the learning rate; step falls tenfold at 2/3 and 8/9, plateau when AP50 stops rising, darknet at "
-    "80 and 90 percent after a burn-in",
+    "schedule": "of the learning rate; step falls tenfold at 2/3 and 8/9, plateau when AP50 or accuracy stops rising, "
+    "darknet at 80 and 90 percent after a burn-in",
     "warm_up": "share of all steps over which the rate rises to its peak",
     "momentum": "of sgd alone",
     "weight_decay": "of adamw alone",
     "gradient_clip": "largest norm of the whole gradient; 0 for none",
     "ema": "share of the averaged weights that a step keeps, such as 0.998; 0 for no averaging",
-    "freeze_epochs": "epochs in which only pyramid and heads learn; -1 for all",
+    "freeze_epochs": "epochs in which the backbone rests; -1 for all",
     "balance": "show images of rare classes more often",
-    "early_stop": "evaluations without a better AP50 that end training; 0 for never",
-    "plateau_patience": "evaluations without a better AP50 after which plateau lowers the rate",
+    "early_stop": "evaluations without a better AP50, or accuracy, that end training; 0 for never",
+    "plateau_patience": "evaluations without a better AP50, or accuracy, after which plateau lowers the rate",
     "evaluate_every": "epochs between two evaluations",
-    "keep_best": "epochs of the best AP50 whose snapshots stay; beyond 1 under their numbers too",
+    "keep_best": "epochs of the best AP50, or accuracy, whose snapshots stay; beyond 1 under their numbers too",
     "keep_last": "last epochs whose snapshots stay",
     "checkpoint_minutes": "minutes between checkpoints within an epoch",
     "precision": "auto goes by the GPU, measures on processors with bfloat16, else takes float32; float16 is for GPUs",
@@ -66,6 +70,10 @@ HELP = {
     "brightness": "grey levels up or down at most",
     "contrast": "share up or down at most",
     "saturation": "share up or down at most",
+    "rotate": "degrees either way at most",
+    "shift": "share of width and height at most",
+    "shear": "slant at most, as a tangent",
+    "erase": "probability of a noisy rectangle in the lower half of the face",
     "mosaic": "probability of an example made of four images",
     "multi_scale": "yolov4_tiny: the side of the input changes by this factor at most",
 }
@@ -86,25 +94,39 @@ def add_commands(subparsers) -> None:
     for name, (kind, text) in DETECTOR_OPTIONS.items():
         option = f"--{name.replace('_', '-')}"
         network.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text)
-    _add_settings(train.add_argument_group("how to train"), TrainingSettings)
-    augmentation = train.add_argument_group("how images are varied")
+    add_settings(train, left_out=WARPS)
+
+
+def add_settings(command: argparse.ArgumentParser, left_out: Collection[str] = (), **defaults) -> None:
+    """An option for every setting of `retinamask.training.settings` but those ``left_out``.
+
+    Args:
+        command: gets the options.
+        left_out: names of fields.
+        defaults: of fields, where a command has others than the settings themselves.
+    """
+    _add_settings(command.add_argument_group("how to train"), TrainingSettings, left_out, defaults)
+    augmentation = command.add_argument_group("how images are varied")
     augmentation.add_argument(
         "--no-augment", dest="augment", action="store_false", default=argparse.SUPPRESS, help="not at all"
     )
-    _add_settings(augmentation, AugmentationSettings)
+    _add_settings(augmentation, AugmentationSettings, left_out, defaults)
 
 
-def _add_settings(group: argparse._ArgumentGroup, settings: type) -> None:
+def _add_settings(
+    group: argparse._ArgumentGroup, settings: type, left_out: Collection[str], defaults: dict[str, Any]
+) -> None:
     """An option for each field that has a plain default."""
     for field in fields(settings):
-        if field.default is MISSING:
+        if field.default is MISSING or field.name in left_out:
             continue
         option = f"--{field.name.replace('_', '-')}"
         if isinstance(field.default, bool):
             group.add_argument(option, action="store_true", help=HELP[field.name])
         else:
             choices, kind = _CHOICES.get(field.name), type(field.default)
-            group.add_argument(option, type=kind, default=field.default, choices=choices, help=HELP[field.name])
+            default = defaults.get(field.name, field.default)
+            group.add_argument(option, type=kind, default=default, choices=choices, help=HELP[field.name])
 
 
 def train_command(given: argparse.Namespace) -> None:
@@ -116,6 +138,8 @@ def train_command(given: argparse.Namespace) -> None:
     from retinamask.training.examples import Examples
     from retinamask.training.train import train
 
+    if detectors.named(given.detector).classifies:
+        raise ValueError(f"{given.detector} learns from faces, not from boxes; use retinamask train-classifier")
     settings = settings_of(vars(given))
     classes = annotations.read_classes(given.classes)
     table = annotations.read_annotations(given.annotations, classes)

@@ -15,12 +15,20 @@ import pandas as pd
 from PIL import Image
 
 from retinamask.dataset import boxes, images
-from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError, make_table, objects, write_annotations
+from retinamask.dataset.annotations import (
+    BOX_COLUMNS,
+    AnnotationError,
+    make_table,
+    objects,
+    write_annotations,
+    write_classes,
+)
 from retinamask.dataset.formats.writing import new_folder
 from retinamask.dataset.groups import image_groups
 
 MARGIN = 0.2
 FACES_CSV = "faces.csv"
+CLASSES_CSV = "classes.csv"
 GROUP_BY = r"([0-9]{5,})_[^/]*$"
 """For `retinamask.dataset.groups.image_groups`: faces out of one image, or out of near copies of it, stay together."""
 
@@ -45,6 +53,7 @@ def cut_faces(
     out: str | Path,
     margin: float = MARGIN,
     least_side: int = 8,
+    classes: dict[str, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Crops:
     """Write what is in the boxes of a table as ``<out>/<class>/<group>_<stem>_<n>.png``, and ``faces.csv``.
@@ -58,6 +67,7 @@ def cut_faces(
         out: a new or empty folder.
         margin: see `crop`.
         least_side: boxes with a shorter side of fewer pixels are left out.
+        classes: name to id, for a ``classes.csv`` beside the table.
         progress: called with how many images are compared and how many there are.
 
     Raises:
@@ -90,6 +100,8 @@ def cut_faces(
             raise AnnotationError(f"no face could be cut out of {found['image_path'].nunique()} image(s){more}")
         faces = make_table(rows)
         write_annotations(faces, temporary / FACES_CSV)
+        if classes:
+            write_classes(classes, temporary / CLASSES_CSV)
     return Crops(faces, Path(out), left_out)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from retinamask.dataset import images
+from retinamask.dataset.crops import MARGIN
 from retinamask.detectors import _keras, mobilenet_v2_fpnlite
 from retinamask.detectors.detector import Detector
 from retinamask.detectors.replayed_dropout import replayed_dropout
@@ -59,7 +60,7 @@ class MaskClassifierSettings:
     fine_tune_blocks: int = 4
     normalisation: str = "frozen"
     momentum: float = 0.9
-    margin: float = 0.2
+    margin: float = MARGIN
 
     def __post_init__(self):
         for side in ("image_height", "image_width"):

@@ -63,6 +63,8 @@ class EpochEvaluation:
         unreadable: path to message of the images that cannot be read, known after the first call.
     """
 
+    left_out_as = "counted as without detections"  # what becomes of an image that cannot be read
+
     def __init__(self, detector, table: pd.DataFrame, folder: str | Path, batch_size: int):
         self.detector, self.table, self.folder, self.batch_size = detector, table, Path(folder), batch_size
         self.detections: pd.DataFrame | None = None
@@ -124,7 +126,7 @@ class EpochEvaluation:
             image_rgb = images.read_image(self.folder / path)
         except images.ImageError as error:
             self.unreadable[path] = str(error)
-            log.warning("counted as without detections: %s", error)
+            log.warning("%s: %s", self.left_out_as, error)
             return None
         size_wh = image_rgb.shape[1::-1]
         scale = self.detector.scale(size_wh)

@@ -19,13 +19,14 @@ from PIL import Image
 from retinamask.dataset import files
 from retinamask.dataset.annotations import objects
 from retinamask.dataset.images import fit_scale
-from retinamask.evaluation.drawing import AMBER, FADED_INK, GREEN, INK, class_colors
+from retinamask.evaluation.drawing import AMBER, FADED_INK, GREEN, INK, VERMILLION, class_colors
 from retinamask.evaluation.plot_style import BLUE, PURPLE, note, shown_text, styled
 
 SPLIT_COLORS = (BLUE, AMBER, GREEN, PURPLE)
 
 # What training logs, in panels: each column's label and color.
-LOSS, PRECISION, CLASSES, RATE = "Loss", "Average precision", "AP50 of each class", "Learning rate"
+LOSS, PRECISION, ACCURACY, RATE = "Loss", "Average precision", "Accuracy", "Learning rate"
+CLASSES = {"AP50/": "AP50 of each class", "accuracy/": "Accuracy of each class"}
 TRAINING_PANELS = {
     LOSS: {
         "loss": ("loss", INK),
@@ -33,8 +34,10 @@ TRAINING_PANELS = {
         "objectness_loss": ("objectness", GREEN),
         "classification_loss": ("classification", AMBER),
         "regularization_loss": ("regularization", PURPLE),
+        "val_loss": ("on validation images", VERMILLION),
     },
     PRECISION: {"AP50": ("AP50", GREEN), "AP": ("AP", BLUE), "AP75": ("AP75", AMBER)},
+    ACCURACY: {"accuracy": ("accuracy", GREEN)},
     RATE: {"learning_rate": ("learning rate", INK)},
 }
 SMOOTHED_FROM = 20  # points of a loss by the step, which jumps from batch to batch
@@ -42,14 +45,16 @@ SMOOTHED_FROM = 20  # points of a loss by the step, which jumps from batch to ba
 
 @styled
 def training_curves(log: pd.DataFrame) -> Figure:
-    """Draw the losses, the average precision, that of each class and the learning rate over the epochs.
+    """Draw the losses, average precision or accuracy, that of each class and the learning rate over the epochs.
 
     Args:
-        log: one row per epoch with the column `epoch`, any of the columns in `TRAINING_PANELS` and `AP50/<class>`;
-            those that are missing or empty are left out. A NaN, where an epoch was not evaluated, is skipped.
+        log: one row per epoch with the column `epoch`, any of the columns in `TRAINING_PANELS`, and `AP50/<class>` or
+            `accuracy/<class>`; those that are missing or empty are left out. A NaN, where an epoch was not
+            evaluated, is skipped.
     """
-    loss, precision, rate = TRAINING_PANELS.items()
-    return _panels([(*panel, log, "epoch") for panel in (loss, precision, (CLASSES, _class_lines(log)), rate)])
+    *judged, rate = TRAINING_PANELS.items()
+    by_class = [(title, _class_lines(log, prefix)) for prefix, title in CLASSES.items()]
+    return _panels([(*panel, log, "epoch") for panel in (*judged, *by_class, rate)])
 
 
 @styled
@@ -60,7 +65,7 @@ def live_curves(steps: pd.DataFrame, log: pd.DataFrame) -> Figure:
         steps: one row per point with the column `step` and the losses and the learning rate as in `log`.
         log: as for `training_curves`, the epochs so far; it may be empty.
     """
-    over = {LOSS: (steps, "step"), PRECISION: (log, "epoch"), RATE: (steps, "step")}
+    over = {LOSS: (steps, "step"), PRECISION: (log, "epoch"), ACCURACY: (log, "epoch"), RATE: (steps, "step")}
     return _panels([(title, lines, *over[title]) for title, lines in TRAINING_PANELS.items()])
 
 
@@ -213,13 +218,13 @@ def _draw_panel(
     axes.set(title=title, xlabel=along, xlim=(table[along].min() - margin, table[along].max() + margin))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    if title in (PRECISION, CLASSES):
+    if title in (PRECISION, ACCURACY, *CLASSES.values()):
         axes.set_ylim(-0.02, 1.02)
     else:
         _start_at_zero(axes)
-    if title == PRECISION:
+    if title in (PRECISION, ACCURACY):
         _mark_best(axes, table, columns[0])
-    if len(columns) > 1 or title == CLASSES:
+    if len(columns) > 1 or title in CLASSES.values():
         axes.legend(fontsize=8.5)
 
 
@@ -229,11 +234,11 @@ def _filled_columns(table: pd.DataFrame, lines: Mapping[str, Any]) -> list[str]:
     return [column for column in filled if column != "regularization_loss" or table[column].any()]
 
 
-def _class_lines(log: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Column to label and color for the AP50 of each class; none for a single class, whose AP50 is the overall one."""
-    names = [column.removeprefix("AP50/") for column in log.columns if column.startswith("AP50/")]
+def _class_lines(log: pd.DataFrame, prefix: str) -> dict[str, tuple[str, str]]:
+    """Column to label and color for a figure of each class; none for a single class, which has the overall figure."""
+    names = [column.removeprefix(prefix) for column in log.columns if column.startswith(prefix)]
     colors = class_colors(dict.fromkeys(names, 0))
-    return {f"AP50/{name}": (shown_text(name), colors[name]) for name in names} if len(names) > 1 else {}
+    return {f"{prefix}{name}": (shown_text(name), colors[name]) for name in names} if len(names) > 1 else {}
 
 
 def _dots(count: int) -> dict[str, Any]:

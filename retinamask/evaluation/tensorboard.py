@@ -26,6 +26,8 @@ TAGS = {
     "APs": "DetectionBoxes_Precision/mAP (small)",
     "APm": "DetectionBoxes_Precision/mAP (medium)",
     "APl": "DetectionBoxes_Precision/mAP (large)",
+    "accuracy": "Accuracy/all classes",
+    "val_loss": "Loss/val_loss",
     "AR1": "DetectionBoxes_Recall/AR@1",
     "AR10": "DetectionBoxes_Recall/AR@10",
     "AR100": "DetectionBoxes_Recall/AR@100",
@@ -33,7 +35,7 @@ TAGS = {
     "ARm": "DetectionBoxes_Recall/AR@100 (medium)",
     "ARl": "DetectionBoxes_Recall/AR@100 (large)",
 }
-CLASS_TAG = "DetectionBoxes_Precision mAP@.50IOU ByCategory/"
+CLASS_TAGS = {"AP50/": "DetectionBoxes_Precision mAP@.50IOU ByCategory/", "accuracy/": "Accuracy ByCategory/"}
 IMAGES_TAG = "detections"
 
 _FLUSH_SECONDS = 10
@@ -144,6 +146,7 @@ class TensorBoardWatcher(Watcher):
 
 def _tag(column: str) -> str | None:
     """TensorBoard's name for a column of the log; none for what the steps tell already."""
-    if column.startswith("AP50/"):
-        return CLASS_TAG + column.removeprefix("AP50/")
+    for prefix, tag in CLASS_TAGS.items():
+        if column.startswith(prefix):
+            return tag + column.removeprefix(prefix)
     return TAGS.get(column)

@@ -46,11 +46,13 @@ def convert(
         nms_threshold: of two boxes of one class that overlap more than this (IoU) the weaker goes, 0 to 1.
 
     Raises:
-        SnapshotError: the snapshot is a converted model, or another file is in the way.
+        SnapshotError: the snapshot is a converted model or a classifier, or another file is in the way.
     """
     for name, threshold in (("score_threshold", score_threshold), ("nms_threshold", nms_threshold)):
         if not 0 <= threshold <= 1:
             raise ValueError(f"{name} is {threshold}, expected 0 to 1")
+    if detectors.named(snapshot.record["detector"]).classifies:
+        raise SnapshotError(f"{snapshot.weights} is a classifier, which is used as it is; nothing is to be converted")
     weights = Path(weights) if weights else snapshot.weights.with_name(f"{snapshot.weights.stem}_inference.h5")
     snapshots.check_name(weights)
     thresholds = {"score_threshold": score_threshold, "nms_threshold": nms_threshold}

@@ -14,7 +14,7 @@ from retinamask import detectors
 from retinamask.dataset import boxes, images
 from retinamask.dataset.annotations import DETECTION_COLUMNS, AnnotationError, make_table, relative_path
 from retinamask.dataset.formats.image_files import is_image
-from retinamask.detectors.snapshots import Snapshot, read
+from retinamask.detectors.snapshots import Snapshot, SnapshotError, read
 
 
 class Detections(NamedTuple):
@@ -40,8 +40,13 @@ class Predictor:
         Args:
             snapshot: the snapshot or its path.
             thresholds: ``score_threshold`` and ``nms_threshold`` instead of the snapshot's own.
+
+        Raises:
+            SnapshotError: it is missing, damaged, or a classifier.
         """
         snapshot = snapshot if isinstance(snapshot, Snapshot) else read(snapshot)
+        if detectors.named(snapshot.record["detector"]).classifies:
+            raise SnapshotError(f"{snapshot.weights} is a classifier, which finds no boxes; expected a detector's")
         return cls(*detectors.load(snapshot, "inference", **thresholds))
 
     def __call__(self, images_rgb: list[np.ndarray], score_threshold: float = 0.05) -> list[Detections]:

@@ -33,6 +33,7 @@ def suppress(boxes_xyxy: np.ndarray, scores: np.ndarray, nms_threshold: float, i
     Returns:
         Indices of what stays, the best score first.
     """
+    boxes_xyxy = np.asarray(boxes_xyxy, float).reshape(-1, 4)
     shared = _intersections(boxes_xyxy)
     sizes = boxes.areas(boxes_xyxy)
     smaller = np.minimum(sizes[:, None], sizes[None, :])

@@ -1,14 +1,16 @@
 """Training images varied in the graph: flipped, zoomed and cut, recoloured, or four put together, boxes along.
 
-Sits above `settings`; `input_pipeline` calls it inside `tf.data`, one example at a time. Nothing here has a state:
-the same seed gives the same example, in any order and on any number of threads; outside a graph a value in ten
-million may be rounded the other way. Pixels are `float32` only from the one resampling to the one change of colour.
+Sits above `settings` and `warping`; `input_pipeline` calls it inside `tf.data`, one example at a time. Nothing here
+has a state: the same seed gives the same example, in any order and on any number of threads; outside a graph a value
+in ten million may be rounded the other way. Pixels are `float32` only from the one resampling to the one change of
+colour.
 """
 
 import math
 from typing import NamedTuple
 
 from retinamask.detectors import _keras
+from retinamask.training import warping
 from retinamask.training.settings import AugmentationSettings
 
 MOSAIC_CENTRE = (0.3, 0.7)  # where the four images of a mosaic meet, as a share of the canvas
@@ -40,7 +42,7 @@ def augment(image, boxes, labels, seed, settings: AugmentationSettings, canvas_w
         boxes: `float32` xyxy of shape (M, 4) in pixels of the image.
         labels: `int32` of shape (M,).
         seed: two `int32`, which decide everything.
-        settings: how far to go; `mosaic` is not read here.
+        settings: how far to go; `mosaic` is not read here. Boxes do not follow what `warping` does.
         canvas_wh: width and height of the result.
 
     Returns:
@@ -56,6 +58,8 @@ def augment(image, boxes, labels, seed, settings: AugmentationSettings, canvas_w
     cut = _zoomed(size_wh, draws, settings, canvas_wh)
     resampled = (settings.zoom_out, settings.zoom_in) != (1, 1)
     content = _recoloured(_pixels(image, cut, resampled), draws, settings)
+    if warping.is_asked_for(settings):
+        content = warping.warped(content, seed, settings)
     boxes, labels = _moved(boxes, labels, cut, settings)
     return _padded(content, cut.out_wh, canvas_wh), cut.out_wh, boxes, labels
 

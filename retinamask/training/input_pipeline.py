@@ -8,10 +8,12 @@ augmentation. So a run can be taken up at any step, cut into shards, and compute
 batches are the same.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from retinamask.detectors import _keras
-from retinamask.training import augmentation, multi_scale
+from retinamask.training import augmentation, multi_scale, warping
 from retinamask.training.examples import Examples
 from retinamask.training.settings import AugmentationSettings
 
@@ -48,8 +50,7 @@ def batches(
         hold, and all that the detector's ``targets`` gives.
 
     Raises:
-        ValueError: the batch does not divide into equal shards and parts, or ``multi_scale`` is asked of a detector
-            whose input has one size.
+        ValueError: the batch does not divide into equal shards and parts, or see `check`.
     """
     _keras.prepare()
     import tensorflow as tf
@@ -61,6 +62,8 @@ def batches(
             f"choose a multiple of {count * parts}"
         )
     check(examples.detector, settings)
+    if examples.detector.classifies:
+        settings = replace(settings, visible_share=0)  # a face stays what it is, however little a zoom leaves of it
     share = batch_size // count
     load = _loader(examples, settings, seed, balance)
 
@@ -94,9 +97,17 @@ def batches(
 
 
 def check(detector, settings: AugmentationSettings) -> None:
-    """Raise `ValueError` if ``multi_scale`` is asked of a detector whose input has one size."""
+    """Raise `ValueError` if something is asked that does not suit a detector.
+
+    That is ``multi_scale`` where the input has one size, turning and the like where there are boxes, and a mosaic
+    where each image is of one class.
+    """
     if settings.multi_scale > 1 and not detector.any_canvas:
         raise ValueError(f"multi_scale is {settings.multi_scale}, but {detector.name} takes one size; set it to 1")
+    if warping.is_asked_for(settings) and not detector.classifies:
+        raise ValueError(f"rotate, shift, shear and erase are for classifiers; set them to 0 for {detector.name}")
+    if settings.mosaic and detector.classifies:
+        raise ValueError(f"mosaic is {settings.mosaic}, but an image of {detector.name} has one class; set it to 0")
 
 
 def entries(labels: list[np.ndarray], balance: bool, seed: int) -> np.ndarray:

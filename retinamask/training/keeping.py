@@ -44,7 +44,8 @@ class SnapshotKeeper:
         """Write the snapshots of an epoch, then remove those that no longer qualify.
 
         Args:
-            row: the epoch's figures: ``epoch`` and ``loss``, and ``AP50`` and ``AP`` if it was evaluated.
+            row: the epoch's figures: ``epoch`` and ``loss``, and if it was evaluated ``AP50`` and ``AP``, or of a
+                classifier ``accuracy`` and ``val_loss``.
             save: writes the snapshot to a path; the second argument says whether it is the best. Called once, for
                 ``last``; the others are copies, which take no time.
 
@@ -117,8 +118,13 @@ def run_stem(folder: str | Path, run: str, resume: bool = False) -> Path:
 
 
 def _rank(row: dict[str, Any]) -> Rank:
-    """Higher is better: AP50, then AP, then a lower loss; an epoch without an evaluation is behind all others."""
+    """Higher is better: AP50, then AP, then a lower loss; an epoch without an evaluation is behind all others.
+
+    Of a classifier: accuracy, then a lower loss on the validation images, then a lower loss.
+    """
     loss = row["loss"] if math.isfinite(row["loss"]) else sys.float_info.max
+    if "accuracy" in row:
+        return _figure(row, "accuracy"), -float(row.get("val_loss", sys.float_info.max)), -float(loss)
     return _figure(row, "AP50"), _figure(row, "AP"), -float(loss)
 
 

@@ -20,7 +20,7 @@ from retinamask.training.keeping import SnapshotKeeper
 from retinamask.training.settings import TrainingError
 
 _STEADIER = "use a smaller learning_rate or gradient_clip, or start from pretrained weights"
-_SHOWN = ("loss", "localization_loss", "objectness_loss", "classification_loss", "AP50", "AP")
+_SHOWN = ("loss", "localization_loss", "objectness_loss", "classification_loss", "AP50", "AP", "accuracy", "val_loss")
 
 
 class Loop:
@@ -170,7 +170,8 @@ class Loop:
                 figures = self._evaluate(network)
             except BaseException as raised:  # raised again once the other workers know
                 error = raised
-        judged = math.nan if figures.get("AP50") is None else figures["AP50"]
+        judged = figures.get("AP50", figures.get("accuracy"))
+        judged = math.nan if judged is None else judged
         shared, failed = distribution.from_chief(self._strategy, np.float32([judged, error is not None]))
         if failed:
             raise error or TrainingError("the evaluation failed on the first worker, whose output says why")

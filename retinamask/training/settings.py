@@ -58,6 +58,10 @@ class AugmentationSettings:
         mosaic: probability that an example is put together from four images.
         multi_scale: every ten updates the side of the input is drawn anew between its own divided and multiplied by
             this, in steps of 32 pixels; 1 leaves it. Only for detectors that allow it (``any_canvas``).
+        rotate: degrees by which a face is turned either way at most; this and the next three are for classifiers.
+        shift: share of its width and height by which a face is moved at most.
+        shear: how far a face is slanted at most: the tangent of the angle.
+        erase: probability that a rectangle in the lower half of a face is filled with noise.
     """
 
     flip: float = 0.5
@@ -69,11 +73,16 @@ class AugmentationSettings:
     saturation: float = 0.2
     mosaic: float = 0.0
     multi_scale: float = 1.0
+    rotate: float = 0.0
+    shift: float = 0.0
+    shear: float = 0.0
+    erase: float = 0.0
 
     def __post_init__(self):
         _check_numbers(self)
-        for name in ("flip", "visible_share", "contrast", "saturation", "mosaic"):
+        for name in ("flip", "visible_share", "contrast", "saturation", "mosaic", "shift", "shear", "erase"):
             _within(name, getattr(self, name), 0, 1)
+        _within("rotate", self.rotate, 0, 180)
         _within("brightness", self.brightness, 0, 255)
         _within("zoom_out", self.zoom_out, 0.1, 1)
         _within("zoom_in", self.zoom_in, 1, 10)
@@ -108,7 +117,8 @@ class TrainingSettings:
         freeze_epochs: epochs in which the backbone rests; -1 for all.
         balance: show images of rare classes more often (repeat factor sampling, https://arxiv.org/abs/1908.03195,
             section B.2, with the commonest class as the measure).
-        early_stop: evaluations without a better AP50 after which training ends; 0 for never.
+        early_stop: evaluations without a better AP50, or accuracy of a classifier, after which training ends; 0 for
+            never.
         plateau_patience: as ``early_stop``, for the schedule ``plateau``.
         evaluate_every: epochs between two evaluations.
         keep_best, keep_last: how many epochs' snapshots stay beside ``best`` and ``last``; 1 is those two alone.

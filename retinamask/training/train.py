@@ -20,7 +20,7 @@ from retinamask.training.learner import Learner
 from retinamask.training.loop import Loop
 from retinamask.training.settings import TrainingError, TrainingSettings
 
-Evaluate = Callable[[Any], dict[str, float | None]]  # a network to figures, of which AP50 chooses the best epoch
+Evaluate = Callable[[Any], dict[str, float | None]]  # a network to figures, of which AP50 or accuracy chooses the best
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def train(
     input_pipeline.check(examples.detector, settings.augmentation)
     if evaluate is None and (settings.early_stop or settings.schedule == "plateau"):
         raise TrainingError(
-            "early_stop and the schedule plateau go by AP50, and there is nothing to measure it on; give validation "
-            "images, or take early_stop 0 and another schedule"
+            "early_stop and the schedule plateau go by AP50 or accuracy, and there is nothing to measure it on; give "
+            "validation images, or take early_stop 0 and another schedule"
         )
     strategy = distribution.strategy()
     identity = records.identity(examples, settings, weights)
