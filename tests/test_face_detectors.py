@@ -232,21 +232,6 @@ def test_darknet_files_that_do_not_belong_together(darknet_files, tmp_path):
             face_detector("yolov4", given, classes=classes)
 
 
-# --- A snapshot of ours ---
-
-
-def test_classes_of_a_snapshot_are_merged(trained, tiny):
-    from retinamask.inference.detect import Predictor
-
-    image_rgb = images.read_image(tiny / "scenes" / "images" / "scene_0000.jpg")
-    detector = face_detector("snapshot", [trained.last.weights], score_threshold=0.06)
-    boxes_xyxy, scores = detector(image_rgb)
-    (found,) = Predictor.load(trained.last)([image_rgb], 0.06)
-    overlaps = boxes.overlaps(boxes_xyxy, boxes_xyxy) - np.eye(len(scores))
-    assert 0 < len(scores) <= len(found.scores) and overlaps.max(initial=0) <= 0.4
-    assert scores[0] == found.scores[0] and (boxes_xyxy[0] == found.boxes_xyxy[0]).all()
-
-
 # --- All ---
 
 

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
+from test_darknet_export import TRAINING, save
 
 from retinamask.cli import main
-from retinamask.dataset import annotations, crops, images
-from retinamask.inference.detect import detect
+from retinamask.dataset import annotations, boxes, crops, images
+from retinamask.inference.detect import Predictor, detect
 from retinamask.inference.face_detectors import face_detector
 from retinamask.inference.two_stage import TwoStage
 from retinamask.training.train import train
@@ -144,10 +146,13 @@ def classifier_snapshot(tiny, tmp_path_factory):
     return train(Examples(cut.table, cut.folder, detector), settings, folder / "classifier").last
 
 
+@pytest.fixture(scope="module")
+def yolo_snapshot(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("yolo"), 2, TRAINING)
+
+
 @pytest.fixture
 def sample_image() -> str:
-    from conftest import ROOT
-
     for path in sorted((ROOT / "data" / "sample" / "images").glob("*.jpg")):
         if len(face_detector("haar")(images.read_image(path))[1]):
             return str(path)
@@ -166,12 +171,27 @@ def test_detect_and_evaluate_with_haar(classifier_snapshot, sample_image, tiny, 
     assert figures.exists() and "AP50" in capsys.readouterr().out
 
 
-def test_what_does_not_fit_together(classifier_snapshot, trained, sample_image, tmp_path, capsys):
-    mask, boxes_snapshot = str(classifier_snapshot.weights), str(trained.last.weights)
+def test_faces_of_a_snapshot_of_ours(classifier_snapshot, yolo_snapshot, sample_image, tmp_path):
+    """All classes of the first are faces; the second says what they are."""
+    image_rgb = images.read_image(sample_image)
+    faces, scores = face_detector("snapshot", [yolo_snapshot.weights], score_threshold=0.3)(image_rgb)
+    (found,) = Predictor.load(yolo_snapshot)([image_rgb], 0.3)
+    overlaps = boxes.overlaps(faces, faces) - np.eye(len(scores))
+    assert 0 < len(scores) < len(found.scores) and overlaps.max() <= 0.4 and set(found.labels) == {0, 1}
+    assert scores[0] == found.scores[0] and (faces[0] == found.boxes_xyxy[0]).all()
+    out, model = tmp_path / "found.csv", str(yolo_snapshot.weights)
+    chosen = ["--snapshot", str(classifier_snapshot.weights), "--face-detector", "snapshot", "--face-model", model]
+    arguments = ["--face-score-threshold", "0.3", "--score-threshold", "0.01", "--out", str(out)]
+    assert main(["detect", sample_image, *chosen, *arguments]) == 0
+    assert len(annotations.objects(annotations.read_detections(out))) == len(scores)
+
+
+def test_what_does_not_fit_together(classifier_snapshot, yolo_snapshot, sample_image, tmp_path, capsys):
+    mask, boxes_snapshot = str(classifier_snapshot.weights), str(yolo_snapshot.weights)
     for given, message in (
         (["--snapshot", mask], "is a classifier of faces and finds none; add --face-detector haar"),
         (["--snapshot", mask, "--margin", "1"], "--margin says nothing without --face-detector"),
-        (["--snapshot", boxes_snapshot, "--face-detector", "haar"], "is a retinanet, which finds boxes; expected"),
+        (["--snapshot", boxes_snapshot, "--face-detector", "haar"], "is a yolov4_tiny, which finds boxes; expected"),
         (["--snapshot", mask, "--face-detector", "dlib"], "no face detector is called 'dlib'; there are: haar"),
         (["--snapshot", mask, "--face-detector", "haar", "--face-classes", "x"], "haar has no option classes"),
         (["--snapshot", mask, "--face-detector", "yolov4"], "no .cfg and no .weights file"),

@@ -36,6 +36,9 @@ def add_predictor_options(command: argparse.ArgumentParser) -> None:
     group.add_argument("--face-classes", nargs="+", metavar="NAME", help="classes of yolov4 that are faces", **unless)
     group.add_argument("--face-tiling", metavar="HOW", help="large images in tiles: auto, always or never", **unless)
     group.add_argument(
+        "--margin", type=float, metavar="M", help="around a face for the classifier; its own if left out", **unless
+    )
+    group.add_argument(
         "--box-margin", type=float, metavar="M", help="enlarge boxes, in shares of their sides", **unless
     )
 

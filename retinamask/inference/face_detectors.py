@@ -13,7 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from retinamask import detectors
 from retinamask.dataset import images, public_models
+from retinamask.detectors import snapshots
 from retinamask.inference import face_model_files
 from retinamask.inference.detect import Predictor
 from retinamask.inference.face_finding import FaceDetector, Found, corners, loading
@@ -185,7 +187,10 @@ class OwnSnapshot(FaceDetector):
         super().__init__(**options)
         if len(files) != 1:
             raise FaceModelError(f"{len(files)} files, expected one: the .h5 or .json of a snapshot")
-        self.predictor = Predictor.load(files[0])
+        snapshot = snapshots.read(files[0])
+        if detectors.named(snapshot.record["detector"]).classifies:
+            raise FaceModelError(f"{snapshot.weights} is a classifier and finds no boxes; expected that of a detector")
+        self.predictor = Predictor.load(snapshot)
 
     def look(self, image_rgb: np.ndarray) -> Found:
         (found,) = self.predictor([image_rgb], self.score_threshold)

@@ -96,6 +96,10 @@ class TwoStage:
             for image_rgb, (boxes_xyxy, scores), end in zip(images_rgb, faces, ends, strict=True)
         ]
 
+    def classify(self, image_rgb: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Probabilities ``(N, classes)`` of the faces in ``N`` given boxes."""
+        return np.asarray(self.classifier(crops.crop(image_rgb, boxes_xyxy, self.margin)))
+
     def _strong(self, image_rgb: np.ndarray, score_threshold: float) -> Found:
         """Faces that can still reach the threshold, less those of which the image has not one pixel."""
         boxes_xyxy, scores = self.find_faces(image_rgb)
