@@ -39,6 +39,8 @@ REST = 0.3  # seconds
 class Detector:
     """RetinaNet's targets in the graph, for the two classes of the sample."""
 
+    classifies = False
+
     def __init__(self, classes: dict[str, int]):
         self.classes = classes
         self._whole = detectors.create("retinanet", classes, image_size=SIDE)

@@ -371,7 +371,7 @@ def drawn_examples(count: int) -> SimpleNamespace:
         boxes=[np.array([[20, 20, 60, 60]], np.float32)] * count,
         labels=[np.array([1], np.int32)] * count,
         canvas_wh=CANVAS_WH,
-        detector=SimpleNamespace(classes={"mask": 0, "no_mask": 1}),
+        detector=SimpleNamespace(classes={"mask": 0, "no_mask": 1}, classifies=False),
     )
 
 

@@ -20,7 +20,7 @@ COUNT = 10
 class FakeDetector:
     """What the pipeline asks a detector for, at 32 pixels."""
 
-    classes = {"mask": 0, "no_mask": 1}
+    classes, classifies = {"mask": 0, "no_mask": 1}, False
 
     def scale(self, size_wh):
         return images.fit_scale(size_wh, 32)

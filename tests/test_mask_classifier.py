@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import sklearn.metrics
+from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
 from retinamask import detectors
@@ -48,10 +49,13 @@ def test_pixels_are_prepared_as_keras_applications_does():
     assert scales == [1.0]
 
 
-def test_a_face_is_fitted_into_a_canvas_that_is_no_square():
-    batch, scales = made(image_height=32, image_width=64).prepare([noise(40, 40), noise(10, 80)])
-    assert batch.shape == (2, 32, 64, 3) and scales == [0.8, 0.8]
-    assert (batch[0, :, 32:] == 0).all() and (batch[0, :, :32] != 0).any() and (batch[1, 8:] == 0).all()
+def test_a_face_is_stretched_to_the_input():
+    faces = [noise(32, 32), noise(10, 80)]
+    batch, scales = made(image_height=32, image_width=64).prepare(faces)
+    assert batch.shape == (2, 32, 64, 3) and scales == [1.0, 0.8]
+    expected = np.array(Image.fromarray(faces[0]).resize((64, 32), Image.Resampling.BILINEAR), float) / 127.5 - 1
+    np.testing.assert_allclose(batch[0], expected, atol=1.01 / 127.5)
+    assert (batch[1] != 0).mean() > 0.95
 
 
 def test_the_backbone_is_keras_applications(small):

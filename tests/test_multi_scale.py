@@ -23,6 +23,7 @@ def detector(any_canvas: bool):
         name="fake",
         classes={"face": 0},
         any_canvas=any_canvas,
+        classifies=False,
         scale=lambda size_wh: images.fit_scale(size_wh, SIDE),
         canvas_wh=lambda sizes_wh: (SIDE, SIDE),
         targets=lambda *given: {},

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from retinamask import detectors
+from retinamask.dataset import images
 from retinamask.detectors import _keras
 from retinamask.training import input_pipeline, warping
 from retinamask.training.augmentation import augment
@@ -155,6 +156,17 @@ def test_a_face_keeps_its_class_however_far_a_zoom_goes():
     settings = AugmentationSettings(zoom_in=8, visible_share=1, rotate=90, shift=0.5)
     batch = next(iter(input_pipeline.batches(examples, 32, settings, seed=1)))
     assert batch["label"].numpy().tolist() == [1] * 32 and batch["images"].shape == (32, 64, 64, 3)
+
+
+@pytest.mark.parametrize("canvas_wh", [(64, 64), (96, 44), (60, 80)])
+def test_faces_are_stretched_in_the_graph_as_outside(canvas_wh):
+    _keras.prepare()
+    box = np.float32([[0, 11, 30, 44]])
+    image, boxes = warping.stretched(image_tensor(face()), box, canvas_wh)
+    expected = images.stretch(face(), canvas_wh)
+    assert image.shape == expected.shape and np.abs(image.numpy().astype(int) - expected).max() <= 1
+    width, height = canvas_wh
+    np.testing.assert_allclose(boxes, [[0, height / 4, width / 2, height]], rtol=1e-6)
 
 
 def test_the_angle_is_in_degrees():

@@ -146,6 +146,11 @@ def resize(image_rgb: np.ndarray, scale: float) -> np.ndarray:
     return cv2.resize(image_rgb, None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR)
 
 
+def stretch(image_rgb: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
+    """Resize to a width and height with bilinear interpolation, whatever that does to the proportions."""
+    return cv2.resize(image_rgb, size_wh, interpolation=cv2.INTER_LINEAR)
+
+
 def normalise(image_rgb: np.ndarray, preprocessing: str) -> np.ndarray:
     """Turn ``uint8`` RGB into the numbers that a backbone expects, ``float32``.
 

@@ -34,7 +34,8 @@ class MaskClassifierSettings:
     """All that is needed, with the classes, to build the same network again.
 
     Attributes:
-        image_height, image_width: of the input in pixels; a face is fitted into it, its proportions kept.
+        image_height, image_width: of the input in pixels; a face is stretched to it, as the published recipes do:
+            padding would tell the network how long its images are, which in class folders often tells the class.
         alpha: width of the backbone, see `mobilenet_v2_fpnlite.ALPHAS` for those with ImageNet weights.
         pooling: what makes one number of each channel, ``average`` or ``max``.
         dense: units of each dense layer between pooling and answer.
@@ -99,12 +100,13 @@ class MaskClassifier(Detector):
             raise ValueError(f"class_weights are {settings.class_weights}, expected one for each of {list(classes)}")
 
     def scale(self, size_wh: tuple[int, int]) -> float:
-        """Resized size / original size of a face, which is fitted into the input."""
+        """Resized size / original size of a face that is fitted into the input, to be stretched then."""
         return min(self.settings.image_width / size_wh[0], self.settings.image_height / size_wh[1])
 
     def batch(self, resized_rgb: list[np.ndarray]) -> np.ndarray:
-        """Resized faces normalised and laid into one network input, ``float32`` ``(N, height, width, 3)``."""
-        return images.pad([images.normalise(image, self.preprocessing) for image in resized_rgb], self.canvas_wh([]))
+        """Resized faces stretched to the input and normalised, ``float32`` ``(N, height, width, 3)``."""
+        stretched = [images.stretch(image, self.canvas_wh([])) for image in resized_rgb]
+        return np.stack([images.normalise(image, self.preprocessing) for image in stretched])
 
     def canvas_wh(self, sizes_wh: list[tuple[int, int]]) -> tuple[int, int]:
         """Width and height of the network's input, whatever the images are."""

@@ -12,6 +12,7 @@ from retinamask.dataset.annotations import make_table
 from retinamask.evaluation.drawing import Example, contact_sheet
 from retinamask.training.augmentation import augment, mosaic
 from retinamask.training.settings import NO_AUGMENTATION, AugmentationSettings
+from retinamask.training.warping import stretched
 
 
 def augmentation_sheet(
@@ -19,7 +20,8 @@ def augmentation_sheet(
 ) -> Image.Image:
     """Draw a few training images, each as it is, as each augmentation alone makes it, and as all together do.
 
-    Flip and mosaic are shown whatever their probability is.
+    Flip and mosaic are shown whatever their probability is. Of a classifier there is no mosaic, but how faces are
+    moved (turned, shifted and slanted) and hidden.
 
     Args:
         examples: `retinamask.training.examples.Examples`.
@@ -33,7 +35,7 @@ def augmentation_sheet(
     """
     if rows < 1:
         raise ValueError(f"rows is {rows}, expected at least 1")
-    columns = _alone(settings)
+    columns = _alone(settings, examples.detector.classifies)
     indices = (seed + np.arange(rows) * max(1, len(examples) // rows)) % len(examples)
     cells = [
         _varied(examples, int(index), column, (seed, row))._replace(image_path=caption)
@@ -43,16 +45,21 @@ def augmentation_sheet(
     return contact_sheet(cells, examples.detector.classes, len(columns), cell_size, "What the network is shown")
 
 
-def _alone(settings: AugmentationSettings) -> dict[str, AugmentationSettings]:
+def _alone(settings: AugmentationSettings, classifies: bool) -> dict[str, AugmentationSettings]:
     """A column's caption and settings."""
     without = replace(NO_AUGMENTATION, visible_share=settings.visible_share)
     colour = {name: getattr(settings, name) for name in ("brightness", "contrast", "saturation")}
+    moved = {name: getattr(settings, name) for name in ("rotate", "shift", "shear")}
+    if classifies:
+        own = {"moved": replace(without, **moved), "hidden": replace(without, erase=1)}
+    else:
+        own = {"mosaic": replace(without, mosaic=1)}
     return {
         "as read": NO_AUGMENTATION,
         "flip": replace(without, flip=1),
         "zoom": replace(without, zoom_out=settings.zoom_out, zoom_in=settings.zoom_in),
         "colour": replace(without, **colour),
-        "mosaic": replace(without, mosaic=1),
+        **own,
         "all as set": settings,
     }
 
@@ -62,6 +69,8 @@ def _varied(examples, index: int, settings: AugmentationSettings, seed: tuple[in
     four = [(index + step) % len(examples) for step in range(4)]
     images = [examples.pixels.read(i) for i in four]
     boxes, labels = ([parts[i] for i in four] for parts in (examples.boxes, examples.labels))
+    if examples.detector.classifies:
+        images[0], boxes[0] = stretched(images[0], boxes[0], examples.canvas_wh)
     if np.random.default_rng(seed).random() < settings.mosaic:
         made = mosaic(images, boxes, labels, seed, settings, examples.canvas_wh)
     else:

@@ -169,6 +169,7 @@ class _Source:
     def __init__(self, examples: Examples):
         import tensorflow as tf
 
+        self._stretched_to = examples.canvas_wh if examples.detector.classifies else None
         self._read = examples.pixels.reader()
         self._boxes = tf.constant(np.concatenate(examples.boxes), tf.float32)
         self._labels = tf.constant(np.concatenate(examples.labels), tf.int32)
@@ -177,4 +178,7 @@ class _Source:
     def example(self, index):
         """Pixels ``(h, w, 3)``, boxes ``(M, 4)`` and labels ``(M,)`` of one image."""
         begin, end = self._ends[index], self._ends[index + 1]
-        return self._read(index), self._boxes[begin:end], self._labels[begin:end]
+        image, boxes = self._read(index), self._boxes[begin:end]
+        if self._stretched_to:
+            image, boxes = warping.stretched(image, boxes, self._stretched_to)
+        return image, boxes, self._labels[begin:end]

@@ -15,6 +15,23 @@ _DRAWS = 9  # angle, shift across and down, slant, whether to hide, and the rect
 _WARPING = 2_000_003  # what is folded into an example's seed; any number that nothing else folds in
 
 
+def stretched(image, boxes, canvas_wh: tuple[int, int]):
+    """A face that fills the canvas, and its boxes; as `retinamask.dataset.images.stretch` does it, in the graph.
+
+    Args:
+        image: `uint8` RGB of shape (height, width, 3).
+        boxes: `float32` xyxy of shape (M, 4) in its pixels.
+        canvas_wh: width and height of the result.
+    """
+    import tensorflow as tf
+
+    shape = tf.cast(tf.shape(image), tf.float32)
+    size_hw = canvas_wh[::-1]
+    resized = tf.raw_ops.ResizeBilinear(images=image[None], size=size_hw, half_pixel_centers=True)[0]
+    scales = tf.constant(canvas_wh, tf.float32) / tf.stack([shape[1], shape[0]])
+    return tf.cast(tf.round(resized), tf.uint8), boxes * tf.tile(scales, (2,))
+
+
 def is_asked_for(settings: AugmentationSettings) -> bool:
     """Whether `warped` would change anything."""
     return any((settings.rotate, settings.shift, settings.shear, settings.erase))
