@@ -6,12 +6,14 @@ from conftest import ROOT
 from PIL import Image
 from test_darknet_export import TRAINING, save
 
+from retinamask import detectors
 from retinamask.cli import main
-from retinamask.dataset import annotations, boxes, crops, images
+from retinamask.dataset import annotations, boxes, images
+from retinamask.dataset.sample import CLASSES as SAMPLE_CLASSES
+from retinamask.detectors import snapshots
 from retinamask.inference.detect import Predictor, detect
 from retinamask.inference.face_detectors import face_detector
 from retinamask.inference.two_stage import TwoStage
-from retinamask.training.train import train
 
 CLASSES = {"mask": 0, "no_mask": 1}
 RED, BLUE, GREY = (255, 0, 0), (0, 0, 255), (99, 99, 99)
@@ -126,24 +128,16 @@ def test_the_table_is_that_of_the_other_detectors(tmp_path):
     assert len(annotations.objects(table)) == 1
 
 
-# --- With a classifier that was trained here ---
+# --- With snapshots ---
 
 
 @pytest.fixture(scope="module")
-def classifier_snapshot(tiny, tmp_path_factory):
-    """A small classifier after two steps on the faces of the tiny scenes."""
-    from retinamask import detectors
-    from retinamask.training.examples import Examples
-    from retinamask.training.settings import TrainingSettings
-
-    folder = tmp_path_factory.mktemp("classifier")
-    classes = annotations.read_classes(tiny / "classes.csv")
-    cut = crops.cut_faces(annotations.read_annotations(tiny / "annotations.csv", classes), tiny, folder / "faces")
-    detector = detectors.create(
-        "mask_classifier", classes, image_height=32, image_width=32, alpha=0.35, dense=(8,), normalisation="live"
-    )
-    settings = TrainingSettings(epochs=1, steps=2, batch_size=2, learning_rate=1e-3, schedule="constant", seed=1)
-    return train(Examples(cut.table, cut.folder, detector), settings, folder / "classifier").last
+def classifier_snapshot(tmp_path_factory):
+    """A small classifier with random weights."""
+    detector = detectors.create("mask_classifier", SAMPLE_CLASSES, image_height=32, image_width=32, alpha=0.35)
+    record = {"kind": "training", "detector": detector.name, "classes": detector.classes, "training": TRAINING}
+    record |= {"settings": detector.record(), "preprocessing": detector.preprocessing}
+    return snapshots.save(detector.network(seed=1), tmp_path_factory.mktemp("mask") / "mask.h5", record)
 
 
 @pytest.fixture(scope="module")
@@ -171,19 +165,13 @@ def test_detect_and_evaluate_with_haar(classifier_snapshot, sample_image, tiny, 
     assert figures.exists() and "AP50" in capsys.readouterr().out
 
 
-def test_faces_of_a_snapshot_of_ours(classifier_snapshot, yolo_snapshot, sample_image, tmp_path):
-    """All classes of the first are faces; the second says what they are."""
+def test_all_classes_of_a_snapshot_of_ours_are_faces(yolo_snapshot, sample_image):
     image_rgb = images.read_image(sample_image)
     faces, scores = face_detector("snapshot", [yolo_snapshot.weights], score_threshold=0.3)(image_rgb)
     (found,) = Predictor.load(yolo_snapshot)([image_rgb], 0.3)
     overlaps = boxes.overlaps(faces, faces) - np.eye(len(scores))
     assert 0 < len(scores) < len(found.scores) and overlaps.max() <= 0.4 and set(found.labels) == {0, 1}
     assert scores[0] == found.scores[0] and (faces[0] == found.boxes_xyxy[0]).all()
-    out, model = tmp_path / "found.csv", str(yolo_snapshot.weights)
-    chosen = ["--snapshot", str(classifier_snapshot.weights), "--face-detector", "snapshot", "--face-model", model]
-    arguments = ["--face-score-threshold", "0.3", "--score-threshold", "0.01", "--out", str(out)]
-    assert main(["detect", sample_image, *chosen, *arguments]) == 0
-    assert len(annotations.objects(annotations.read_detections(out))) == len(scores)
 
 
 def test_what_does_not_fit_together(classifier_snapshot, yolo_snapshot, sample_image, tmp_path, capsys):
