@@ -1,4 +1,4 @@
-"""The command that fetches public data sets by name."""
+"""The command that fetches public data sets, and published face detectors, by name."""
 
 import argparse
 import sys
@@ -14,31 +14,47 @@ _SHOWN_PROBLEMS = 20
 
 def add_commands(subparsers) -> None:
     """Declare the command of this file."""
-    text = "Fetch a public data set by its name, verified, and turned into annotations.csv and classes.csv."
+    text = (
+        "Fetch a public data set by its name, verified, and turned into annotations.csv and classes.csv; or the "
+        "verified files of a face detector."
+    )
     command = add_command(subparsers, "fetch", fetch_command, text)
     command.epilog = _OTHERS
     command.add_argument("name", nargs="?", metavar="NAME", help="one of --list")
-    command.add_argument("--folder", default="data", help="the set comes into FOLDER/NAME/")
+    command.add_argument(
+        "--folder",
+        default=argparse.SUPPRESS,
+        help="it comes into FOLDER/NAME/ (default: data for data sets, ~/.cache/retinamask for face detectors)",
+    )
     command.add_argument(
         "--from",
         dest="source",
         default=argparse.SUPPRESS,
         metavar="FILE_OR_FOLDER",
-        help="an archive, or an unpacked folder, that you fetched by hand",
+        help="an archive, or an unpacked folder, or the files of a face detector, that you fetched by hand",
     )
-    command.add_argument("--list", action="store_true", default=argparse.SUPPRESS, help="say what sets there are")
+    command.add_argument("--list", action="store_true", default=argparse.SUPPRESS, help="say what there is")
 
 
 def fetch_command(given) -> None:
-    from retinamask.dataset import fetching, public
+    from retinamask.dataset import fetching, public, public_models
 
     if hasattr(given, "list"):
-        print("\n\n".join(map(public.described, public.CATALOGUE.values())))
+        sets = map(public.described, public.CATALOGUE.values())
+        models = map(public_models.described, public_models.CATALOGUE.values())
+        print("\n\n".join([*sets, *models]))
         print(f"\n{_OTHERS}")
         return
     if given.name is None:
-        raise ValueError("which data set? Give its name, one of: " + ", ".join(public.CATALOGUE))
-    fetched = fetching.fetch(given.name, given.folder, getattr(given, "source", None))
+        known = ", ".join([*public.CATALOGUE, *public_models.CATALOGUE])
+        raise ValueError(f"which data set, or which face detector? Give its name, one of: {known}")
+    folder, source = getattr(given, "folder", None), getattr(given, "source", None)
+    if given.name in public_models.CATALOGUE:
+        paths = public_models.fetch_model(given.name, folder, source)
+        print(f"verified by SHA-256: {', '.join(map(str, paths))}")
+        print(f"licence: {public_models.CATALOGUE[given.name].licence}")
+        return
+    fetched = fetching.fetch(given.name, folder or "data", source)
     _report(fetched, public.CATALOGUE[given.name])
 
 

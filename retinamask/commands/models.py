@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from retinamask.commands.parsing import add_command, refuse_existing
+from retinamask.commands.predictors import add_predictor_options, load_predictor
 
 
 def add_commands(subparsers) -> None:
@@ -31,6 +32,7 @@ def add_commands(subparsers) -> None:
     detect.add_argument("--score-threshold", type=float, default=0.5, help="keep detections from this score on")
     detect.add_argument("--batch-size", type=int, default=4, help="images per network call")
     detect.add_argument("--force", action="store_true", help="replace an existing CSV")
+    add_predictor_options(detect)
 
     evaluate = add_command(subparsers, "evaluate", evaluate_command, "The twelve COCO figures, and per class.")
     evaluate.add_argument("annotations", help="CSV of the held-out images")
@@ -40,6 +42,7 @@ def add_commands(subparsers) -> None:
     judged.add_argument("--detections", help="detections CSV to judge instead")
     evaluate.add_argument("--out", help="also write the figures to this JSON file")
     evaluate.add_argument("--force", action="store_true", help="replace an existing JSON file")
+    add_predictor_options(evaluate)
 
 
 def convert_command(given) -> None:
@@ -62,12 +65,12 @@ def convert_command(given) -> None:
 
 def detect_command(given) -> None:
     from retinamask.dataset import annotations
-    from retinamask.inference.detect import Predictor, detect, find_images
+    from retinamask.inference.detect import detect, find_images
 
     out = Path(given.out)
     refuse_existing(out, given.force)
     paths = find_images(given.sources, out.parent)
-    predictor = Predictor.load(given.snapshot)
+    predictor = load_predictor(given)
     table, unreadable = detect(predictor, paths, out.parent, given.score_threshold, given.batch_size)
     for message in unreadable:
         print(f"left out: {message}", file=sys.stderr)
@@ -80,7 +83,7 @@ def evaluate_command(given) -> None:
     from retinamask.dataset import annotations
     from retinamask.detectors import snapshots
     from retinamask.evaluation import coco
-    from retinamask.inference.detect import Predictor, detect
+    from retinamask.inference.detect import detect
 
     if given.out:
         refuse_existing(Path(given.out), given.force)
@@ -93,7 +96,7 @@ def evaluate_command(given) -> None:
         snapshot = snapshots.read(given.snapshot)
         snapshots.check_classes(snapshot, classes)
         paths, folder = annotations.image_paths(table), Path(given.annotations).parent
-        detections, unreadable = detect(Predictor.load(snapshot), paths, folder)
+        detections, unreadable = detect(load_predictor(given), paths, folder)
         for message in unreadable:
             print(f"counted as without detections: {message}", file=sys.stderr)
     metrics = coco.evaluate(table, detections, classes)
