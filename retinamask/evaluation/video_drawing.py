@@ -49,7 +49,7 @@ class FrameDrawing:
         return np.asarray(canvas)
 
     def _lay_out(self) -> tuple[list[tuple[float, int]], int]:
-        """Where each entry stands, as left edge and line, with room for its longest text; and how many lines there are."""
+        """Where each entry stands, as left edge and line, with room for its longest text; and their lines."""
         longest = [f"{name} {LARGEST_COUNT}" for name in self._classes] + [_clock(35999), _speed(999)]
         swatches = [1.2] * len(self._classes) + [0, 0]
         gap = self._font.size
