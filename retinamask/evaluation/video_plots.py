@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -25,21 +26,25 @@ def counts_over_time(counts: pd.DataFrame) -> Figure:
     groups = -(-len(counts) // MOST_POINTS)
     step = np.arange(len(counts)) // groups
     drawn, starts = counts.groupby(step).mean(), seconds[::groups]
-    figure = Figure(figsize=(9.6, 3.2))
-    axes = figure.subplots()
+    figure = Figure(figsize=(9.6, 1.0 + 1.1 * max(1, len(counts.columns))))
+    panels = figure.subplots(max(1, len(counts.columns)), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     colors = class_colors(dict.fromkeys(counts.columns, 0))
-    for name in counts.columns:
-        axes.step(starts, drawn[name], where="post", color=colors[name], label=shown_text(name), alpha=0.9)
-    per_point = "" if groups == 1 else f", mean of {groups} frames each"
-    axes.set(title=f"Boxes of each class in {len(counts)} frames{per_point}", ylabel="boxes in the frame")
-    in_seconds = seconds[-1] <= SECONDS_UP_TO
+    for axes, name in zip(panels, counts.columns, strict=False):  # lines on one another would hide each other
+        axes.fill_between(starts, drawn[name], step="post", color=colors[name], alpha=0.35, linewidth=0)
+        axes.step(starts, drawn[name], where="post", color=colors[name], linewidth=1.5)
+        axes.set_title(shown_text(name), fontsize=9.5, pad=4)
+    per_point = "" if groups == 1 else f", mean of {groups} each"
+    figure.suptitle(f"Boxes in a frame ({len(counts)} frames{per_point})", x=0.01, ha="left", fontsize=11)
+    _mark_time(panels[-1], seconds[-1])
+    panels[-1].set_ylim(0, max(1.0, 1.1 * drawn.to_numpy().max(initial=0)))
+    panels[-1].yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+    return figure
+
+
+def _mark_time(axes: Axes, last_second: float) -> None:
+    axes.set_xlim(0, max(last_second, 1e-3))
+    in_seconds = last_second <= SECONDS_UP_TO
     axes.set_xlabel("seconds" if in_seconds else "minutes:seconds")
     if not in_seconds:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{int(value) // 60}:{int(value) % 60:02}"))
         axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 3, 6, 10]))
-    axes.set_xlim(0, max(seconds[-1], 1e-3))
-    axes.set_ylim(0, max(1.0, 1.1 * drawn.to_numpy().max(initial=0)))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    if len(counts.columns):
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return figure
