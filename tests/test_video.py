@@ -1,5 +1,10 @@
 """Videos in and out, against OpenCV's and Pillow's own readers, with a predictor that finds painted rectangles."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -17,6 +22,8 @@ from retinamask.inference.detect import Detections
 from retinamask.inference.video import annotate_video, counts_by_frame, write_counts
 from retinamask.inference.video_files import WRITTEN_EXTENSIONS, video_file
 from retinamask.inference.video_source import VideoError, frames
+
+ROOT = Path(__file__).parents[1]
 
 CLASSES = {"mask": 0, "no_mask": 1}
 BLUE, RED = (30, 60, 220), (220, 40, 30)  # in RGB: whoever mixes up the channels finds the other class
@@ -262,6 +269,30 @@ def test_a_missing_codec_and_an_unknown_ending_are_said(tmp_path, monkeypatch):
     message = "cannot write none video of 162 x 120"
     with pytest.raises(VideoError, match=message), video_file(tmp_path / "new.mp4", RATE) as file:
         file.write(picture(0), 1.0)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", WRITTEN_EXTENSIONS)
+def test_a_full_disk_is_an_error_and_leaves_nothing(suffix, tmp_path):
+    """A limit on the size of files stands for the disk; OpenCV itself only warns, frame by frame."""
+    program = f"""
+import resource, signal
+import numpy as np
+from retinamask.inference.video_files import video_file
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+noise = np.random.default_rng(0).integers(0, 256, (40, 120, 160, 3), dtype=np.uint8)
+with video_file("new{suffix}", 10) as file:
+    for number, image_rgb in enumerate(noise):
+        file.write(image_rgb, (number + 1) / 10)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 1
+    assert "pictures written can be read back; the disk" in ended.stderr or "File too large" in ended.stderr
     assert not list(tmp_path.iterdir())
 
 
