@@ -1,6 +1,7 @@
 """Videos in and out, against OpenCV's and Pillow's own readers, with a predictor that finds painted rectangles."""
 
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,20 @@ def test_a_video_file_gives_its_frames_in_rgb_with_their_times(clip):
     assert [frame.until for frame in read[:-1]] == pytest.approx([frame.seconds for frame in read[1:]])
     for frame in read:
         assert np.abs(frame.image_rgb.astype(int) - picture(frame.number)[:, :160]).mean() < 4  # JPEG's own loss
+
+
+def test_a_phone_video_held_sideways_is_turned_upright(tmp_path):
+    """ISO 14496-12 puts the turn into the track header's matrix; 90 degrees are written over OpenCV's identity."""
+    path = film(tmp_path / "phone.mp4", [picture(9)[:, :160]] * 3, codec="mp4v")
+    upright = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+    turned = struct.pack(">9I", 0, 0x10000, 0, 0xFFFF0000, 0, 0, 0, 0, 0x40000000)
+    content = path.read_bytes()
+    header = content.index(b"tkhd")
+    path.write_bytes(content[:header] + content[header:].replace(upright, turned, 1))
+    with frames(path) as source:
+        image_rgb = next(iter(source)).image_rgb
+    clockwise = np.rot90(picture(9)[:, :160], -1)
+    assert image_rgb.shape == clockwise.shape and np.abs(image_rgb.astype(int) - clockwise).mean() < 8
 
 
 def test_a_gif_keeps_the_time_of_each_frame(gif):

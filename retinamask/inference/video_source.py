@@ -122,6 +122,7 @@ def _opened_capture(source: str | Path | int, index: int | None) -> cv2.VideoCap
 
 
 def _file_frames(video: Frames, capture: cv2.VideoCapture) -> Iterator[Frame]:
+    """A file's frames at equal distances; of a file of varying rate the mean is taken, so that its length is right."""
     announced, number = capture.get(cv2.CAP_PROP_FRAME_COUNT), 0
     while (image_bgr := _next_picture(capture)) is not None:
         yield Frame(number, number / video.rate, (number + 1) / video.rate, image_bgr[..., ::-1])
