@@ -7,6 +7,7 @@ starts only what it needs.
 import sys
 from pathlib import Path
 
+from retinamask.commands import videos
 from retinamask.commands.parsing import add_command, refuse_existing
 from retinamask.commands.predictors import add_predictor_options, load_predictor
 
@@ -25,14 +26,15 @@ def add_commands(subparsers) -> None:
     theirs.add_argument("--image-min-side", type=int, default=800, help="shorter side that it was trained at")
     theirs.add_argument("--image-max-side", type=int, default=1333, help="longer side at most")
 
-    detect = add_command(subparsers, "detect", detect_command, "Detect in images and write a detections CSV.")
-    detect.add_argument("sources", nargs="+", metavar="SOURCE", help="images, or folders of images")
+    detect = add_command(subparsers, "detect", detect_command, "Detect in images or a video; write a detections CSV.")
+    detect.add_argument("sources", nargs="+", metavar="SOURCE", help="images, folders of images, or one video")
     detect.add_argument("--snapshot", required=True, help="snapshot of either kind")
     detect.add_argument("--out", default="detections.csv", help="rows path,x1,y1,x2,y2,class_name,score")
     detect.add_argument("--score-threshold", type=float, default=0.5, help="keep detections from this score on")
     detect.add_argument("--batch-size", type=int, default=4, help="images per network call")
-    detect.add_argument("--force", action="store_true", help="replace an existing CSV")
+    detect.add_argument("--force", action="store_true", help="replace existing files")
     add_predictor_options(detect)
+    videos.add_video_options(detect)
 
     evaluate = add_command(subparsers, "evaluate", evaluate_command, "The twelve COCO figures, and per class.")
     evaluate.add_argument("annotations", help="CSV of the held-out images")
@@ -69,6 +71,9 @@ def detect_command(given) -> None:
 
     out = Path(given.out)
     refuse_existing(out, given.force)
+    if (video := videos.the_video(given)) is not None:
+        videos.check_outputs(given)
+        return videos.detect_in_video(given, video, load_predictor(given))
     paths = find_images(given.sources, out.parent)
     predictor = load_predictor(given)
     table, unreadable = detect(predictor, paths, out.parent, given.score_threshold, given.batch_size)

@@ -22,10 +22,10 @@ from retinamask.dataset.images import read_image
 # (https://jfly.uni-koeln.de/color/). Masks are green and bare faces red wherever they come in the class list.
 GREEN, VERMILLION, AMBER = "#009e73", "#d55e00", "#e69f00"
 OTHER_COLORS = (AMBER, "#0072b2", "#cc79a7", "#56b4e9", "#f0e442", "#999999")
-COLORS_BY_NAME = {
-    **dict.fromkeys(["mask", "with_mask", "masked"], GREEN),
-    **dict.fromkeys(["no_mask", "without_mask", "unmasked"], VERMILLION),
-}
+# What the public sets call their classes, letters alone: with_mask, WithMask, face-no-mask, mask_weared_incorrect, ...
+MASK_NAMES = {"mask", "masked", "withmask", "facemask", "facewithmask", "maskedface", "correctmask"}
+NO_MASK_NAMES = {"nomask", "unmasked", "withoutmask", "facenomask", "facewithoutmask", "unmaskedface", "barefaced"}
+WORN_WRONGLY = ("incorrect", "wrong", "improper")  # anywhere in a name
 FALLBACK_COLOR = "#8c8c8c"  # for a class that is not among the classes
 
 INK, FADED_INK, PAPER, CELL = "#1f2933", "#66727f", "#ffffff", "#eef1f4"
@@ -66,10 +66,14 @@ def examples(
 
 
 def class_colors(classes: dict[str, int]) -> dict[str, str]:
-    """Return a color (`#rrggbb`) for each class; with many classes they repeat."""
-    others = [name for name in classes if _plain(name) not in COLORS_BY_NAME]
-    colors = {name: OTHER_COLORS[index % len(OTHER_COLORS)] for index, name in enumerate(others)}
-    return {name: COLORS_BY_NAME.get(_plain(name)) or colors[name] for name in classes}
+    """Return a color (`#rrggbb`) for each class; with many classes they repeat.
+
+    A mask is green, none is vermillion, one that is worn wrongly is amber, whatever of the usual names they have.
+    """
+    known = {name: _known_color(name) for name in classes}
+    free = [color for color in OTHER_COLORS if color not in known.values()]
+    others = [name for name, color in known.items() if color is None]
+    return known | {name: free[index % len(free)] for index, name in enumerate(others)}
 
 
 def draw_boxes(
@@ -143,8 +147,11 @@ def contact_sheet(
     return sheet
 
 
-def _plain(name: str) -> str:
-    return name.strip().lower().replace(" ", "_").replace("-", "_")
+def _known_color(name: str) -> str | None:
+    plain = "".join(filter(str.isalpha, name.lower()))
+    if any(word in plain for word in WORN_WRONGLY):
+        return AMBER
+    return GREEN if plain in MASK_NAMES else VERMILLION if plain in NO_MASK_NAMES else None
 
 
 def _best_last(boxes: pd.DataFrame) -> pd.DataFrame:
@@ -184,11 +191,11 @@ def _draw_label(
     draw: ImageDraw.ImageDraw, row: NamedTuple, size_wh: tuple[int, int], line_width: int, color: str
 ) -> None:
     """Draw the class and score on a chip: on top of the box, or inside it where there is no room above."""
-    font = _font(max(12, max(size_wh) / 50))
+    font = text_font(max(12, max(size_wh) / 50))
     score = getattr(row, "score", None)
     suffix = "" if score is None or pd.isna(score) else f" {score:.2f}"
     padding = round(font.size / 3)
-    text = _shortened(row.class_name, font, size_wh[0] - 2 * padding - font.getlength(suffix)) + suffix
+    text = shortened(row.class_name, font, size_wh[0] - 2 * padding - font.getlength(suffix)) + suffix
     width, height = round(font.getlength(text)) + 2 * padding, round(font.size * 1.35)
     box_left, box_top, _, _ = _pixels(row, size_wh)
     left = max(0, min(box_left, size_wh[0] - width))
@@ -208,9 +215,9 @@ def _readable_on(color: str) -> str:
 
 def _draw_heading(sheet: Image.Image, area: tuple, title: str, cell_size: int) -> None:
     left, top, right, bottom = area
-    font = _font(cell_size / 13)
+    font = text_font(cell_size / 13)
     position = (left, top + (bottom - top) * 0.34)
-    text = _shortened(title, font, right - left)
+    text = shortened(title, font, right - left)
     ImageDraw.Draw(sheet).text(position, text, fill=INK, font=font, anchor="lm")
 
 
@@ -218,7 +225,7 @@ def _draw_key(sheet: Image.Image, area: tuple, classes: dict[str, int], has_trut
     """Draw a swatch and a name per class, and dashes for what is annotated."""
     draw = ImageDraw.Draw(sheet)
     left, top, right, bottom = area
-    font, middle = _font(cell_size / 23), top + round((bottom - top) * 0.72)
+    font, middle = text_font(cell_size / 23), top + round((bottom - top) * 0.72)
     side = round(font.size * 0.8)
     entries = [*class_colors(classes).items()] + [("annotated", None)] * has_truth
     for name, color in entries:
@@ -228,7 +235,7 @@ def _draw_key(sheet: Image.Image, area: tuple, classes: dict[str, int], has_trut
             left += side
         else:
             draw.rectangle((left, middle - side // 2, left + side, middle - side // 2 + side), fill=color)
-        text = _shortened(name, font, right - left - 1.5 * side)
+        text = shortened(name, font, right - left - 1.5 * side)
         draw.text((left + 1.5 * side, middle), text, fill=FADED_INK, font=font, anchor="lm")
         left += round(font.getlength(text) + 3 * side)
 
@@ -255,7 +262,7 @@ def _draw_caption(sheet: Image.Image, example: Example, area: tuple) -> None:
     """Draw the file name on the left and the counts on the right."""
     draw = ImageDraw.Draw(sheet)
     left, top, right, bottom = area
-    font = _font((right - left) / 23)
+    font = text_font((right - left) / 23)
     count = len(objects(example.boxes))
     counts = f"{count} found" if "score" in example.boxes.columns else f"{count} annotated"
     if example.ground_truth is not None:
@@ -263,11 +270,11 @@ def _draw_caption(sheet: Image.Image, example: Example, area: tuple) -> None:
     middle = (top + bottom) / 2
     draw.text((right, middle), counts, fill=FADED_INK, font=font, anchor="rm")
     room = right - left - font.getlength(counts) - font.size
-    name = _shortened(example.image_path.rsplit("/", 1)[-1], font, room)
+    name = shortened(example.image_path.rsplit("/", 1)[-1], font, room)
     draw.text((left, middle), name, fill=INK, font=font, anchor="lm")
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+def shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
     """Return the text on one line, its middle replaced by dots where it does not fit into `room` pixels."""
     text = " ".join(str(text).split())
     kept = len(text)
@@ -279,6 +286,6 @@ def _shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _font(size: float) -> ImageFont.FreeTypeFont:
+def text_font(size: float) -> ImageFont.FreeTypeFont:
     """Return the font at a size in pixels."""
     return ImageFont.truetype(_FONT_FILE, max(9, round(size)))

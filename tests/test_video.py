@@ -1,0 +1,492 @@
+"""Videos in and out, against OpenCV's and Pillow's own readers, with a predictor that finds painted rectangles."""
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image, ImageColor, ImageSequence
+
+from retinamask.cli import main
+from retinamask.dataset import annotations
+from retinamask.evaluation import drawing
+from retinamask.evaluation.video_drawing import FrameDrawing
+from retinamask.evaluation.video_plots import counts_over_time
+from retinamask.inference import video, video_source
+from retinamask.inference.detect import Detections
+from retinamask.inference.video import annotate_video, counts_by_frame, write_counts
+from retinamask.inference.video_files import WRITTEN_EXTENSIONS, video_file
+from retinamask.inference.video_source import VideoError, frames
+
+ROOT = Path(__file__).parents[1]
+
+CLASSES = {"mask": 0, "no_mask": 1}
+BLUE, RED = (30, 60, 220), (220, 40, 30)  # in RGB: whoever mixes up the channels finds the other class
+WIDTH, HEIGHT, RATE, COUNT = 161, 120, 12.5, 10
+TOP, SIDE = 40, 32
+
+
+class ColorPredictor:
+    """Finds the bounding box of what is blue (a mask) and of what is red (none); has what a `Predictor` has."""
+
+    class_names = list(CLASSES)
+
+    def __init__(self):
+        self.batches = []
+
+    def __call__(self, images_rgb, score_threshold=0.05):
+        self.batches.append(len(images_rgb))
+        return [self._one(image) for image in images_rgb]
+
+    def _one(self, image_rgb):
+        assert image_rgb.dtype == np.uint8 and image_rgb.flags.c_contiguous
+        found = []
+        for label, color in enumerate((BLUE, RED)):
+            near = (np.abs(image_rgb.astype(int) - color).max(axis=2) < 60).nonzero()
+            if near[0].size:
+                found.append((label, near[1].min(), near[0].min(), near[1].max() + 1, near[0].max() + 1))
+        table = np.array(found, dtype=float).reshape(-1, 5)
+        return Detections(table[:, 1:], np.full(len(found), 0.9), table[:, 0].astype(int))
+
+
+def picture(number: int) -> np.ndarray:
+    """A blue square that moves right by 8 pixels a frame, and in the later half a red one that stays."""
+    image = np.full((HEIGHT, WIDTH, 3), 225, np.uint8)
+    image[TOP : TOP + SIDE, 8 * number : 8 * number + SIDE] = BLUE
+    if number >= COUNT // 2:
+        image[80:112, 120:152] = RED
+    return image
+
+
+def film(path, pictures, codec="MJPG", rate=RATE):
+    """A video written by OpenCV alone."""
+    size_wh = pictures[0].shape[1::-1]
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), rate, size_wh)
+    for image in pictures:
+        writer.write(np.ascontiguousarray(image[..., ::-1]))
+    writer.release()
+    return path
+
+
+def read_back(path):
+    """All frames by OpenCV, and the rate."""
+    capture, pictures = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), []
+    while (read := capture.read())[0]:
+        pictures.append(read[1][..., ::-1])
+    return pictures, capture.get(cv2.CAP_PROP_FPS)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    even = [picture(number)[:, :160] for number in range(COUNT)]
+    return film(tmp_path_factory.mktemp("clip") / "clip.avi", even)
+
+
+@pytest.fixture(scope="module")
+def gif(tmp_path_factory):
+    """A GIF of Pillow's own whose frames take 40, 80, 120 ... milliseconds."""
+    path = tmp_path_factory.mktemp("gif") / "clip.gif"
+    pictures = [Image.fromarray(picture(number)) for number in range(COUNT)]
+    durations = [40 * (number + 1) for number in range(COUNT)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations)
+    return path
+
+
+# --- Reading ---
+
+
+def test_a_video_file_gives_its_frames_in_rgb_with_their_times(clip):
+    with frames(clip) as source:
+        read = list(source)
+    assert (source.rate, source.live, source.remark) == (RATE, False, "")
+    assert [frame.number for frame in read] == list(range(COUNT))
+    assert [frame.seconds for frame in read] == pytest.approx([number / RATE for number in range(COUNT)])
+    assert [frame.until for frame in read[:-1]] == pytest.approx([frame.seconds for frame in read[1:]])
+    for frame in read:
+        assert np.abs(frame.image_rgb.astype(int) - picture(frame.number)[:, :160]).mean() < 4  # JPEG's own loss
+
+
+def test_a_phone_video_held_sideways_is_turned_upright(tmp_path):
+    """ISO 14496-12 puts the turn into the track header's matrix; 90 degrees are written over OpenCV's identity."""
+    path = film(tmp_path / "phone.mp4", [picture(9)[:, :160]] * 3, codec="mp4v")
+    upright = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+    turned = struct.pack(">9I", 0, 0x10000, 0, 0xFFFF0000, 0, 0, 0, 0, 0x40000000)
+    content = path.read_bytes()
+    header = content.index(b"tkhd")
+    path.write_bytes(content[:header] + content[header:].replace(upright, turned, 1))
+    with frames(path) as source:
+        image_rgb = next(iter(source)).image_rgb
+    clockwise = np.rot90(picture(9)[:, :160], -1)
+    assert image_rgb.shape == clockwise.shape and np.abs(image_rgb.astype(int) - clockwise).mean() < 8
+
+
+def test_a_gif_keeps_the_time_of_each_frame(gif):
+    with frames(gif) as source:
+        read = list(source)
+    assert source.rate == pytest.approx(25)  # by its shortest frame, 40 ms
+    assert [frame.until - frame.seconds for frame in read] == pytest.approx([0.04 * (n + 1) for n in range(COUNT)])
+    for frame in read:
+        assert np.abs(frame.image_rgb.astype(int) - picture(frame.number)).mean() < 2
+
+
+def test_a_video_that_is_cut_short_gives_what_is_there_and_says_so(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (30, HEIGHT, 160, 3), dtype=np.uint8)
+    whole = film(tmp_path / "whole.avi", list(noise)).read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    with frames(tmp_path / "cut.avi") as source:
+        count = len(list(source))
+    assert 10 <= count <= 16 and f"ends after {count} of" in source.remark
+    found = annotate_video(ColorPredictor(), tmp_path / "cut.avi", tmp_path / "drawn.mp4")
+    assert found.frames == count == len(read_back(tmp_path / "drawn.mp4")[0]) and found.remarks == [
+        source.remark.replace(source.name, str(tmp_path / "cut.avi"))
+    ]
+
+
+def test_a_gif_that_is_cut_short_gives_what_is_there_and_says_so(gif, tmp_path):
+    whole = gif.read_bytes()
+    (tmp_path / "cut.gif").write_bytes(whole[: len(whole) // 2])
+    with frames(tmp_path / "cut.gif") as source:
+        count = len(list(source))
+    assert 0 < count < COUNT and f"ends after {count} frames, the next is damaged" in source.remark
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".gif"])
+@pytest.mark.parametrize("content", [b"", b"no video at all"], ids=["empty", "text"])
+def test_what_is_no_video_is_refused(suffix, content, tmp_path):
+    path = tmp_path / f"bad{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match="bad.*no readable (video|GIF)"), frames(path):
+        pass
+
+
+def test_a_missing_file_and_a_missing_webcam_are_told_apart(tmp_path):
+    with pytest.raises(VideoError, match="clip.mp4 does not exist"), frames(tmp_path / "clip.mp4"):
+        pass
+    with pytest.raises(VideoError, match="webcam 97 cannot be opened; check that it is plugged in"), frames("97"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("source", "is_one"),
+    [("0", True), (1, True), ("a.MP4", True), ("a.gif", True), ("a.jpg", False), ("-1", False), ("./0", False)],
+)
+def test_what_is_taken_for_a_video(source, is_one):
+    assert video_source.is_video(source) == is_one
+
+
+class FakeCamera:
+    """Stands for `cv2.VideoCapture` of a webcam that gives a picture every 0.3 seconds, seven in all."""
+
+    def __init__(self, index):
+        self.count, self.released = 0, False
+
+    def isOpened(self):  # noqa: N802
+        return True
+
+    def get(self, _):
+        return 0.0  # many cameras do not know their rate
+
+    def set(self, *_):
+        return True
+
+    def read(self):
+        self.count += 1
+        return self.count <= 7, np.ascontiguousarray(picture(self.count)[..., ::-1])
+
+    def release(self):
+        self.released = True
+
+
+@pytest.fixture()
+def camera(monkeypatch):
+    made, times = [], iter(np.arange(100) * 0.3)
+    real = cv2.VideoCapture
+    choose = lambda source, *backend: real(source, *backend) if backend else made.append(FakeCamera(source)) or made[-1]  # noqa: E731
+    monkeypatch.setattr(cv2, "VideoCapture", choose)
+    monkeypatch.setattr(video_source.time, "monotonic", lambda: next(times))
+    return made
+
+
+def test_a_webcam_is_drawn_at_the_speed_of_life(camera, tmp_path):
+    predictor = ColorPredictor()
+    found = annotate_video(predictor, 0, tmp_path / "drawn.avi", limit=5)
+    assert found.frames == 5 and predictor.batches == [1] * 5 and camera[0].released and not found.remarks
+    assert found.table["seconds"].unique() == pytest.approx([0, 0.3, 0.6, 0.9, 1.2])
+    assert found.table["image_path"].iloc[0] == "webcam0#0"
+    pictures, rate = read_back(tmp_path / "drawn.avi")
+    assert rate == 25 and len(pictures) == 31  # 1.2 seconds and the last picture's own 1/25
+
+
+def test_a_webcam_that_stops_is_told(camera):
+    found = annotate_video(ColorPredictor(), "0")
+    assert found.frames == 7 and found.remarks == ["webcam0: stopped giving pictures after 7 frames"]
+
+
+# --- Writing ---
+
+
+@pytest.mark.parametrize("suffix", WRITTEN_EXTENSIONS)
+def test_every_ending_is_written_and_read_by_opencv(suffix, tmp_path):
+    path = tmp_path / f"new{suffix}"
+    with video_file(path, RATE) as file:
+        for number in range(COUNT):
+            file.write(picture(number), (number + 1) / RATE)
+    pictures, rate = read_back(path)
+    assert len(pictures) == COUNT and rate == pytest.approx(RATE, rel=0.01)
+    assert pictures[0].shape == (HEIGHT, WIDTH + (suffix != ".gif"), 3)  # the codecs want even sides
+    for number, image in enumerate(pictures):
+        assert np.abs(image[:, :WIDTH].astype(int) - picture(number)).mean() < 8, number
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_gif_of_ours_is_what_pillow_expects(tmp_path):
+    ends = [0.04, 0.15, 0.155, 0.6]  # the third would be shown for half a hundredth of a second
+    with video_file(tmp_path / "new.gif", RATE) as file:
+        for number, until in enumerate(ends):
+            file.write(picture(number), until)
+    with Image.open(tmp_path / "new.gif") as image:
+        read = [(frame.info["duration"], np.array(frame.convert("RGB"))) for frame in ImageSequence.Iterator(image)]
+        assert image.info["loop"] == 0
+    assert [duration for duration, _ in read] == [40, 110, 450]
+    for (_, image_rgb), number in zip(read, (0, 1, 3), strict=True):
+        np.testing.assert_allclose(image_rgb.astype(int), picture(number), atol=8)
+
+
+def test_a_frame_of_another_size_is_fitted_in(tmp_path):
+    for name in ("new.avi", "new.gif"):
+        with video_file(tmp_path / name, RATE) as file:
+            file.write(picture(0), 1 / RATE)
+            file.write(picture(1)[:60, :80], 2 / RATE)
+        assert len(read_back(tmp_path / name)[0]) == 2
+
+
+@pytest.mark.parametrize("name", ["new.mp4", "new.gif"])
+def test_a_failure_leaves_the_old_file_as_it_was(name, tmp_path):
+    (tmp_path / name).write_bytes(b"old")
+    with pytest.raises(RuntimeError, match="in the middle"), video_file(tmp_path / name, RATE) as file:
+        file.write(picture(0), 1.0)
+        raise RuntimeError("in the middle")
+    with pytest.raises(VideoError, match="no picture to write"), video_file(tmp_path / name, RATE):
+        pass
+    assert (tmp_path / name).read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_missing_codec_and_an_unknown_ending_are_said(tmp_path, monkeypatch):
+    with pytest.raises(VideoError, match=r"new.xyz: found no known ending, expected one of .mp4"):
+        annotate_video(ColorPredictor(), "97", tmp_path / "new.xyz")
+    monkeypatch.setitem(video.video_files.CODECS, ".mp4", "none")
+    message = "cannot write none video of 162 x 120"
+    with pytest.raises(VideoError, match=message), video_file(tmp_path / "new.mp4", RATE) as file:
+        file.write(picture(0), 1.0)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", WRITTEN_EXTENSIONS)
+def test_a_full_disk_is_an_error_and_leaves_nothing(suffix, tmp_path):
+    """A limit on the size of files stands for the disk; OpenCV itself only warns, frame by frame."""
+    program = f"""
+import resource, signal
+import numpy as np
+from retinamask.inference.video_files import video_file
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+noise = np.random.default_rng(0).integers(0, 256, (40, 120, 160, 3), dtype=np.uint8)
+with video_file("new{suffix}", 10) as file:
+    for number, image_rgb in enumerate(noise):
+        file.write(image_rgb, (number + 1) / 10)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 1
+    assert "pictures written can be read back; the disk" in ended.stderr or "File too large" in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
+# --- Detecting ---
+
+
+@pytest.mark.parametrize("out", ["drawn.mp4", "drawn.webm", "drawn.gif"])
+def test_the_drawn_video_shows_the_boxes_of_the_table(clip, out, tmp_path):
+    predictor = ColorPredictor()
+    found = annotate_video(predictor, clip, tmp_path / out, batch_size=4)
+    assert predictor.batches == [4, 4, 2] and found.frames == COUNT and found.remarks == []
+    assert list(found.table.columns) == video.VIDEO_COLUMNS
+    masks = found.table[found.table["class_name"] == "mask"]
+    expected = [[8 * number, TOP, 8 * number + SIDE, TOP + SIDE] for number in range(COUNT)]
+    np.testing.assert_allclose(masks[annotations.BOX_COLUMNS], expected, atol=2)
+    assert list(found.table["frame"][found.table["class_name"] == "no_mask"]) == [5, 6, 7, 8, 9]
+    pictures, rate = read_back(tmp_path / out)
+    assert len(pictures) == COUNT and rate == pytest.approx(RATE, rel=0.01)
+    green = np.abs(pictures[9][TOP + 8 : TOP + 24, 70:77].astype(int) - ImageColor.getrgb(drawing.GREEN)).max(axis=2)
+    assert (green.min(axis=1) < 70).all()  # the left line of the box around the square at 72
+
+
+def test_a_gif_stays_in_time_as_gif_and_as_video(gif, tmp_path):
+    annotate_video(ColorPredictor(), gif, tmp_path / "drawn.gif")
+    with Image.open(tmp_path / "drawn.gif") as image:
+        durations = [frame.info["duration"] for frame in ImageSequence.Iterator(image)]
+    assert durations == [40 * (number + 1) for number in range(COUNT)]
+    annotate_video(ColorPredictor(), gif, tmp_path / "drawn.mp4")
+    assert len(read_back(tmp_path / "drawn.mp4")[0]) == sum(range(1, COUNT + 1))  # 25 a second: one for each 40 ms
+
+
+def test_the_counts_are_those_of_each_frame(clip, tmp_path):
+    counts = counts_by_frame(annotate_video(ColorPredictor(), clip).table, CLASSES)
+    write_counts(counts, tmp_path / "counts.csv")
+    lines = (tmp_path / "counts.csv").read_text().splitlines()
+    assert lines[:3] == ["frame,seconds,mask,no_mask", "0,0.0,1,0", "1,0.08,1,0"] and lines[-1] == "9,0.72,1,1"
+    assert len(lines) == 1 + COUNT
+
+
+def test_frames_without_boxes_are_counted_and_kept_in_the_csv(tmp_path):
+    film(tmp_path / "empty.avi", [np.full((64, 64, 3), 225, np.uint8)] * 3)
+    found = annotate_video(ColorPredictor(), tmp_path / "empty.avi", tmp_path / "drawn.mp4")
+    assert counts_by_frame(found.table, CLASSES).to_numpy().tolist() == [[0, 0]] * 3
+    annotations.write_detections(found.table, tmp_path / "found.csv")
+    paths = annotations.image_paths(annotations.read_detections(tmp_path / "found.csv"))
+    assert paths == ["empty.avi#0", "empty.avi#1", "empty.avi#2"]
+
+
+def test_control_c_keeps_what_was_seen(clip, tmp_path):
+    class Stopped(ColorPredictor):
+        def __call__(self, images_rgb, score_threshold=0.05):
+            if len(self.batches) == 2:
+                raise KeyboardInterrupt
+            return super().__call__(images_rgb, score_threshold)
+
+    found = annotate_video(Stopped(), clip, tmp_path / "drawn.mp4", batch_size=3)
+    assert found.frames == 6 and "stopped after 6 frames" in found.remarks[0]
+    assert len(read_back(tmp_path / "drawn.mp4")[0]) == 6
+
+
+def test_a_long_video_takes_no_more_pictures_at_once_than_a_batch(clip, monkeypatch):
+    """Frames are followed from birth to death; the loop holds those of its batch and of the one before at most."""
+    import weakref
+
+    alive, most = weakref.WeakSet(), []
+
+    class Counted(np.ndarray):
+        __hash__ = object.__hash__
+
+        def __eq__(self, other):
+            return self is other
+
+    def read(_):
+        for number in range(200):
+            image_rgb = picture(number % COUNT).view(Counted)
+            alive.add(image_rgb)
+            most.append(len(alive))
+            yield video_source.Frame(number, number / RATE, (number + 1) / RATE, image_rgb)
+
+    monkeypatch.setattr(video_source, "_file_frames", lambda source, capture: read(source))
+    assert annotate_video(ColorPredictor(), clip, batch_size=4).frames == 200
+    assert max(most) <= 9
+
+
+@pytest.mark.parametrize("wrong", [{"score_threshold": 1.5}, {"batch_size": 0}, {"limit": 0}])
+def test_impossible_parameters_are_refused(clip, wrong):
+    with pytest.raises(ValueError, match="expected 0 to 1, at least 1 and at least 1"):
+        annotate_video(ColorPredictor(), clip, **wrong)
+
+
+# --- What is seen ---
+
+
+def test_the_bar_is_below_the_picture_and_has_a_swatch_for_each_class():
+    image_rgb = np.full((200, 400, 3), 255, np.uint8)
+    none = annotations.make_table([], annotations.DETECTION_COLUMNS)
+    drawn = FrameDrawing({"with_mask": 0, "without_mask": 1}, (400, 200))(image_rgb, none, 61.26, 3.2)
+    np.testing.assert_array_equal(drawn[:200], image_rgb)
+    bar = drawn[200:]
+    for color in (drawing.GREEN, drawing.VERMILLION):
+        assert (bar == ImageColor.getrgb(color)).all(axis=2).sum() > 40
+    assert bar.shape[0] < 50
+
+
+def test_many_classes_in_a_narrow_video_take_more_lines_and_stay_inside():
+    classes = {f"a class with a long name {number}": number for number in range(6)}
+    none = annotations.make_table([], annotations.DETECTION_COLUMNS)
+    drawn = FrameDrawing(classes, (96, 96))(np.zeros((96, 96, 3), np.uint8), none, 0.0, 10.0)
+    assert drawn.shape[1] == 96 and drawn.shape[0] > 96 + 6 * 11
+
+
+@pytest.mark.parametrize(
+    ("color", "names"),
+    [
+        (drawing.GREEN, ["mask", "with_mask", "WithMask", "face_with_mask", "masked face"]),
+        (drawing.VERMILLION, ["noMask", "no-mask", "without_mask", "WithoutMask", "face_no_mask", "Unmasked"]),
+        (drawing.AMBER, ["mask_weared_incorrect", "incorrect_mask", "worn wrong", "face_with_mask_incorrect"]),
+    ],
+)
+def test_the_names_of_the_public_sets_have_their_colors(color, names):
+    for name in names:
+        assert drawing.class_colors({"hat": 0, name: 1})[name] == color, name
+
+
+def test_no_other_class_shares_a_color_with_one_that_is_known():
+    colors = drawing.class_colors({"hat": 0, "with_mask": 1, "mask_weared_incorrect": 2, "scarf": 3})
+    assert len(set(colors.values())) == 4
+
+
+@pytest.mark.parametrize("count", [0, 1, 40, 9001])
+def test_the_figure_of_counts_takes_any_length(count):
+    index = pd.MultiIndex.from_arrays([np.arange(count), np.arange(count) / RATE], names=["frame", "seconds"])
+    figure = counts_over_time(pd.DataFrame({"mask": 2, "_odd $name": 1}, index=index))
+    assert isinstance(figure, Figure)
+    if count:
+        assert [axes.lines[0].get_ydata()[0] for axes in figure.axes] == [2, 1]
+        assert len(figure.axes[0].lines[0].get_xdata()) <= 300
+
+
+# --- The command ---
+
+
+@pytest.fixture()
+def command(monkeypatch, tmp_path):
+    """Runs `retinamask detect` with the predictor of this file in the place of a snapshot's."""
+    monkeypatch.setattr("retinamask.inference.detect.Predictor.load", lambda _: ColorPredictor())
+    monkeypatch.chdir(tmp_path)
+    return lambda *given: main(["detect", *map(str, given), "--snapshot", "s.h5"])
+
+
+def test_detect_writes_table_video_counts_and_figure(command, clip, tmp_path, capsys):
+    given = (clip, "--out-video", "drawn.mp4", "--counts", "counts.csv", "--frames", "6")
+    assert command(*given) == 0
+    assert "7 detections in 6 frames: detections.csv, drawn.mp4, counts.csv, counts.png" in capsys.readouterr().out
+    assert len(read_back("drawn.mp4")[0]) == 6 and len((tmp_path / "counts.csv").read_text().splitlines()) == 7
+    with Image.open("counts.png") as figure:
+        assert figure.width > 500
+    table = annotations.read_detections("detections.csv")
+    assert table["image_path"].iloc[0] == annotations.relative_path(clip, tmp_path) + "#0"
+    assert command(*given) == 2 and "exists; choose another name" in capsys.readouterr().err
+    assert command(*given, "--force") == 0
+
+
+def test_detect_refuses_what_cannot_be_meant(command, clip, tmp_path, capsys):
+    Image.fromarray(picture(0)).save("a.png")
+    for given, message in (
+        ((clip, "a.png"), "clip.avi is a video or webcam and has to be the only source"),
+        (("a.png", "--out-video", "x.mp4"), "--out-video is for a video, found a.png"),
+        (("a.png", "--frames", "3"), "--frames is for a video"),
+        ((clip, "--out-video", clip, "--force"), "named twice"),
+        ((clip, "--out-video", "x.txt"), "no known ending"),
+        (("nothing.mp4",), "nothing.mp4 does not exist"),
+    ):
+        assert command(*given) == 2
+        assert message in capsys.readouterr().err, given
+    assert clip.stat().st_size > 1000 and command("a.png") == 0
+
+
+def test_a_folder_named_like_a_number_is_a_folder(command, tmp_path, capsys):
+    (tmp_path / "0").mkdir()
+    Image.fromarray(picture(0)).save(tmp_path / "0" / "a.png")
+    assert command("0") == 0 and "1 detections in 1 images" in capsys.readouterr().out
