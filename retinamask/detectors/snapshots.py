@@ -25,6 +25,7 @@ from retinamask.detectors import pairs
 
 FORMAT = 1
 KINDS = ("training", "inference")
+CLASSIFIER = "mask_classifier"  # the one that finds no boxes
 _FIELDS = {"kind": str, "detector": str, "classes": dict, "settings": dict, "weights_sha256": str}
 
 
@@ -202,13 +203,14 @@ def _is_taken(stem: Path) -> bool:
     return stem.parent.is_dir() and any(left.fullmatch(path.name) for path in stem.parent.iterdir())
 
 
-def newest(folder: str | Path, kind: str, run: str | None = None) -> Path:
+def newest(folder: str | Path, kind: str, run: str | None = None, classifier: bool = False) -> Path:
     """The youngest snapshot of a kind below ``folder``, a ``best`` one before others of its run.
 
     Args:
         folder: where to look, not in folders below it.
         kind: ``training`` or ``inference``.
         run: prefer the snapshots of the run of this name if it has any.
+        classifier: look among the classifiers of faces, instead of among the detectors.
 
     Raises:
         SnapshotError: there is none.
@@ -216,14 +218,16 @@ def newest(folder: str | Path, kind: str, run: str | None = None) -> Path:
     found = []
     for described in sorted(Path(folder).glob("*.json")):
         record = _try_record(described)
-        if record and record["kind"] == kind and _has_weights(described, record):
+        fits = record and record["kind"] == kind and (record["detector"] == CLASSIFIER) == classifier
+        if fits and _has_weights(described, record):
             training = record.get("training", {})
             of_run = run is not None and training.get("run") == run
             found.append(
                 (of_run, training.get("started", ""), training.get("best", False), record["created"], described)
             )
     if not found:
-        what = "a training notebook first" if kind == "training" else "03_convert_snapshot first"
+        training = "08_train_mask_classifier first" if classifier else "a training notebook first"
+        what = training if kind == "training" else "03_convert_snapshot first"
         raise SnapshotError(f"no {kind} snapshot in {folder}; run {what}, or name a snapshot")
     described = max(found)[-1]
     _settle(described.with_suffix(".h5"), _read_record(described))
