@@ -83,6 +83,13 @@ def test_haar_on_photographs(shared_data):
     assert count >= 0.5 * all_of_them > 4
 
 
+def test_other_files_for_haar_are_refused(tmp_path):
+    for name, text in (("empty.xml", ""), ("other.xml", "<a><b>1</b></a>"), ("html.xml", "<!DOCTYPE html><p>")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=f"{name}: (no cascade that OpenCV can read|OpenCV .* cannot use it)"):
+            face_detector("haar", [tmp_path / name])
+
+
 # --- res10 ---
 
 
@@ -134,11 +141,28 @@ def test_a_caffe_file_cut_short_is_refused(res10_files, tmp_path, share):
             face_detector("res10", [res10_files[0], cut])
 
 
+def first_layers(content: bytearray, count: int) -> int:
+    """Where so many of the fields at the top of a Caffe model end, the first of which is its name."""
+    place = 0
+    for _ in range(count):
+        while content[place] & 128:
+            place += 1
+        length, shift, place = 0, 0, place + 1
+        while True:
+            length |= (content[place] & 127) << shift
+            shift, place = shift + 7, place + 1
+            if content[place - 1] < 128:
+                break
+        place += length
+    return place
+
+
 def test_other_files_for_res10_are_refused(res10_files, tmp_path):
     prototxt, caffemodel = res10_files
     damaged = bytearray(caffemodel.read_bytes())
     damaged[5_000_000] ^= 1
     (tmp_path / "a.caffemodel").write_bytes(damaged)
+    (tmp_path / "first.caffemodel").write_bytes(bytes(damaged[: first_layers(damaged, 10)]))
     (tmp_path / "html.caffemodel").write_text("<!DOCTYPE html>" * 100)
     (tmp_path / "half.prototxt").write_text(prototxt.read_text()[:20_000])
     (tmp_path / "other.prototxt").write_text('layer { type: "Convolution" }')
@@ -147,6 +171,7 @@ def test_other_files_for_res10_are_refused(res10_files, tmp_path):
     for given, message in (
         ([prototxt, tmp_path / "a.caffemodel"], "but other bytes; fetch it again"),
         ([prototxt, tmp_path / "html.caffemodel"], "not a Caffe model"),
+        ([prototxt, tmp_path / "first.caffemodel"], "first.caffemodel: OpenCV .* cannot use it"),
         ([tmp_path / "half.prototxt", caffemodel], "brackets open and"),
         ([tmp_path / "other.prototxt", caffemodel], "no DetectionOutput layer"),
         ([tmp_path / "broken.prototxt", caffemodel], "broken.prototxt with .*OpenCV .* cannot use it"),

@@ -74,8 +74,8 @@ def test_a_square_at_the_image_s_own_edge_is_not_cut():
 
 
 @pytest.mark.parametrize(
-    ("side", "vanish"), [(79, True), (81, False)]
-)  # 600 pixels in 300: half, and twice the least of 20 is 40
+    ("side", "vanish"), [(59, True), (61, False)]
+)  # 600 pixels in 300: half, and 1.5 times the least of 20 is 30
 def test_faces_would_vanish_near_the_least_size(side, vanish):
     boxes_xyxy = np.array([[0, 0, side, side], [0, 0, 500, 500]])
     assert tiles.faces_would_vanish((600, 400), boxes_xyxy, 300, 20) == vanish

@@ -46,14 +46,19 @@ def fetch_command(given) -> None:
         print(f"\n{_OTHERS}")
         return
     if given.name is None:
-        known = ", ".join([*public.CATALOGUE, *public_models.CATALOGUE])
-        raise ValueError(f"which data set, or which face detector? Give its name, one of: {known}")
+        sets, models = ", ".join(public.CATALOGUE), ", ".join(public_models.CATALOGUE)
+        raise ValueError(f"which data set? Give its name, one of: {sets}; or a face detector's: {models}")
     folder, source = getattr(given, "folder", None), getattr(given, "source", None)
     if given.name in public_models.CATALOGUE:
         paths = public_models.fetch_model(given.name, folder, source)
         print(f"verified by SHA-256: {', '.join(map(str, paths))}")
         print(f"licence: {public_models.CATALOGUE[given.name].licence}")
         return
+    if given.name not in public.CATALOGUE:
+        sets, models = ", ".join(public.CATALOGUE), ", ".join(public_models.CATALOGUE)
+        raise ValueError(
+            f"no public data set is called {given.name!r}; there are: {sets}; and the face detectors {models}"
+        )
     fetched = fetching.fetch(given.name, folder or "data", source)
     _report(fetched, public.CATALOGUE[given.name])
 

@@ -106,7 +106,7 @@ def loading(*paths: Path) -> Iterator[None]:
     """What OpenCV cannot load becomes an error that names the files."""
     try:
         yield
-    except (cv2.error, ValueError) as error:
+    except (cv2.error, SystemError, ValueError) as error:  # SystemError: how its cascades fail
         listed = " with ".join(map(str, paths))
         reason = " ".join(str(error).split())[:200]
         raise FaceModelError(f"{listed}: OpenCV {cv2.__version__} cannot use it ({reason}); fetch it again") from None

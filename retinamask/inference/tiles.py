@@ -16,6 +16,7 @@ Finder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """From ``uint8`` RGB to boxes ``(N, 4)`` in its pixels and scores ``(N,)``."""
 
 _TILES_ALONG = 4  # about as many along the longer side at most, for the time that it takes
+_NEAR = 1.5
 _OVERLAP = 0.25  # of a tile's side, with the next tile
 _INSIDE = 0.7  # share of a box within a stronger one from which it is taken for a part of the same face
 _EDGE = 0.01  # of a tile's side: how near to a cut a box counts as cut
@@ -59,13 +60,13 @@ def faces_would_vanish(
 ) -> bool:
     """The rule of ``tiling="auto"`` for an image larger than a tile, from what was found in the whole of it.
 
-    True if nothing was found, or the smallest face that was found is shown to the network at less than twice the least
-    size that it finds: others may be just too small.
+    True if nothing was found, or the smallest face that was found is shown to the network at less than 1.5 times the
+    least size that it finds: others may be just too small.
     """
     if not len(boxes_xyxy):
         return True
     sides = np.sqrt(boxes.areas(boxes_xyxy))
-    return bool(sides.min() * network_side / max(size_wh) < 2 * least_in_network)
+    return bool(sides.min() * network_side / max(size_wh) < _NEAR * least_in_network)
 
 
 def tile_side(size_wh: tuple[int, int], network_side: int) -> int:
