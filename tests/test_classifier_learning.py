@@ -22,7 +22,7 @@ WARPED = AugmentationSettings(rotate=10, shift=0.1, shear=0.1, erase=0.2)
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """A folder of faces cut out of 400 drawn scenes, their split, and settings of a small classifier for random weights."""
+    """A folder of faces cut out of 400 drawn scenes, their split, and settings of a small network."""
     folder = tmp_path_factory.mktemp("drawn")
     draw_sample(folder / "scenes", images=400, size=192, seed=2)
     table, problems = read_voc([folder / "scenes"], folder)
