@@ -74,6 +74,9 @@ def test_faces_of_one_scene_stay_together(faces):
     scenes = [{path.split("/")[1].split("_")[0] for path in part["image_path"]} for part in (parts.train, parts.val)]
     assert not scenes[0] & scenes[1] and len(scenes[1]) >= 2
     assert len(parts.train) + len(parts.val) == len(table)
+    own = split_faces(table, faces, 0.3, group_by="/(0000[01])_").groups  # says nothing of most scenes
+    numbers = pd.Series(own.numbers, [path.split("/")[1].split("_")[0] for path in own.paths])
+    assert numbers.groupby(level=0).nunique().max() == 1
     chance = split_faces(table, faces, 0.3, by_chance=True)
     scenes = [{path.split("/")[1].split("_")[0] for path in part["image_path"]} for part in (chance.train, chance.val)]
     assert scenes[0] & scenes[1]
@@ -154,9 +157,17 @@ def test_options_reach_the_training(tmp_path, passed_on):
     assert (made.image_height, made.image_width, made.alpha, made.pooling) == (64, 96, 0.5, "max")
     assert (made.dense, made.dropout, made.fine_tune_blocks, made.margin) == ((32, 16), 0.1, 2, 0.4)
     assert made.normalisation == "live" and len(made.class_weights) == 3
-    assert (settings.epochs, settings.early_stop, settings.batch_size, settings.freeze_epochs) == (7, 3, 32, 5)
+    assert (settings.epochs, settings.early_stop, settings.batch_size) == (7, 3, 32)
     assert (settings.augmentation.rotate, settings.augmentation.erase, settings.augmentation.shift) == (5, 0.25, 0.1)
     assert len(passed_on["examples"]) + len(passed_on["evaluate"].table) == 14
+
+
+@pytest.mark.parametrize(("options", "epochs"), [(["none"], 0), ([], 5), (["none", "--freeze-epochs", "2"], 2)])
+def test_pretrained_weights_rest_first_and_random_ones_do_not(tmp_path, passed_on, options, epochs):
+    folder, stem = make_folders(tmp_path / "data"), tmp_path / "x"
+    started = ["--weights", *options] if options else []
+    assert main(["train-classifier", str(folder), "--out", str(stem), *started]) == 0
+    assert passed_on["settings"].freeze_epochs == epochs
 
 
 def test_faces_are_cut_out_of_a_table_for_training(tiny, tmp_path, passed_on):

@@ -85,6 +85,22 @@ def test_the_rank_is_ap50_then_ap_then_loss(second, best, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("second", "best"),
+    [
+        ({"accuracy": 0.9, "val_loss": 0.2}, 2),
+        ({"accuracy": 0.9, "val_loss": 0.4, "loss": 0.1}, 1),
+        ({"accuracy": 0.91, "val_loss": 0.4}, 2),
+        ({"accuracy": 0.89, "val_loss": 0.1}, 1),
+        ({"loss": 0.1}, 1),  # not evaluated
+    ],
+)
+def test_the_rank_of_a_classifier_is_accuracy_then_the_loss_on_validation_images(second, best, tmp_path):
+    keeper = SnapshotKeeper(tmp_path / "run")
+    run(keeper, [{"epoch": 1, "loss": 2.0, "accuracy": 0.9, "val_loss": 0.3}, {"epoch": 2, "loss": 2.0, **second}])
+    assert epoch_of(keeper.best) == best
+
+
+@pytest.mark.parametrize(
     ("keep_best", "keep_last", "numbered"),
     [(1, 1, []), (2, 1, [2, 4, 6]), (1, 2, [2, 5, 6]), (3, 3, [1, 2, 4, 5, 6]), (9, 1, [1, 2, 3, 4, 5, 6])],
 )

@@ -224,10 +224,11 @@ def test_watchers_hear_of_the_end_of_a_run_that_was_stopped(run):
     assert watcher.seen[-1] == ("ended",)
 
 
-def test_training_stops_early_when_nothing_gets_better(run):
+@pytest.mark.parametrize(("judged", "other"), [("AP50", "AP"), ("accuracy", "val_loss")])
+def test_training_stops_early_when_nothing_gets_better(run, judged, other):
     figures = iter([0.2, 0.3, 0.3, 0.1, 0.9])
-    loop = run(evaluate=lambda _: {"AP50": next(figures), "AP": 0.1}, epochs=5, steps=1, early_stop=2)
-    assert [row["AP50"] for row in loop.rows] == [0.2, 0.3, 0.3, 0.1]
+    loop = run(evaluate=lambda _: {judged: next(figures), other: 0.1}, epochs=5, steps=1, early_stop=2)
+    assert [row[judged] for row in loop.rows] == [0.2, 0.3, 0.3, 0.1]
     assert loop.keeper.best.record["training"]["epoch"] == 2 and loop.keeper.last.record["training"]["finished"]
 
 

@@ -26,12 +26,13 @@ DEFAULTS = {
     "epochs": 10,
     "batch_size": 32,
     "learning_rate": 1e-3,
-    "freeze_epochs": 5,
+    "freeze_epochs": argparse.SUPPRESS,  # goes by the weights
     "rotate": 15.0,
     "shift": 0.1,
     "shear": 0.1,
 }
 """Of the settings of training, where a classifier has others than a detector."""
+FREEZE_EPOCHS = 5  # of pretrained weights; there is nothing to keep in random ones
 
 _NOT_FOR_CLASSIFIERS = ("mosaic", "multi_scale", "visible_share")
 
@@ -61,7 +62,9 @@ def add_commands(subparsers) -> None:
     train.add_argument("--out", default="snapshots/mask_classifier", help="stem of the snapshots and of the two tables")
     train.add_argument("--resume", action="store_true", help="go on with the run of this --out where it stopped")
     train.add_argument("--tensorboard", metavar="FOLDER", help="also write events for TensorBoard there")
-    train.add_argument("--weights", default="imagenet", help="imagenet, none, or an .h5: a backbone's or a snapshot")
+    weights = f"imagenet, none, or an .h5: a backbone's or a snapshot; all but none rest for {FREEZE_EPOCHS} epochs if "
+    weights += "--freeze-epochs says nothing else"
+    train.add_argument("--weights", default="imagenet", help=weights)
     network = train.add_argument_group("the network; an option that is not given is the classifier's own")
     for name, (kind, text) in NETWORK_OPTIONS.items():
         network.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, help=text)
@@ -109,7 +112,7 @@ def train_classifier_command(given: argparse.Namespace) -> None:
     from retinamask.training.settings import settings_of
     from retinamask.training.train import train
 
-    settings = settings_of(vars(given))
+    settings = settings_of({"freeze_epochs": 0 if given.weights == "none" else FREEZE_EPOCHS, **vars(given)})
     out = Path(given.out)
     log_csv = out.with_name(f"{out.name}_log.csv")
     if log_csv.exists() and not given.resume:

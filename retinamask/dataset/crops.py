@@ -5,6 +5,7 @@ classifier.
 """
 
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,7 @@ def cut_faces(
     least_side: int = 8,
     classes: dict[str, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    replace: bool = False,
 ) -> Crops:
     """Write what is in the boxes of a table as ``<out>/<class>/<group>_<stem>_<n>.png``, and ``faces.csv``.
 
@@ -69,6 +71,7 @@ def cut_faces(
         least_side: boxes with a shorter side of fewer pixels are left out.
         classes: name to id, for a ``classes.csv`` beside the table.
         progress: called with how many images are compared and how many there are.
+        replace: remove the faces of an earlier call from ``out``.
 
     Raises:
         AnnotationError: ``out`` holds something, a class cannot name a folder, or there is not one face.
@@ -81,6 +84,8 @@ def cut_faces(
     left_out: list[str] = []
     rows: list[tuple] = []
     taken: Counter[str] = Counter()
+    if replace and Path(out, FACES_CSV).is_file():
+        shutil.rmtree(out)
     with new_folder(out) as temporary:
         for path, of_image in found.groupby("image_path", sort=False):
             try:

@@ -89,7 +89,7 @@ def split_faces(
         folder: see ``table``.
         val_share: share of the images for validation.
         seed: another one deals otherwise.
-        group_by: see `retinamask.dataset.groups.image_groups`; for cut faces `GROUP_BY` if left out.
+        group_by: pattern, see `retinamask.dataset.groups.image_groups`; for cut faces `GROUP_BY` beside it.
         by_chance: deal single images without a look at copies, as the published recipes do: for comparison only,
             since copies of training images make every figure on such validation images too good.
 
@@ -98,10 +98,9 @@ def split_faces(
     """
     if not 0 < val_share < 1:
         raise ValueError(f"val_share is {val_share}, expected more than 0 and less than 1")
-    if not group_by and Path(folder, FACES_CSV).is_file():
-        group_by = GROUP_BY
+    patterns = group_by, GROUP_BY if Path(folder, FACES_CSV).is_file() else ""
     paths = table["image_path"]
-    groups = by_path(paths) if by_chance else image_groups(paths, folder, group_by)
+    groups = by_path(paths) if by_chance else image_groups(paths, folder, patterns)
     sides = deal_images(table, groups, {"val": val_share, "train": 1 - val_share}, seed)
     tables = tables_of(table, sides, ("train", "val"))
     refuse_empty(tables)

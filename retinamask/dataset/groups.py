@@ -24,7 +24,7 @@ class ImageGroups(NamedTuple):
     keys: list[str]  # SHA-256 of the file, the path where it cannot be read: the same wherever the data lies
     near_pairs: np.ndarray  # int (P, 2): positions of images that show the same picture, the nearest of each
     unreadable: list[str]  # messages; these images are groups of their own
-    unmatched: int  # images in whose path the pattern is not found
+    unmatched: int  # images in whose path the pattern, of several the rarest, is not found
 
     def of_copies(self) -> np.ndarray:
         """The groups that near copies alone make, ``int (N,)``."""
@@ -40,7 +40,7 @@ def by_path(paths: Iterable[str]) -> ImageGroups:
 def image_groups(
     paths: Iterable[str],
     folder: str | Path,
-    pattern: str = "",
+    pattern: str | Iterable[str] = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageGroups:
     """Group images by what they show and, with a pattern, by what their paths say.
@@ -49,14 +49,16 @@ def image_groups(
         paths: as in a table, relative to ``folder``, in any order.
         folder: see ``paths``.
         pattern: regular expression with one group, searched in each path; images where it captures the same text
-            stay together, such as ``"video_([0-9]+)"``.
+            stay together, such as ``"video_([0-9]+)"``. Of several each ties images; an empty one ties none.
         progress: called with how many images are done and how many there are.
 
     Raises:
         ValueError: the pattern is none, or is found in no path.
     """
     paths = sorted(set(paths))
-    tied, unmatched = _pairs_by_text(paths, _compiled(pattern)) if pattern else ([], 0)
+    patterns = filter(None, [pattern] if isinstance(pattern, str) else pattern)
+    by_text = [_pairs_by_text(paths, _compiled(each)) for each in patterns]
+    tied = [pair for pairs, _ in by_text for pair in pairs]
     hashes = copies.hash_images(paths, folder, progress)
     position = {path: index for index, path in enumerate(paths)}
     readable = np.array([position[path] for path in hashes.paths], dtype=np.int64)
@@ -64,7 +66,7 @@ def image_groups(
     numbers = copies.groups(len(paths), np.concatenate([near, np.array(tied, dtype=np.int64).reshape(-1, 2)]))
     contents = dict(zip(hashes.paths, hashes.sha256, strict=True))
     keys = [contents.get(path, path) for path in paths]
-    return ImageGroups(paths, numbers, keys, near, hashes.unreadable, unmatched)
+    return ImageGroups(paths, numbers, keys, near, hashes.unreadable, max((count for _, count in by_text), default=0))
 
 
 def leaked_by_chance(found: ImageGroups, shares: dict[str, float], seeds: Iterable[int]) -> list[int]:
