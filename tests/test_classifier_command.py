@@ -113,6 +113,12 @@ def test_a_run_is_not_replaced_and_one_that_is_over_stays(run, capsys):
     assert "masks_log.csv exists" in capsys.readouterr().err
     assert main(["train-classifier", str(folder), "--out", str(out), *SMALL.split(), "--resume"]) == 0
     assert "is over" in capsys.readouterr().out
+    tables = [out.with_name(f"masks_{side}.csv") for side in ("train", "val")]
+    before = [table.read_bytes() for table in tables]
+    other = [*SMALL.split(), "--resume", "--val-share", "0.4"]
+    assert main(["train-classifier", str(folder), "--out", str(out), *other]) == 2
+    assert "of a run that differs" in capsys.readouterr().err
+    assert [table.read_bytes() for table in tables] == before
 
 
 def test_a_classifier_is_no_detector(run, tiny, capsys):
@@ -138,6 +144,8 @@ def passed_on(monkeypatch):
 
     def remember(examples, settings, stem, weights, evaluate, watchers, **named):
         given.update(locals())
+        for watcher in watchers:
+            watcher.started(None)
         return type("Trained", (), {"best": None})
 
     monkeypatch.setattr("retinamask.training.train.train", remember)

@@ -9,6 +9,7 @@ import pytest
 from retinamask import cli
 from retinamask.cli import main
 from retinamask.commands import runs
+from retinamask.commands.training import WARPS
 from retinamask.dataset import annotations
 from retinamask.dataset.sample import CLASSES
 from retinamask.detectors.darknet.template import yolov4_tiny_cfg
@@ -172,12 +173,17 @@ def test_the_pipeline_takes_the_notebook_of_a_detector(monkeypatch, capsys):
     assert "--detector chooses the training notebook of the pipeline" in capsys.readouterr().err
 
 
-def test_every_setting_of_training_is_an_option(capsys):
+@pytest.mark.parametrize(
+    ("command", "refused"),
+    [("train", WARPS), ("train-classifier", ("mosaic", "multi_scale", "visible_share"))],
+)
+def test_every_setting_of_training_is_an_option_where_it_suits(command, refused, capsys):
     with pytest.raises(SystemExit):
-        main(["train", "--help"])
+        main([command, "--help"])
     shown = capsys.readouterr().out
-    names = [field.name for settings in (TrainingSettings, AugmentationSettings) for field in fields(settings)]
-    assert all(f"--{name.replace('_', '-')} " in shown for name in names if name != "augmentation")
+    names = {field.name for settings in (TrainingSettings, AugmentationSettings) for field in fields(settings)}
+    left_out = {name for name in names if f"--{name.replace('_', '-')} " not in shown}
+    assert left_out == {"augmentation", *refused}
 
 
 def test_run_merges_the_file_and_the_command_line(tmp_path, monkeypatch):

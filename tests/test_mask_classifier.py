@@ -126,6 +126,16 @@ def test_what_learns_in_each_phase():
     assert learning(network) == head
 
 
+def test_random_weights_learn_throughout_and_pretrained_ones_keep_their_statistics():
+    created = {weights: detectors.create_for("mask_classifier", CLASSES, weights) for weights in ("none", "imagenet")}
+    assert {weights: each.settings.normalisation for weights, each in created.items()} == {
+        "none": "live",
+        "imagenet": "frozen",
+    }
+    asked_for = detectors.create_for("mask_classifier", CLASSES, "none", normalisation="frozen")
+    assert asked_for.settings.normalisation == "frozen"
+
+
 def test_dropout_follows_from_the_seed_and_the_count_of_updates():
     detector = made(dropout=0.5)
     batch, _ = detector.prepare([noise(32, 32, seed) for seed in range(4)])

@@ -104,7 +104,6 @@ def _report(left_out: list[str]) -> None:
 
 
 def train_classifier_command(given: argparse.Namespace) -> None:
-    from retinamask.dataset.annotations import moved, write_annotations
     from retinamask.dataset.face_folders import read_face_folders, split_faces
     from retinamask.evaluation.classification_in_training import epoch_accuracy
     from retinamask.evaluation.tensorboard import TensorBoardWatcher
@@ -125,10 +124,9 @@ def train_classifier_command(given: argparse.Namespace) -> None:
     )
     print(_split_line(parts, faces.left_out))
     detector = _classifier(given, faces.classes, parts.train)
-    for name, part in (("train", parts.train), ("val", parts.val)):
-        write_annotations(moved(part, folder, out.parent), out.with_name(f"{out.name}_{name}.csv"))
     evaluate = epoch_accuracy(detector, parts.val, folder)
-    watchers = [TensorBoardWatcher(given.tensorboard, evaluate)] if given.tensorboard else []
+    watchers = [_keeper_of_tables(parts, folder, out)]
+    watchers += [TensorBoardWatcher(given.tensorboard, evaluate)] if given.tensorboard else []
     examples = Examples(parts.train, folder, detector, settings.cache)
     record = {"validation": {"split_by_chance": given.split_by_chance, "images": len(parts.val)}}
     run = {"record": record, "log_csv": log_csv, "resume": given.resume}
@@ -148,6 +146,19 @@ def _folder(given: argparse.Namespace) -> Path:
         cut, _ = _cut(*given.source, folder, given)
         print(f"{len(cut.table)} faces are in {folder}; {len(cut.left_out)} left out")
     return folder
+
+
+def _keeper_of_tables(parts, folder: Path, out: Path):
+    """A watcher that writes both tables when training begins: a run that is refused leaves those of another alone."""
+    from retinamask.dataset.annotations import moved, write_annotations
+    from retinamask.evaluation.watchers import Watcher
+
+    class KeeperOfTables(Watcher):
+        def started(self, run) -> None:
+            for name, part in (("train", parts.train), ("val", parts.val)):
+                write_annotations(moved(part, folder, out.parent), out.with_name(f"{out.name}_{name}.csv"))
+
+    return KeeperOfTables()
 
 
 def _split_line(parts, left_out: list[str]) -> str:

@@ -88,6 +88,7 @@ class MaskClassifier(Detector):
     name = "mask_classifier"
     Settings = MaskClassifierSettings
     preprocessing = "tf_rgb"
+    normalisation_by_weights = True
     classifies = True
 
     def __init__(self, classes: dict[str, int], settings: MaskClassifierSettings):
