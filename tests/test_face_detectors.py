@@ -244,11 +244,13 @@ def test_darknet_files_that_do_not_belong_together(darknet_files, tmp_path):
     cfg, names, weights = darknet_files
     (tmp_path / "cut.weights").write_bytes(weights.read_bytes()[:-40])
     (tmp_path / "three.names").write_text("a\nb\nc\n")
+    (tmp_path / "latin.names").write_bytes("garçon\nface\n".encode("latin-1"))
     (tmp_path / "no.cfg").write_text("[net]\nwidth=32\nheight=32\n")
     for given, classes, message in (
         ([cfg, tmp_path / "cut.weights"], (), "holds 459 numbers, .*small.cfg asks for 469; it is cut short"),
         ([tmp_path / "no.cfg", weights], (), "no.cfg: expected .net. first and a .yolo. section"),
         ([cfg, weights, tmp_path / "three.names"], (), "three.names: 3 names, expected 2"),
+        ([cfg, weights, tmp_path / "latin.names"], (), "latin.names is no UTF-8 text"),
         ([cfg, weights, names], ["mask"], "has no class mask; it has face, person"),
         ([cfg, weights], ["face"], "Give the .names file"),
         ([], (), "no .cfg and no .weights file among nothing"),

@@ -10,11 +10,13 @@ import pytest
 from test_watchers import EVALUATION_TAGS, STEP_TAGS, read_back
 
 from retinamask.dataset import annotations
+from retinamask.detectors import snapshots
 from retinamask.notebook_parameters import known_parameters
 from retinamask.notebooks import PIPELINE, TRAINING, enter_project, run
 from retinamask.notebooks import pipeline as pipeline_of
 
 ROOT = Path(__file__).parents[1]
+TWO_STAGES = ("08_train_mask_classifier", "09_two_stage_detection")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -42,7 +44,7 @@ def pipeline(tiny, tmp_path_factory):
 
 
 def test_the_pipeline_is_all_of_the_notebooks_but_the_audit():
-    others = list(TRAINING.values())[1:]
+    others = [*list(TRAINING.values())[1:], *TWO_STAGES]
     assert [path.stem for path in NOTEBOOKS] == ["00_audit_dataset", *PIPELINE, *others]
 
 
@@ -74,6 +76,39 @@ def test_every_detector_goes_through_the_same_notebooks(tiny, tmp_path, detector
     assert {tag for tag in EVALUATION_TAGS if "(" not in tag} <= found  # of areas only those that there are
     written = {path.suffix for path in (tmp_path / "snapshots").iterdir()}
     assert ({".cfg", ".weights", ".names"} <= written) == (detector == "yolov4_tiny")
+
+
+def test_both_stages_go_from_annotations_to_figures(tiny, tmp_path):
+    """Offline, with `haar`; and the detectors' notebooks do not take the classifier for one of them."""
+    folder = tmp_path / "snapshots"
+    parameters = {
+        "annotations_csv": str(tiny / "annotations.csv"),
+        "snapshots_dir": str(folder),
+        "image_height": 48,
+        "image_width": 32,
+        "alpha": 0.35,
+        "dense": "8",
+        "epochs": 1,
+        "steps": 2,
+        "batch_size": 4,
+        "show_from_score": 0.05,
+    }
+    run_dir = run(TWO_STAGES, parameters, "faces", runs_dir=tmp_path, notebooks_dir=ROOT / "notebooks")
+    record = json.loads((folder / "faces_best.json").read_text())
+    settings = record["settings"]
+    assert record["detector"] == "mask_classifier" and (settings["image_height"], settings["image_width"]) == (48, 32)
+    pictures = ["augmentation", "training_curves", "confusion_matrix", "roc", "calibration", "prediction_plot"]
+    pictures += ["mistakes", "contact_sheet"]
+    assert {f"{name}.png" for name in pictures} <= {path.name for path in run_dir.iterdir()}
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    found = annotations.read_detections(run_dir / "detections.csv")
+    test = annotations.read_annotations(run_dir / "test.csv")
+    assert metrics["images"] == len(annotations.image_paths(test)) > 0
+    assert annotations.image_paths(found) == annotations.image_paths(test)
+    assert snapshots.newest(folder, "training", classifier=True) == folder / "faces_best.h5"
+    for kind in snapshots.KINDS:
+        with pytest.raises(snapshots.SnapshotError, match=f"no {kind} snapshot"):
+            snapshots.newest(folder, kind, run="faces")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retinamask import detectors
 from retinamask.detectors import pairs, snapshots
 
 RECORD = {"kind": "training", "detector": "d", "classes": {"mask": 0}, "settings": {}}
@@ -185,6 +186,26 @@ def test_weights_that_wait_in_a_folder_that_cannot_be_written(tmp_path, monkeypa
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(snapshots.SnapshotError, match="was cut short and cannot be finished .*; make .* writable"):
         snapshots.read(tmp_path / "a.h5")
+
+
+def test_a_classifier_is_chosen_only_where_one_is_asked_for(tmp_path):
+    """Converting, drawing and evaluating take the newest detector, however much younger a classifier is."""
+    for kind in snapshots.KINDS:
+        snapshots.save(Network("faces"), tmp_path / "faces.h5", {**RECORD, "kind": kind, "detector": "mask_classifier"})
+        assert snapshots.newest(tmp_path, kind, classifier=True) == tmp_path / "faces.h5"
+        with pytest.raises(snapshots.SnapshotError, match=f"no {kind} snapshot in .*; run (a training|03_convert)"):
+            snapshots.newest(tmp_path, kind)
+    save(tmp_path / "boxes.h5", "boxes")
+    snapshots.save(Network("faces"), tmp_path / "faces.h5", {**RECORD, "detector": "mask_classifier"})
+    assert snapshots.newest(tmp_path, "training") == tmp_path / "boxes.h5"
+    assert snapshots.newest(tmp_path, "training", classifier=True) == tmp_path / "faces.h5"
+    snapshots.remove(tmp_path / "faces.h5")
+    with pytest.raises(snapshots.SnapshotError, match="run 08_train_mask_classifier first"):
+        snapshots.newest(tmp_path, "training", classifier=True)
+
+
+def test_the_only_classifier_is_the_one_that_snapshots_know():
+    assert [name for name, kind in detectors.DETECTORS.items() if kind.classifies] == [snapshots.CLASSIFIER]
 
 
 def test_hidden_files_are_no_snapshots(tmp_path):

@@ -1,5 +1,7 @@
 """Tiles and suppression: by hand, and against OpenCV's suppression."""
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -30,6 +32,16 @@ def test_a_part_of_a_stronger_box_goes_only_if_asked_for():
     assert tiles.suppress(boxes_xyxy, scores, 0.5).tolist() == [0, 1, 2]
     assert tiles.suppress(boxes_xyxy, scores, 0.5, inside=0.7).tolist() == [0, 2]
     assert tiles.suppress(np.empty((0, 4)), np.empty(0), 0.5).tolist() == []
+
+
+def test_very_many_boxes_take_little_memory():
+    scores = np.random.default_rng(0).permutation(23_000) / 23_000
+    corners = 10.0 * np.arange(23_000)[:, None] * [1, 1]
+    tracemalloc.start()
+    kept = tiles.suppress(np.concatenate([corners, corners + 9], axis=1), scores, 0.5)
+    most_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert scores[kept].tolist() == (np.arange(22_999, 20_999, -1) / 23_000).tolist() and most_bytes < 5e8
 
 
 @pytest.mark.parametrize(("length", "tile", "expected"), [(300, 300, [0]), (120, 300, [0]), (500, 300, [0, 200])])

@@ -165,6 +165,33 @@ def test_detect_and_evaluate_with_haar(classifier_snapshot, sample_image, tiny, 
     assert figures.exists() and "AP50" in capsys.readouterr().out
 
 
+def test_a_gif_is_drawn_with_what_both_stages_say(classifier_snapshot, sample_image, tmp_path, monkeypatch, capsys):
+    image_rgb = images.read_image(sample_image)
+    pictures = [
+        Image.fromarray(image) for image in (image_rgb, np.full_like(image_rgb, 127), image_rgb[:, ::-1].copy())
+    ]
+    pictures[0].save(tmp_path / "clip.gif", save_all=True, append_images=pictures[1:], duration=100)
+    monkeypatch.chdir(tmp_path)
+    chosen = ["--snapshot", str(classifier_snapshot.weights), "--face-detector", "haar", "--score-threshold", "0.01"]
+    assert main(["detect", "clip.gif", *chosen, "--out-video", "x.gif", "--counts", "counts.csv"]) == 0
+    assert "in 3 frames: detections.csv, x.gif, counts.csv, counts.png" in capsys.readouterr().out
+    found = annotations.objects(annotations.read_detections("detections.csv"))
+    assert set(found["class_name"]) <= set(SAMPLE_CLASSES)
+    expected, _ = face_detector("haar")(image_rgb)
+    first = found[found["image_path"] == "clip.gif#0"]
+    assert len(first) > 0 and "clip.gif#1" not in set(found["image_path"])
+    nearest = boxes.overlaps(first[annotations.BOX_COLUMNS].to_numpy(float), expected).max(axis=0)
+    assert nearest[0] > 0.7  # 256 colours move the boxes a little
+    with Image.open("x.gif") as drawn:
+        assert drawn.n_frames == 3 and drawn.width == image_rgb.shape[1] and drawn.height > image_rgb.shape[0]
+
+
+def test_options_of_a_face_detector_say_nothing_of_finished_detections(tiny, tmp_path, capsys):
+    table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv")]
+    assert main(["evaluate", *table, "--detections", "found.csv", "--face-detector", "haar"]) == 2
+    assert "--face-detector says nothing of --detections" in capsys.readouterr().err
+
+
 def test_all_classes_of_a_snapshot_of_ours_are_faces(yolo_snapshot, sample_image):
     image_rgb = images.read_image(sample_image)
     faces, scores = face_detector("snapshot", [yolo_snapshot.weights], score_threshold=0.3)(image_rgb)

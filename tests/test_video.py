@@ -245,6 +245,17 @@ def test_every_ending_is_written_and_read_by_opencv(suffix, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+@pytest.mark.parametrize("rate", [0.04, 29.97003, 119.8765, 1000 / 3, 999.99])  # phones write such mean rates
+def test_a_strange_rate_is_written_at_its_speed(suffix, rate, tmp_path):
+    path = tmp_path / f"new{suffix}"
+    with video_file(path, rate) as file:
+        for number in range(5):
+            file.write(picture(number), (number + 1) / rate)
+    pictures, found = read_back(path)
+    assert len(pictures) / found == pytest.approx(5 / rate, rel=0.01)
+
+
 def test_a_gif_of_ours_is_what_pillow_expects(tmp_path):
     ends = [0.04, 0.15, 0.155, 0.6]  # the third would be shown for half a hundredth of a second
     with video_file(tmp_path / "new.gif", RATE) as file:
@@ -453,7 +464,7 @@ def test_the_figure_of_counts_takes_any_length(count):
 @pytest.fixture()
 def command(monkeypatch, tmp_path):
     """Runs `retinamask detect` with the predictor of this file in the place of a snapshot's."""
-    monkeypatch.setattr("retinamask.inference.detect.Predictor.load", lambda _: ColorPredictor())
+    monkeypatch.setattr("retinamask.commands.models.load_predictor", lambda _: ColorPredictor())
     monkeypatch.chdir(tmp_path)
     return lambda *given: main(["detect", *map(str, given), "--snapshot", "s.h5"])
 

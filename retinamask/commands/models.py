@@ -9,7 +9,7 @@ from pathlib import Path
 
 from retinamask.commands import videos
 from retinamask.commands.parsing import add_command, refuse_existing
-from retinamask.commands.predictors import add_predictor_options, load_predictor
+from retinamask.commands.predictors import add_predictor_options, load_predictor, refuse_predictor_options
 
 
 def add_commands(subparsers) -> None:
@@ -92,6 +92,8 @@ def evaluate_command(given) -> None:
 
     if given.out:
         refuse_existing(Path(given.out), given.force)
+    if given.detections:
+        refuse_predictor_options(given, "of --detections, which were made before")
     classes = annotations.read_classes(given.classes)
     table = annotations.read_annotations(given.annotations, classes)
     if given.detections:

@@ -43,6 +43,13 @@ def add_predictor_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def refuse_predictor_options(given, reason: str) -> None:
+    """Raise `ValueError` if an option of this file is given where it would say nothing."""
+    stated = [name for name in ("face_detector", "face_model", *_OPTIONS, *_MARGINS) if name in vars(given)]
+    if stated:
+        raise ValueError(f"--{stated[0].replace('_', '-')} says nothing {reason}")
+
+
 def load_predictor(given):
     """What the options ask for, as a predictor that takes images and gives detections.
 
@@ -60,9 +67,7 @@ def load_predictor(given):
         options = {name: stated[option] for option, name in _OPTIONS.items() if option in stated}
         options |= {name: stated[name] for name in _MARGINS if name in stated}
         return TwoStage.load(snapshot, given.face_detector, stated.get("face_model", ()), **options)
-    lonely = [name for name in (*_OPTIONS, *_MARGINS, "face_model") if name in stated]
-    if lonely:
-        raise ValueError(f"--{lonely[0].replace('_', '-')} says nothing without --face-detector NAME")
+    refuse_predictor_options(given, "without --face-detector NAME")
     if detectors.named(snapshot.record["detector"]).classifies:
         raise ValueError(
             f"{snapshot.weights} is a classifier of faces and finds none; add --face-detector haar, or another one"

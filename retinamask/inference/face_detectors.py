@@ -233,7 +233,10 @@ def _labels(names_path: Path | None, count: int, classes: Sequence[str]) -> list
         if classes:
             raise FaceModelError(f"which classes are {', '.join(classes)}? Give the .names file of the weights too")
         return list(range(count))
-    names = [line.strip() for line in names_path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        names = [line.strip() for line in names_path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise FaceModelError(f"{names_path} is no UTF-8 text; expected a class a line, save it as UTF-8") from None
     if len(names) != count:
         raise FaceModelError(f"{names_path}: {len(names)} names, expected {count} as the cfg has classes")
     unknown = [name for name in classes if name not in names]

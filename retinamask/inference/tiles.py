@@ -15,6 +15,7 @@ TILING = ("auto", "always", "never")
 Finder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """From ``uint8`` RGB to boxes ``(N, 4)`` in its pixels and scores ``(N,)``."""
 
+_MOST = 2000  # each is compared with each; a network of 22,743 boxes that are all strong would take gigabytes
 _TILES_ALONG = 4  # about as many along the longer side at most, for the time that it takes
 _NEAR = 1.5
 _OVERLAP = 0.25  # of a tile's side, with the next tile
@@ -32,19 +33,20 @@ def suppress(boxes_xyxy: np.ndarray, scores: np.ndarray, nms_threshold: float, i
         inside: it also goes if the intersection has more than this share of the smaller of the two; off above 1.
 
     Returns:
-        Indices of what stays, the best score first.
+        Indices of what stays, the best score first; of more than 2000 boxes the strongest 2000 are looked at.
     """
-    boxes_xyxy = np.asarray(boxes_xyxy, float).reshape(-1, 4)
+    order = np.argsort(-np.asarray(scores), kind="stable")[:_MOST]
+    boxes_xyxy = np.asarray(boxes_xyxy, float).reshape(-1, 4)[order]
     shared = _intersections(boxes_xyxy)
     sizes = boxes.areas(boxes_xyxy)
     smaller = np.minimum(sizes[:, None], sizes[None, :])
     part = np.divide(shared, smaller, out=np.zeros_like(shared), where=smaller > 0)
     same = (boxes.overlaps(boxes_xyxy, boxes_xyxy) > nms_threshold) | (part > inside)
     kept: list[int] = []
-    for index in np.argsort(-np.asarray(scores), kind="stable"):
+    for index in range(len(order)):
         if not same[index, kept].any():
-            kept.append(int(index))
-    return np.array(kept, dtype=int)
+            kept.append(index)
+    return order[kept]
 
 
 def tile_corners(length: int, tile: int) -> list[int]:

@@ -6,6 +6,7 @@ that the file runs at the speed of what it was made from. A file appears under i
 
 import contextlib
 import io
+import math
 import shutil
 import struct
 from collections.abc import Iterator
@@ -71,7 +72,7 @@ class _Film:
     """A file of OpenCV's: pictures of one size at equal distances."""
 
     def __init__(self, path: str | Path, temporary: Path, rate: float):
-        self._path, self._temporary, self._rate = path, temporary, rate
+        self._path, self._temporary, self._rate = path, temporary, _possible_rate(rate)
         self._writer, self._size_wh, self._written = None, (0, 0), 0
 
     def write(self, image_rgb: np.ndarray, until: float) -> None:
@@ -119,6 +120,17 @@ class _Film:
                 f"{self._path}: only {readable} of the {self._written} pictures written can be read back; the disk or "
                 f"a quota may be full ({free:.1f} MB are free); make room or write elsewhere"
             )
+
+
+def _possible_rate(rate: float) -> float:
+    """A rate near enough, or a multiple of it, that every codec takes.
+
+    OpenCV writes it as a fraction over 1, 10, 100, ..., and MPEG-4 has 16 bits for its upper part; WebM is not written
+    below one picture in some seconds.
+    """
+    if rate < 1:
+        return rate * math.ceil(1 / rate)
+    return round(rate, 3 if rate < 65 else 2 if rate < 655 else 1)
 
 
 class _Gif:

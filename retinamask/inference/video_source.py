@@ -15,7 +15,10 @@ import cv2
 import numpy as np
 from PIL import Image, ImageSequence
 
-VIDEO_EXTENSIONS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".gif")
+VIDEO_EXTENSIONS = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".gif"),
+    *(".3gp", ".flv", ".mts", ".ogv", ".ts"),
+)
 USUAL_RATE = 25.0  # frames per second where a file or camera does not say, or says something impossible
 MAX_RATE = 1000.0
 GIF_DELAY = 0.1  # seconds that browsers show a GIF's frame that asks for no time at all
