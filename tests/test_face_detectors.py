@@ -141,6 +141,20 @@ def test_a_caffe_file_cut_short_is_refused(res10_files, tmp_path, share):
             face_detector("res10", [res10_files[0], cut])
 
 
+def test_a_caffe_file_cut_short_is_refused_before_opencv_sees_it(tmp_path):
+    """Without the published files: what a protocol buffer of many short fields is, whole and cut within the last."""
+    prototxt, caffemodel = tmp_path / "a.prototxt", tmp_path / "a.caffemodel"
+    prototxt.write_text('layer { type: "DetectionOutput" }')
+    for content, message in (
+        (b"\x0a\x04face" * 500, "a.prototxt with .*OpenCV .* cannot use it"),
+        ((b"\x0a\x04face" * 500)[:-2], "a.caffemodel has 2,998 bytes and ends within .* byte 2,994; it is cut short"),
+        (b"\x0a\x04face", "a.caffemodel has 6 bytes; expected a Caffe model"),
+    ):
+        caffemodel.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            face_detector("res10", [prototxt, caffemodel])
+
+
 def first_layers(content: bytearray, count: int) -> int:
     """Where so many of the fields at the top of a Caffe model end, the first of which is its name."""
     place = 0

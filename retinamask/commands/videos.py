@@ -70,6 +70,8 @@ def detect_in_video(given, source: str, predictor) -> None:
         limit=given.frames,
         progress=show,
     )
+    if show:
+        print(file=sys.stderr)  # ends the line of the progress
     print(*found.remarks, sep="\n", end="\n" if found.remarks else "", file=sys.stderr)
     annotations.write_detections(found.table, out)
     if given.counts:
