@@ -247,6 +247,13 @@ def test_the_backbone_rests_in_the_epochs_asked_for(run, freeze_epochs, resting)
     assert run(freeze_epochs=freeze_epochs).learner.resting == resting
 
 
+def test_the_rate_is_lower_once_the_backbone_no_longer_rests(run):
+    loop = run(freeze_epochs=2, fine_tune_rate=0.25)
+    assert [row["learning_rate"] for row in loop.rows] == pytest.approx([1e-3, 1e-3, 2.5e-4])
+    never = run("y", freeze_epochs=0, fine_tune_rate=0.25)
+    assert [row["learning_rate"] for row in never.rows] == pytest.approx([1e-3] * 3)
+
+
 def test_checkpoints_within_an_epoch_come_by_the_clock(run, monkeypatch):
     saved = []
     monkeypatch.setattr("retinamask.training.checkpoints.save", lambda stem, step, *_: saved.append(step))

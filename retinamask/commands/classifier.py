@@ -27,6 +27,7 @@ DEFAULTS = {
     "batch_size": 32,
     "learning_rate": 1e-3,
     "freeze_epochs": argparse.SUPPRESS,  # goes by the weights
+    "fine_tune_rate": 0.1,
     "rotate": 15.0,
     "shift": 0.1,
     "shear": 0.1,

@@ -53,6 +53,7 @@ HELP = {
     "gradient_clip": "largest norm of the whole gradient; 0 for none",
     "ema": "share of the averaged weights that a step keeps, such as 0.998; 0 for no averaging",
     "freeze_epochs": "epochs in which the backbone rests; -1 for all",
+    "fine_tune_rate": "share of the rate that is left after freeze_epochs",
     "balance": "show images of rare classes more often",
     "early_stop": "evaluations without a better AP50, or accuracy, that end training; 0 for never",
     "plateau_patience": "evaluations without a better AP50, or accuracy, after which plateau lowers the rate",

@@ -100,6 +100,8 @@ class Loop:
         waiting = None  # a step's losses are read when the next one has begun, so that a GPU never waits
         while self._step < end:
             rate = schedules.rate_at(self.settings, self._step, self.total_steps, self._factor)
+            if 0 < self.settings.freeze_epochs <= len(self.rows):
+                rate *= self.settings.fine_tune_rate
             self.learner.optimizer.set_rate(rate)
             losses = self.learner.step(next(batches), self._step)
             self._step += 1

@@ -117,6 +117,8 @@ class TrainingSettings:
         ema: share of the averaged weights that each step keeps (the first steps keep less); 0 for no averaging.
             With averaging, evaluations and snapshots show the averaged weights.
         freeze_epochs: epochs in which the backbone rests; -1 for all.
+        fine_tune_rate: share of the rate that is left once the backbone no longer rests: pretrained weights take small
+            steps.
         balance: show images of rare classes more often (repeat factor sampling, https://arxiv.org/abs/1908.03195,
             section B.2, with the commonest class as the measure).
         early_stop: evaluations without a better AP50, or accuracy of a classifier, after which training ends; 0 for
@@ -145,6 +147,7 @@ class TrainingSettings:
     gradient_clip: float = 10.0
     ema: float = 0.0
     freeze_epochs: int = 0
+    fine_tune_rate: float = 1.0
     balance: bool = False
     early_stop: int = 0
     plateau_patience: int = 3
@@ -170,6 +173,7 @@ class TrainingSettings:
         _within("freeze_epochs", self.freeze_epochs, -1, float("inf"))
         for name in ("warm_up", "momentum", "ema"):
             _within(name, getattr(self, name), 0, 0.99999)
+        _within("fine_tune_rate", self.fine_tune_rate, 1e-6, 1)
         if not 0 < self.learning_rate < 10:
             raise ValueError(f"learning_rate is {self.learning_rate}, expected more than 0 and less than 10")
         for name, choices in _CHOICES.items():
