@@ -99,9 +99,7 @@ class Loop:
         """The steps that are left until step ``end``."""
         waiting = None  # a step's losses are read when the next one has begun, so that a GPU never waits
         while self._step < end:
-            rate = schedules.rate_at(self.settings, self._step, self.total_steps, self._factor)
-            if 0 < self.settings.freeze_epochs <= len(self.rows):
-                rate *= self.settings.fine_tune_rate
+            rate = self._rate(self._step)
             self.learner.optimizer.set_rate(rate)
             losses = self.learner.step(next(batches), self._step)
             self._step += 1
@@ -112,6 +110,12 @@ class Loop:
                 waiting = None
                 self._save_checkpoint(self._sound_arrays())
         self._read(waiting)
+
+    def _rate(self, step: int) -> float:
+        """The learning rate of a step of the epoch that is going on."""
+        rate = schedules.rate_at(self.settings, step, self.total_steps, self._factor)
+        no_longer_rests = 0 < self.settings.freeze_epochs <= len(self.rows)
+        return rate * self.settings.fine_tune_rate if no_longer_rests else rate
 
     def _read(self, waiting) -> None:
         """Take in the losses of a step, and stop if one is no number."""
@@ -142,7 +146,7 @@ class Loop:
 
     def _end_epoch(self, epoch: int) -> None:
         """Evaluate, log, and keep what is to be kept."""
-        rate = schedules.rate_at(self.settings, self._step - 1, self.total_steps, self._factor)
+        rate = self._rate(self._step - 1)
         means = {name: total / self._read_steps for name, total in self._sums.items()}
         row = {"epoch": epoch, "step": self._step, "loss": means.pop("total_loss"), **means, "learning_rate": rate}
         arrays = self._sound_arrays()
