@@ -1,6 +1,8 @@
 """The command line: what it passes on, what it prints, how it ends."""
 
 import json
+import re
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
@@ -231,3 +233,23 @@ def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0 and "usage: retinamask" in capsys.readouterr().out
+
+
+def commands_of_the_readme() -> list[str]:
+    """Lines of its code blocks that call this program, without comments, and those in its sentences."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.split("  #")[0].strip() for line in text.splitlines() if line.startswith("retinamask ")]
+    return lines + re.findall(r"`(retinamask [a-z-]+ [^`]*--[^`]*)`", text.replace("\n", " "))
+
+
+COMPLETE = [line for line in commands_of_the_readme() if "..." not in line and "--help" not in line]
+
+
+@pytest.mark.parametrize("command", COMPLETE)
+def test_the_commands_of_the_readme_exist(command):
+    assert callable(cli._parser().parse_args(shlex.split(command)[1:]).command)
+
+
+def test_the_commands_of_the_readme_are_found():
+    assert len(COMPLETE) > 20 and any("--face-detector res10" in line for line in COMPLETE)
+    assert any("detect 0 --snapshot S --out-video" in line for line in COMPLETE)
