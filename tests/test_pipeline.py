@@ -98,14 +98,14 @@ def test_both_stages_go_from_annotations_to_figures(tiny, tmp_path):
     settings = record["settings"]
     assert record["detector"] == "mask_classifier" and (settings["image_height"], settings["image_width"]) == (48, 32)
     pictures = ["augmentation", "training_curves", "confusion_matrix", "roc", "calibration", "prediction_plot"]
-    pictures += ["mistakes", "contact_sheet"]
+    pictures += ["mistakes", "two_stage_sheet"]
     assert {f"{name}.png" for name in pictures} <= {path.name for path in run_dir.iterdir()}
     cells = nbformat.read(run_dir / "09_two_stage_detection.ipynb", as_version=4).cells
     outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
     said = "".join(output.get("text", "") for output in outputs)
     assert "detections in" in said and "WARNING" not in said  # the test images are held out
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    found = annotations.read_detections(run_dir / "detections.csv")
+    metrics = json.loads((run_dir / "two_stage_metrics.json").read_text())
+    found = annotations.read_detections(run_dir / "two_stage_detections.csv")
     test = annotations.read_annotations(run_dir / "test.csv")
     assert metrics["images"] == len(annotations.image_paths(test)) > 0
     assert annotations.image_paths(found) == annotations.image_paths(test)

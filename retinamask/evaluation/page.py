@@ -24,6 +24,7 @@ MOST_FILES = 200  # how many files are listed
 # Picture files that have a place of their own on the page, and their headings.
 PICTURES = {
     "contact_sheet.png": "Images",
+    "two_stage_sheet.png": "Images, two stages",
     "training_curves.png": "Training",
     "precision_recall.png": "Precision and recall",
 }
@@ -79,7 +80,7 @@ def write_page(run_dir: str | os.PathLike, title: str, sections: Sequence[tuple[
     notebooks = [path for path in paths if path.suffix == ".ipynb"]
     body = [
         f"<h1>{escape(title)}</h1>",
-        *_figures(_read_record(run_dir / "metrics.json")),
+        *_figures(_read_record(run_dir / "metrics.json") or _read_record(run_dir / "two_stage_metrics.json")),
         *(section(heading, paragraphs(text)) for heading, text in sections),
         *_pictures(run_dir, paths),
         section("Parameters and versions", _run_record(_read_record(run_dir / "run.json"))),
