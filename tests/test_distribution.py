@@ -63,6 +63,7 @@ def alone(tiny, tmp_path_factory) -> dict[int, float]:
     return losses(stem)
 
 
+@pytest.mark.slow  # beside two workers, and parts of a batch in test_train
 def test_two_devices_that_accumulate_train_as_one_that_does_not(alone, tiny, tmp_path):
     environment, runs = {"RETINAMASK_DEVICES": "CPU:0,CPU:1"}, {str(tmp_path / "two"): {"accumulate": 2}}
     [(status, printed)] = ended(started(tmp_path / "given.json", [environment], folder=str(tiny), runs=runs))

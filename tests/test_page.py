@@ -103,7 +103,7 @@ def test_the_page_asks_nothing_of_the_network(tmp_path):
 
 def test_small_pictures_are_within_the_page_and_large_ones_are_linked(tmp_path, monkeypatch):
     sources = read(page.write_page(fill(tmp_path), "")).values("img", "src")
-    assert len(sources) == 4 and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert len(sources) == 5 and all(source.startswith("data:image/png;base64,") for source in sources)
     monkeypatch.setattr(page, "INLINE_LIMIT", 10)
     sources = read(page.write_page(tmp_path, "")).values("img", "src")
     assert sources == [f"./{name}" for name in (*page.PICTURES, "box_sizes.png")]

@@ -174,6 +174,7 @@ class StopAt(Watcher):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow  # as test_survival, where a process is killed
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(small, table, tiny, tmp_path, capsys):
     more = {"ema": 0.9, "freeze_epochs": 1, "optimizer": "adamw", "schedule": "cosine", "checkpoint_minutes": 0.0}
     whole = run_of(small, table, tiny, tmp_path / "whole", **more)
@@ -250,7 +251,7 @@ def test_a_disk_that_is_full_is_said_to_be(tmp_path):
 
 @pytest.mark.parametrize("more", [{"early_stop": 2}, {"schedule": "plateau"}])
 def test_what_goes_by_the_ap50_is_refused_where_nothing_measures_it(small, table, tiny, tmp_path, more):
-    with pytest.raises(TrainingError, match="go by AP50, and there is nothing to measure it on; give validation"):
+    with pytest.raises(TrainingError, match="go by AP50 or accuracy, and there is nothing to measure it on"):
         run_of(small, table, tiny, tmp_path / "x", **more)
 
 
@@ -270,7 +271,7 @@ def test_a_run_of_an_earlier_version_goes_on_where_later_settings_are_at_their_d
     before = identity()
     del before["augmentation"]["multi_scale"], before["early_stop"]
     records.check_same_run(before, identity(), tmp_path / "x")
-    with pytest.raises(TrainingError, match="'multi_scale': 1.0} then"):
+    with pytest.raises(TrainingError, match="'multi_scale': 1.0, .* then"):
         records.check_same_run(before, identity(multi_scale=1.4), tmp_path / "x")
 
 
