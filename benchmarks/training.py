@@ -92,14 +92,19 @@ def measure(sides: dict) -> dict[str, list[float]]:
     return speeds
 
 
-def main() -> None:
-    if hasattr(os, "sched_setaffinity"):  # before TensorFlow counts them
+def start():
+    """Keep to two processors, before TensorFlow counts them; give classes and table of the drawn sample."""
+    if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     _keras.prepare()
+    classes = annotations.read_classes(ROOT / "classes.csv")
+    return classes, annotations.read_annotations(ROOT / "annotations.csv", classes)
+
+
+def main() -> None:
+    classes, table = start()
     import tensorflow
 
-    classes = annotations.read_classes(ROOT / "classes.csv")
-    table = annotations.read_annotations(ROOT / "annotations.csv", classes)
     detector = detectors.create("retinanet", classes, image_size=SIDE)
     examples = Examples(table, ROOT, detector, "memory")
     has_bfloat16 = bool(precision.BFLOAT16_FLAGS & set(precision.PROCESSOR.read_text().split()))

@@ -7,22 +7,19 @@ of which 1.15 is the most that is wanted.
 """
 
 import json
-import os
 import statistics
 import time
-from pathlib import Path
 
+from benchmarks.training import ROOT, start
 from retinamask import detectors
-from retinamask.dataset import annotations
 from retinamask.detectors import _keras
 from retinamask.training import distribution, feeding, precision
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import TrainingSettings
 
-ROOT = Path(__file__).parents[1]
 DETECTORS = ("ssd_mobilenet_v2_fpnlite", "yolov4_tiny")
-BATCH_SIZE, CORES = 4, 2
+BATCH_SIZE = 4
 STEPS, RUNS = 5, 5
 
 
@@ -82,11 +79,7 @@ def measure(sides: Sides) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    if hasattr(os, "sched_setaffinity"):  # before TensorFlow counts them
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    _keras.prepare()
-    classes = annotations.read_classes(ROOT / "classes.csv")
-    table = annotations.read_annotations(ROOT / "annotations.csv", classes)
+    classes, table = start()
     for name in DETECTORS:
         detector = detectors.create_for(name, classes, "none")
         with precision.computing("float32"):

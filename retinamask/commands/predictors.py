@@ -56,7 +56,6 @@ def load_predictor(given):
     Raises:
         ValueError: a classifier without a face detector, or the other way round, and whatever is wrong with files.
     """
-    from retinamask import detectors
     from retinamask.detectors import snapshots
     from retinamask.inference.detect import Predictor
     from retinamask.inference.two_stage import TwoStage
@@ -68,7 +67,7 @@ def load_predictor(given):
         options |= {name: stated[name] for name in _MARGINS if name in stated}
         return TwoStage.load(snapshot, given.face_detector, stated.get("face_model", ()), **options)
     refuse_predictor_options(given, "without --face-detector NAME")
-    if detectors.named(snapshot.record["detector"]).classifies:
+    if snapshot.classifies:
         raise ValueError(
             f"{snapshot.weights} is a classifier of faces and finds none; add --face-detector haar, or another one"
         )

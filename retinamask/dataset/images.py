@@ -162,7 +162,11 @@ def normalise(image_rgb: np.ndarray, preprocessing: str) -> np.ndarray:
         raise ValueError(f"preprocessing is {preprocessing!r}, expected one of: {', '.join(PREPROCESSINGS)}")
     is_bgr, divisor, mean = PREPROCESSINGS[preprocessing]
     image = (image_rgb[..., ::-1] if is_bgr else image_rgb).astype(np.float32)
-    return image / np.float32(divisor) - np.float32(mean)
+    if divisor != 1:
+        image /= np.float32(divisor)
+    if any(mean):
+        image -= np.float32(mean)
+    return image
 
 
 def pad(images: list[np.ndarray], size_wh: tuple[int, int] | None = None) -> np.ndarray:

@@ -55,6 +55,11 @@ class Snapshot:
     def classes(self) -> dict[str, int]:
         return self.record["classes"]
 
+    @property
+    def classifies(self) -> bool:
+        """Whether it is a classifier of faces, which finds no boxes."""
+        return self.record["detector"] == CLASSIFIER
+
     def __str__(self) -> str:
         settings = self.record["settings"]
         network = " ".join(filter(None, (self.record["detector"], settings.get("backbone"))))

@@ -35,7 +35,7 @@ class Classifier:
             SnapshotError: it is missing, damaged, or no classifier.
         """
         snapshot = snapshot if isinstance(snapshot, Snapshot) else read(snapshot)
-        if not detectors.named(snapshot.record["detector"]).classifies:
+        if not snapshot.classifies:
             raise SnapshotError(
                 f"{snapshot.weights} is a {snapshot.record['detector']}, which finds boxes; expected the snapshot of a "
                 "classifier, as retinamask train-classifier writes it"

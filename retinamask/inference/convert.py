@@ -51,7 +51,7 @@ def convert(
     for name, threshold in (("score_threshold", score_threshold), ("nms_threshold", nms_threshold)):
         if not 0 <= threshold <= 1:
             raise ValueError(f"{name} is {threshold}, expected 0 to 1")
-    if detectors.named(snapshot.record["detector"]).classifies:
+    if snapshot.classifies:
         raise SnapshotError(f"{snapshot.weights} is a classifier, which is used as it is; nothing is to be converted")
     weights = Path(weights) if weights else snapshot.weights.with_name(f"{snapshot.weights.stem}_inference.h5")
     snapshots.check_name(weights)

@@ -45,7 +45,7 @@ class Predictor:
             SnapshotError: it is missing, damaged, or a classifier.
         """
         snapshot = snapshot if isinstance(snapshot, Snapshot) else read(snapshot)
-        if detectors.named(snapshot.record["detector"]).classifies:
+        if snapshot.classifies:
             raise SnapshotError(f"{snapshot.weights} is a classifier, which finds no boxes; expected a detector's")
         return cls(*detectors.load(snapshot, "inference", **thresholds))
 

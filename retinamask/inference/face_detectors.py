@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from retinamask import detectors
 from retinamask.dataset import images, public_models
 from retinamask.detectors import snapshots
 from retinamask.inference import face_model_files
@@ -188,7 +187,7 @@ class OwnSnapshot(FaceDetector):
         if len(files) != 1:
             raise FaceModelError(f"{len(files)} files, expected one: the .h5 or .json of a snapshot")
         snapshot = snapshots.read(files[0])
-        if detectors.named(snapshot.record["detector"]).classifies:
+        if snapshot.classifies:
             raise FaceModelError(f"{snapshot.weights} is a classifier and finds no boxes; expected that of a detector")
         self.predictor = Predictor.load(snapshot)
 
