@@ -7,6 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "retinamask"
 ORDER = [
+    "progress",
     "dataset.files",
     "dataset.boxes",
     "dataset.images",
