@@ -13,6 +13,7 @@ ORDER = [
     "dataset.images",
     "dataset.copies",
     "dataset.annotations",
+    "dataset.image_files",
     "dataset.formats.image_files",
     "dataset.formats.class_names",
     "dataset.formats.entries",
