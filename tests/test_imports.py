@@ -118,6 +118,7 @@ ORDER = [
     "training.records",
     "training.loop",
     "training.train",
+    "inference.suppression",
     "inference.detect",
     "inference.tiles",
     "inference.face_model_files",

@@ -1,6 +1,4 @@
-"""Tiles and suppression: by hand, and against OpenCV's suppression."""
-
-import tracemalloc
+"""Tiles, by hand."""
 
 import cv2
 import numpy as np
@@ -14,34 +12,6 @@ def bright_squares(image_rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     _, _, found, _ = cv2.connectedComponentsWithStats((image_rgb[..., 0] > 200).astype(np.uint8))
     boxes_xywh = found[1:, :4].astype(float)
     return np.c_[boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], boxes_xywh[:, 2] / 1000
-
-
-@pytest.mark.parametrize("nms_threshold", [0.2, 0.5, 0.9])
-def test_suppression_is_opencv_s(nms_threshold):
-    random = np.random.default_rng(0)
-    corners = random.uniform(0, 60, (300, 2))
-    boxes_xyxy = np.concatenate([corners, corners + random.uniform(5, 40, (300, 2))], axis=1)
-    scores = random.uniform(0.1, 1, 300)
-    boxes_xywh = np.concatenate([corners, boxes_xyxy[:, 2:] - corners], axis=1)
-    expected = cv2.dnn.NMSBoxes(boxes_xywh.tolist(), scores.tolist(), 0.0, nms_threshold)
-    assert tiles.suppress(boxes_xyxy, scores, nms_threshold).tolist() == list(expected)
-
-
-def test_a_part_of_a_stronger_box_goes_only_if_asked_for():
-    boxes_xyxy, scores = np.array([[0, 0, 100, 100], [10, 10, 50, 50], [60, 60, 140, 140]]), np.array([0.9, 0.8, 0.7])
-    assert tiles.suppress(boxes_xyxy, scores, 0.5).tolist() == [0, 1, 2]
-    assert tiles.suppress(boxes_xyxy, scores, 0.5, inside=0.7).tolist() == [0, 2]
-    assert tiles.suppress(np.empty((0, 4)), np.empty(0), 0.5).tolist() == []
-
-
-def test_very_many_boxes_take_little_memory():
-    scores = np.random.default_rng(0).permutation(23_000) / 23_000
-    corners = 10.0 * np.arange(23_000)[:, None] * [1, 1]
-    tracemalloc.start()
-    kept = tiles.suppress(np.concatenate([corners, corners + 9], axis=1), scores, 0.5)
-    most_bytes = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert scores[kept].tolist() == (np.arange(22_999, 20_999, -1) / 23_000).tolist() and most_bytes < 5e8
 
 
 @pytest.mark.parametrize(("length", "tile", "expected"), [(300, 300, [0]), (120, 300, [0]), (500, 300, [0, 200])])

@@ -57,11 +57,11 @@ def test_the_score_is_face_times_class_and_the_likeliest_class_names_the_box():
 
 
 def test_every_class_of_a_face_if_asked_for():
-    predictor = TwoStage(finding((70, 0, 110, 40, 0.8)), Redness(), every_class=True)
-    (found,) = predictor([halves()])
+    predictor = TwoStage(finding((70, 0, 110, 40, 0.8)), Redness())
+    (found,) = predictor([halves()], suppress="per_class")
     assert found.labels.tolist() == [0, 1] and found.scores.tolist() == pytest.approx([0.6, 0.2])
     assert (found.boxes_xyxy == [70, 0, 110, 40]).all()
-    assert len(predictor([halves()], score_threshold=0.3)[0].scores) == 1
+    assert len(predictor([halves()], 0.3, "per_class")[0].scores) == 1
 
 
 def test_bgr_for_rgb_changes_the_answer():
@@ -195,7 +195,7 @@ def test_options_of_a_face_detector_say_nothing_of_finished_detections(tiny, tmp
 def test_all_classes_of_a_snapshot_of_ours_are_faces(yolo_snapshot, sample_image):
     image_rgb = images.read_image(sample_image)
     faces, scores = face_detector("snapshot", [yolo_snapshot.weights], score_threshold=0.3)(image_rgb)
-    (found,) = Predictor.load(yolo_snapshot)([image_rgb], 0.3)
+    (found,) = Predictor.load(yolo_snapshot)([image_rgb], 0.3, "per_class")
     overlaps = boxes.overlaps(faces, faces) - np.eye(len(scores))
     assert 0 < len(scores) < len(found.scores) and overlaps.max() <= 0.4 and set(found.labels) == {0, 1}
     assert scores[0] == found.scores[0] and (faces[0] == found.boxes_xyxy[0]).all()

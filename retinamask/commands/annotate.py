@@ -99,15 +99,12 @@ def _propose(session, snapshot, given, leave: set[Path]) -> None:
     from retinamask.inference.detect import Predictor
     from retinamask.labelimg.proposals import propose
 
-    def progress(done: int, total: int) -> None:
-        print(f"\rlooked at {done} of {total} images", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
     name = Path(given.snapshot).name
     waiting = len(set(session.unannotated()) - leave)
     if not waiting:
         print("every image has an annotation file; nothing is proposed")
         return
-    written, unreadable = propose(session, Predictor.load(snapshot), name, given.score_threshold, leave, progress)
+    written, unreadable = propose(session, Predictor.load(snapshot), name, given.score_threshold, leave)
     for message in unreadable:
         print(f"nothing proposed: {message}", file=sys.stderr)
     print(f"boxes proposed in {len(written)} of {waiting} images without annotation; correct them", flush=True)

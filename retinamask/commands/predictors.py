@@ -1,6 +1,7 @@
 """The options that say what looks at images: a snapshot, or a classifier's snapshot behind a face detector."""
 
 import argparse
+from collections.abc import Iterable
 
 _OPTIONS = {  # of the face detector, by the name of the option that gives them
     "face_score_threshold": "score_threshold",
@@ -43,11 +44,15 @@ def add_predictor_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def refuse_predictor_options(given, reason: str) -> None:
-    """Raise `ValueError` if an option of this file is given where it would say nothing."""
-    stated = [name for name in ("face_detector", "face_model", *_OPTIONS, *_MARGINS) if name in vars(given)]
-    if stated:
-        raise ValueError(f"--{stated[0].replace('_', '-')} says nothing {reason}")
+def predictor_options(given) -> dict:
+    """The options of this file that are given, by their names."""
+    return {name: vars(given)[name] for name in ("face_detector", "face_model", *_OPTIONS, *_MARGINS) if name in given}
+
+
+def refuse_options(names: Iterable[str], reason: str) -> None:
+    """Raise `ValueError` if an option is given where it has no effect."""
+    for name in names:
+        raise ValueError(f"--{name.replace('_', '-')} has no effect {reason}")
 
 
 def load_predictor(given):
@@ -66,7 +71,7 @@ def load_predictor(given):
         options = {name: stated[option] for option, name in _OPTIONS.items() if option in stated}
         options |= {name: stated[name] for name in _MARGINS if name in stated}
         return TwoStage.load(snapshot, given.face_detector, stated.get("face_model", ()), **options)
-    refuse_predictor_options(given, "without --face-detector NAME")
+    refuse_options(predictor_options(given), "without --face-detector NAME")
     if snapshot.classifies:
         raise ValueError(
             f"{snapshot.weights} is a classifier of faces and finds none; add --face-detector haar, or another one"

@@ -162,7 +162,12 @@ def write_annotations(table: pd.DataFrame, path: str | Path) -> int:
 
 def write_detections(table: pd.DataFrame, path: str | Path) -> None:
     """Write a detections CSV: two decimals for pixels, four for the score."""
-    files.write_text(path, _csv_text(_csv_rows(table[DETECTION_COLUMNS], digits=2)))
+    files.write_text(path, detections_text(table))
+
+
+def detections_text(table: pd.DataFrame) -> str:
+    """The table as `write_detections` writes it."""
+    return _csv_text(_csv_rows(table[DETECTION_COLUMNS], digits=2))
 
 
 def moved(table: pd.DataFrame, old_folder: str | Path, new_folder: str | Path) -> pd.DataFrame:

@@ -9,6 +9,7 @@ the input pipeline), ``network_input``, ``counts`` and ``losses`` (for the step)
 from dataclasses import fields
 from pathlib import Path
 
+from retinamask.detectors.detector import decoded
 from retinamask.detectors.mask_classifier import MaskClassifier
 from retinamask.detectors.retinanet import RetinaNet
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
@@ -48,13 +49,14 @@ def restore(snapshot: Snapshot):
     return named(snapshot.record["detector"]).from_record(snapshot.classes, snapshot.record["settings"])
 
 
-def load(snapshot: Snapshot, kind: str, **thresholds: float):
+def load(snapshot: Snapshot, kind: str):
     """Build a snapshot's network from its description and read its weights.
 
     Args:
         snapshot: from `retinamask.detectors.snapshots.read`.
-        kind: ``training`` for the raw network, ``inference`` for boxes; a training snapshot can give both.
-        thresholds: ``score_threshold`` and ``nms_threshold`` for ``inference``, instead of the snapshot's own.
+        kind: ``training`` for the raw network; ``decoded`` for boxes and class scores of all anchors; ``inference`` for
+            what `retinamask.inference.convert` writes, which filters them, or a classifier's probabilities. A training
+            snapshot can give each.
 
     Returns:
         The detector and the tf-keras network.
@@ -65,11 +67,11 @@ def load(snapshot: Snapshot, kind: str, **thresholds: float):
     network = detector.network()
     if snapshot.kind == "training":
         load_weights(network, snapshot.weights)
-    if kind == "inference":
-        network = detector.inference_network(network, **{**snapshot.record.get("inference", {}), **thresholds})
+    if kind != "training":
+        network = detector.inference_network(network, **snapshot.record.get("inference", {}))
     if snapshot.kind == "inference":
         load_weights(network, snapshot.weights)
-    return detector, network
+    return detector, decoded(network) if kind == "decoded" else network
 
 
 def load_weights(network, path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from retinamask.dataset import images
+from retinamask.detectors import _keras
 from retinamask.detectors.network_input import network_input
 from retinamask.detectors.starting import Loaded, WeightsError, load_by_name
 
@@ -104,6 +105,15 @@ class Detector:
 
     def make_compilable(self, network) -> None:
         """Let XLA compile the training of ``network``, where it could not as it was built."""
+
+
+def decoded(inference_network):
+    """Cut the filter off an inference network, which then gives boxes ``(N, A, 4)`` and class scores ``(N, A, C)``.
+
+    Boxes are in input pixels and clipped to the input. What filters them is `retinamask.inference.suppression`.
+    """
+    boxes, class_scores, *_ = inference_network.get_layer("filtered_detections").input
+    return _keras.prepare().Model(inference_network.inputs, [boxes, class_scores], name="decoded")
 
 
 def _frozen(value: Any) -> Any:

@@ -4,7 +4,7 @@ Above `inference.classify`. A class folder is a table too, with one box over eac
 table are cut out as the classifier knows faces, so that one annotation effort serves here as well.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import pandas as pd
 from retinamask.dataset import images
 from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError, check_classes, objects
 from retinamask.dataset.crops import crop
+from retinamask.progress import track
 
 IMAGES_AT_ONCE = 32
 
@@ -52,19 +53,13 @@ class Classified(NamedTuple):
         return self.faces.assign(predicted=[names[number] for number in predicted], **columns)
 
 
-def classify_faces(
-    classifier,
-    table: pd.DataFrame,
-    folder: str | Path,
-    progress: Callable[[int, int], None] | None = None,
-) -> Classified:
+def classify_faces(classifier, table: pd.DataFrame, folder: str | Path) -> Classified:
     """Cut the boxes of a table out and ask a classifier what they show.
 
     Args:
         classifier: `retinamask.inference.classify.Classifier` or `Ensemble`.
         table: annotations; images without a box are passed over.
         folder: the folder that the image paths are relative to.
-        progress: called with how many images are done and how many there are.
 
     Raises:
         ValueError: a class of the table is unknown to the classifier, there is no box, or no image can be read.
@@ -73,13 +68,11 @@ def classify_faces(
     check_classes(boxes, classifier.classes, "the table to judge the classifier on")
     by_image = list(boxes.groupby("image_path", sort=False))
     found, probabilities, left_out = [], [], []
-    for start in range(0, len(by_image), IMAGES_AT_ONCE):
-        part = by_image[start : start + IMAGES_AT_ONCE]
+    parts = [by_image[start : start + IMAGES_AT_ONCE] for start in range(0, len(by_image), IMAGES_AT_ONCE)]
+    for part in track(parts, "classifying", "image", count=len):
         rows, faces_rgb = _cut(part, Path(folder), classifier.margin, left_out)
         found += rows
         probabilities.append(classifier(faces_rgb))
-        if progress:
-            progress(start + len(part), len(by_image))
     if not found:
         why = f"none of the {len(by_image)} image(s) can be read, such as: {left_out[0]}" if left_out else "no box"
         raise AnnotationError(f"there is no face to judge the classifier on in {folder}: {why}")

@@ -14,6 +14,7 @@ import pandas as pd
 
 from retinamask.dataset import images
 from retinamask.dataset.annotations import DETECTION_COLUMNS, AnnotationError, image_paths, make_table, objects
+from retinamask.detectors.detector import decoded
 from retinamask.evaluation import coco
 from retinamask.inference.detect import Predictor, table_rows
 
@@ -59,7 +60,8 @@ class EpochEvaluation:
 
     Attributes:
         detector, table, folder: what is judged, and on what.
-        detections: what was found at the last call; ``None`` before the first.
+        detections: what was found at the last call, boxes suppressed ``per_class`` as COCO figures need it; ``None``
+            before the first.
         unreadable: path to message of the images that cannot be read, known after the first call.
     """
 
@@ -82,7 +84,7 @@ class EpochEvaluation:
             AnnotationError: not a single image can be read.
         """
         if network is not self._network:
-            self._predictor = Predictor(self.detector, self.detector.inference_network(network))
+            self._predictor = Predictor(self.detector, decoded(self.detector.inference_network(network)))
             self._network = network
         self.detections = self._detect()
         figures = coco.evaluate(self.table, self.detections, self.detector.classes)
@@ -93,7 +95,7 @@ class EpochEvaluation:
         rows = []
         for pictures, batch in self._batches():
             scales, sizes_wh = [picture.scale for picture in pictures], [picture.size_wh for picture in pictures]
-            found = self._predictor.in_batch(batch, scales, sizes_wh)
+            found = self._predictor.in_batch(batch, scales, sizes_wh, suppress="per_class")
             for picture, detections in zip(pictures, found, strict=True):
                 rows += table_rows(picture.path, detections, self._predictor.class_names)
         if not rows:

@@ -16,6 +16,7 @@ from retinamask.dataset.annotations import image_paths, objects
 from retinamask.detectors import _keras
 from retinamask.evaluation import drawing
 from retinamask.evaluation.watchers import Watcher
+from retinamask.inference.detect import any_class
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class TensorBoardWatcher(Watcher):
         judged = self.evaluation
         paths = [path for path in image_paths(objects(judged.table)) if path not in judged.unreadable]
         shown = [paths[round(place)] for place in np.linspace(0, len(paths) - 1, min(self.images, len(paths)))]
-        found = judged.detections[~(judged.detections["score"] < self.score_threshold)]
+        found = any_class(judged.detections[~(judged.detections["score"] < self.score_threshold)])
         title += f": detections that score {self.score_threshold:g} or more"
         return drawing.contact_sheet(
             drawing.examples(shown, judged.folder, found, judged.table), judged.detector.classes, title=title

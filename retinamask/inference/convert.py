@@ -139,14 +139,16 @@ def _same_conversion(weights: Path, record: dict[str, Any]) -> Snapshot:
     raise SnapshotError(f"{weights} exists and is another model; choose another name or move it away")
 
 
-def agreement(first: Predictor, second: Predictor, images_rgb: Sequence[np.ndarray]) -> Agreement:
-    """Compare two predictors box by box, in the order of the scores.
+def agreement(
+    first: Predictor, second: Predictor, images_rgb: Sequence[np.ndarray], score_threshold: float = 0.05
+) -> Agreement:
+    """Compare two predictors box by box, in the order of the scores, from ``score_threshold`` on.
 
     A different number of boxes in any image counts as infinitely far apart.
     """
     boxes, box_difference, score_difference = 0, 0.0, 0.0
     for image in images_rgb:
-        one, other = first([image])[0], second([image])[0]
+        one, other = (look([image], score_threshold, "per_class")[0] for look in (first, second))
         if len(one.scores) != len(other.scores) or (one.labels != other.labels).any():
             return Agreement(len(images_rgb), boxes, float("inf"), float("inf"))
         boxes += len(one.scores)

@@ -3,7 +3,7 @@
 A detection is an annotation with a score: the table goes to drawing, evaluation and export as it is.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,33 +12,48 @@ import pandas as pd
 
 from retinamask import detectors
 from retinamask.dataset import boxes, images
-from retinamask.dataset.annotations import DETECTION_COLUMNS, AnnotationError, make_table
+from retinamask.dataset.annotations import BOX_COLUMNS, DETECTION_COLUMNS, AnnotationError, make_table, objects
 from retinamask.detectors.snapshots import Snapshot, SnapshotError, read
+from retinamask.inference.suppression import filter_detections, non_maximum
+from retinamask.progress import track
 
 
 class Detections(NamedTuple):
-    """What was found in one image: ``boxes_xyxy`` ``(N, 4)`` in its pixels, ``scores`` and ``labels`` ``(N,)``."""
+    """What was found in one image.
+
+    Attributes:
+        boxes_xyxy: ``(N, 4)`` in its pixels.
+        scores: ``(N,)``, the best first.
+        labels: class ids ``(N,)``.
+        best_score: the highest score of the image, also below the threshold; 0 if nothing has a score.
+    """
 
     boxes_xyxy: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    best_score: float = 0.0
 
 
 class Predictor:
-    """A detector with its inference network, ready to look at images."""
+    """A detector with its network, ready to look at images.
 
-    def __init__(self, detector, network):
-        self.detector = detector
-        self.network = network
+    Attributes:
+        class_names: in the order of the labels.
+        nms_threshold: of two boxes that overlap more than this (IoU) the weaker goes, see `suppression`.
+    """
+
+    def __init__(self, detector, network, nms_threshold: float = 0.5):
+        """``network`` gives boxes and class scores of all anchors, see `retinamask.detectors.detector.decoded`."""
+        self.detector, self.network, self.nms_threshold = detector, network, nms_threshold
         self.class_names = list(detector.classes)
 
     @classmethod
-    def load(cls, snapshot: str | Path | Snapshot, **thresholds: float) -> "Predictor":
-        """From a snapshot of either kind; a training snapshot is converted in memory.
+    def load(cls, snapshot: str | Path | Snapshot, nms_threshold: float | None = None) -> "Predictor":
+        """Load a snapshot of either kind; a converted one does without the filter that is built into it.
 
         Args:
             snapshot: the snapshot or its path.
-            thresholds: ``score_threshold`` and ``nms_threshold`` instead of the snapshot's own.
+            nms_threshold: that of the conversion, or 0.5, if left out.
 
         Raises:
             SnapshotError: it is missing, damaged, or a classifier.
@@ -46,18 +61,30 @@ class Predictor:
         snapshot = snapshot if isinstance(snapshot, Snapshot) else read(snapshot)
         if snapshot.classifies:
             raise SnapshotError(f"{snapshot.weights} is a classifier, which finds no boxes; expected a detector's")
-        return cls(*detectors.load(snapshot, "inference", **thresholds))
+        if nms_threshold is None:
+            nms_threshold = snapshot.record.get("inference", {}).get("nms_threshold", 0.5)
+        return cls(*detectors.load(snapshot, "decoded"), nms_threshold)
 
-    def __call__(self, images_rgb: list[np.ndarray], score_threshold: float = 0.05) -> list[Detections]:
-        """Detect in ``uint8`` RGB images of any size; the best score comes first.
+    def __call__(
+        self, images_rgb: list[np.ndarray], score_threshold: float = 0.05, suppress: str = "any_class"
+    ) -> list[Detections]:
+        """Detect in ``uint8`` RGB images of any size.
 
-        Scores below the network's own threshold of 0.05 never come out of it.
+        Args:
+            images_rgb: the images.
+            score_threshold: keep detections at or above this score.
+            suppress: ``any_class`` for one box a face, ``per_class`` for COCO figures; see `suppression`.
         """
         batch, scales = self.detector.prepare(images_rgb)
-        return self.in_batch(batch, scales, [image.shape[1::-1] for image in images_rgb], score_threshold)
+        return self.in_batch(batch, scales, [image.shape[1::-1] for image in images_rgb], score_threshold, suppress)
 
     def in_batch(
-        self, batch: np.ndarray, scales: list[float], sizes_wh: list[tuple[int, int]], score_threshold: float = 0.05
+        self,
+        batch: np.ndarray,
+        scales: list[float],
+        sizes_wh: list[tuple[int, int]],
+        score_threshold: float = 0.05,
+        suppress: str = "any_class",
     ) -> list[Detections]:
         """Detect in network input that is ready.
 
@@ -65,32 +92,76 @@ class Predictor:
             batch: from the detector's ``batch`` or ``prepare``.
             scales: resized size / original size of each image.
             sizes_wh: the original sizes.
-            score_threshold: keep detections at or above this score.
+            score_threshold, suppress: as above.
         """
-        outputs = [np.asarray(output) for output in self.network.predict_on_batch(batch)]
-        return [
-            _of_one_image(size_wh, scale, *(output[index] for output in outputs), score_threshold)
-            for index, (size_wh, scale) in enumerate(zip(sizes_wh, scales, strict=True))
-        ]
+        detections = []
+        outputs = (np.asarray(output) for output in self.network.predict_on_batch(batch))
+        for boxes_xyxy, class_scores, scale, size_wh in zip(*outputs, scales, sizes_wh, strict=True):
+            found = filter_detections(boxes_xyxy, class_scores, score_threshold, self.nms_threshold, suppress)
+            original = boxes.clip(images.to_original_pixels(found[0], scale), size_wh)
+            whole = boxes.areas(original) > 0  # not those that lie on the padding
+            kept = original[whole], found[1][whole], found[2][whole]
+            detections.append(Detections(*kept, float(class_scores.max(initial=0))))
+        return detections
 
 
-def detect(
-    predictor: Predictor,
+class Seen(NamedTuple):
+    """An image file that was looked at, or the message that says why it could not be."""
+
+    path: str
+    image_rgb: np.ndarray | None
+    detections: Detections | None
+    problem: str | None
+
+
+def look_at(
+    predictor,
     paths: Iterable[str],
     folder: str | Path,
     score_threshold: float = 0.05,
     batch_size: int = 4,
-    progress: Callable[[int, int], None] | None = None,
+    suppress: str = "any_class",
+) -> Iterator[Seen]:
+    """Detect in image files, one after the other as `detect` does, so that memory holds one batch.
+
+    Raises:
+        ValueError: ``score_threshold`` or ``batch_size`` is out of range.
+    """
+    if not 0 <= score_threshold <= 1 or batch_size < 1:
+        raise ValueError(
+            f"score_threshold is {score_threshold} and batch_size {batch_size}, expected 0 to 1 and at least 1"
+        )
+    paths = list(paths)
+    for start in range(0, len(paths), batch_size):
+        batch = []
+        for path in paths[start : start + batch_size]:
+            try:
+                batch.append(Seen(path, images.read_image(Path(folder, path)), None, None))
+            except images.ImageError as error:
+                batch.append(Seen(path, None, None, str(error)))
+        readable = [seen.image_rgb for seen in batch if not seen.problem]
+        found = iter(predictor(readable, score_threshold, suppress) if readable else ())
+        for seen in batch:
+            yield seen if seen.problem else seen._replace(detections=next(found))
+
+
+def detect(
+    predictor,
+    paths: Iterable[str],
+    folder: str | Path,
+    score_threshold: float = 0.05,
+    batch_size: int = 4,
+    suppress: str = "any_class",
 ) -> tuple[pd.DataFrame, list[str]]:
     """Detect in image files.
 
     Args:
-        predictor: the loaded detector.
+        predictor: a `Predictor` or a `retinamask.inference.two_stage.TwoStage`.
         paths: image paths relative to ``folder``; they stand in the table as they are.
         folder: where the paths start.
         score_threshold: keep detections at or above this score.
         batch_size: images per network call.
-        progress: called with how many are done and how many there are.
+        suppress: ``any_class`` for one box a face, ``per_class`` for COCO figures; see `suppression`.
 
     Returns:
         The table of detections, and a message for each image that could not be read.
@@ -98,19 +169,13 @@ def detect(
     Raises:
         AnnotationError: not a single image could be read.
     """
-    if not 0 <= score_threshold <= 1 or batch_size < 1:
-        raise ValueError(
-            f"score_threshold is {score_threshold} and batch_size {batch_size}, expected 0 to 1 and at least 1"
-        )
     paths, rows, unreadable = list(paths), [], []
-    for start in range(0, len(paths), batch_size):
-        loaded = _read(paths[start : start + batch_size], Path(folder), unreadable)
-        if loaded:
-            found = predictor([image for _, image in loaded], score_threshold)
-            for (path, _), detections in zip(loaded, found, strict=True):
-                rows += table_rows(path, detections, predictor.class_names)
-        if progress:
-            progress(min(start + batch_size, len(paths)), len(paths))
+    looked = look_at(predictor, paths, folder, score_threshold, batch_size, suppress)
+    for seen in track(looked, "detecting", "image", len(paths)):
+        if seen.problem:
+            unreadable.append(seen.problem)
+        else:
+            rows += table_rows(seen.path, seen.detections, predictor.class_names)
     if paths and len(unreadable) == len(paths):
         raise AnnotationError(f"none of the {len(paths)} image(s) below {folder} can be read, such as: {unreadable[0]}")
     return make_table(rows, DETECTION_COLUMNS), unreadable
@@ -120,30 +185,19 @@ def table_rows(path: str, detections: Detections, class_names: list[str]) -> lis
     """The rows of an image in the table; one without a box if nothing was found."""
     found = [
         (path, *map(float, box), class_names[label], float(score))
-        for box, score, label in zip(*detections, strict=True)
+        for box, score, label in zip(*detections[:3], strict=True)
     ]
     return found or [(path, *[None] * 6)]
 
 
-def _of_one_image(
-    size_wh: tuple[int, int],
-    scale: float,
-    boxes_xyxy: np.ndarray,
-    scores: np.ndarray,
-    labels: np.ndarray,
-    score_threshold: float,
-) -> Detections:
-    """Drop the padding of -1 and what is weak or empty, and go back to the image's own pixels."""
-    original = boxes.clip(images.to_original_pixels(boxes_xyxy, scale), size_wh)
-    keep = (labels >= 0) & (scores >= score_threshold) & (boxes.areas(original) > 0)
-    return Detections(original[keep], scores[keep], labels[keep])
+def any_class(table: pd.DataFrame, nms_threshold: float = 0.5) -> pd.DataFrame:
+    """Leave one box a face in a table of detections that were suppressed ``per_class``, for drawing.
 
-
-def _read(paths: list[str], folder: Path, unreadable: list[str]) -> list[tuple[str, np.ndarray]]:
-    loaded = []
-    for path in paths:
-        try:
-            loaded.append((path, images.read_image(folder / path)))
-        except images.ImageError as error:
-            unreadable.append(str(error))
-    return loaded
+    Rows of images without a box stay.
+    """
+    found = objects(table)
+    kept = [table.index[table["x1"].isna()]]
+    for _, rows in found.groupby("image_path", sort=False):
+        boxes_xyxy, scores = rows[BOX_COLUMNS].to_numpy(float), rows["score"].to_numpy(float)
+        kept.append(rows.index[non_maximum(boxes_xyxy, scores, nms_threshold)])
+    return table.loc[np.sort(np.concatenate(kept))]

@@ -13,6 +13,7 @@ import numpy as np
 from retinamask.dataset import boxes
 from retinamask.inference import tiles
 from retinamask.inference.face_model_files import FaceModelError
+from retinamask.inference.suppression import non_maximum
 
 Found = tuple[np.ndarray, np.ndarray]
 """Boxes ``(N, 4)`` in pixels of the image and scores ``(N,)`` of 0 to 1, the best first."""
@@ -83,7 +84,7 @@ class FaceDetector:
         boxes_xyxy, scores = boxes.clip(boxes_xyxy, image_rgb.shape[1::-1]), np.asarray(scores, float).reshape(-1)
         keep = (scores >= self.score_threshold) & (boxes.areas(boxes_xyxy) > 0)
         boxes_xyxy, scores = boxes_xyxy[keep], np.clip(scores[keep], 0, 1)
-        kept = tiles.suppress(boxes_xyxy, scores, self.nms_threshold)
+        kept = non_maximum(boxes_xyxy, scores, self.nms_threshold)
         return boxes_xyxy[kept], scores[kept]
 
     def _wants_tiles(self, image_rgb: np.ndarray, found: Found) -> bool:

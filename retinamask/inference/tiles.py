@@ -9,44 +9,18 @@ from collections.abc import Callable
 import numpy as np
 
 from retinamask.dataset import boxes
+from retinamask.inference.suppression import non_maximum
 
 TILING = ("auto", "always", "never")
 
 Finder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """From ``uint8`` RGB to boxes ``(N, 4)`` in its pixels and scores ``(N,)``."""
 
-_MOST = 2000  # each is compared with each; a network of 22,743 boxes that are all strong would take gigabytes
 _TILES_ALONG = 4  # about as many along the longer side at most, for the time that it takes
 _NEAR = 1.5
 _OVERLAP = 0.25  # of a tile's side, with the next tile
 _INSIDE = 0.7  # share of a box within a stronger one from which it is taken for a part of the same face
 _EDGE = 0.01  # of a tile's side: how near to a cut a box counts as cut
-
-
-def suppress(boxes_xyxy: np.ndarray, scores: np.ndarray, nms_threshold: float, inside: float = 1.01) -> np.ndarray:
-    """Greedy non-maximum suppression.
-
-    Args:
-        boxes_xyxy: shape ``(N, 4)``.
-        scores: shape ``(N,)``.
-        nms_threshold: a box goes that overlaps a stronger one more than this (IoU).
-        inside: it also goes if the intersection has more than this share of the smaller of the two; off above 1.
-
-    Returns:
-        Indices of what stays, the best score first; of more than 2000 boxes the strongest 2000 are looked at.
-    """
-    order = np.argsort(-np.asarray(scores), kind="stable")[:_MOST]
-    boxes_xyxy = np.asarray(boxes_xyxy, float).reshape(-1, 4)[order]
-    shared = _intersections(boxes_xyxy)
-    sizes = boxes.areas(boxes_xyxy)
-    smaller = np.minimum(sizes[:, None], sizes[None, :])
-    part = np.divide(shared, smaller, out=np.zeros_like(shared), where=smaller > 0)
-    same = (boxes.overlaps(boxes_xyxy, boxes_xyxy) > nms_threshold) | (part > inside)
-    kept: list[int] = []
-    for index in range(len(order)):
-        if not same[index, kept].any():
-            kept.append(index)
-    return order[kept]
 
 
 def tile_corners(length: int, tile: int) -> list[int]:
@@ -83,7 +57,7 @@ def find_in_tiles(find: Finder, image_rgb: np.ndarray, tile: int, nms_threshold:
         find: what looks at one tile.
         image_rgb: shape ``(height, width, 3)``.
         tile: side of the square tiles in pixels; those of a smaller image are as small as it is.
-        nms_threshold: as in `suppress`.
+        nms_threshold: as in `non_maximum`.
 
     Returns:
         Boxes ``(N, 4)`` and scores ``(N,)``.
@@ -105,7 +79,7 @@ def merge(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What several looks at one image found as one list, without those that are the same face or a part of it."""
     all_boxes, all_scores = np.concatenate(boxes_xyxy), np.concatenate(scores)
-    kept = suppress(all_boxes, all_scores, nms_threshold, _INSIDE)
+    kept = non_maximum(all_boxes, all_scores, nms_threshold, inside=_INSIDE)
     return all_boxes[kept], all_scores[kept]
 
 
@@ -118,10 +92,3 @@ def _not_cut(
     cut_before = (boxes_xyxy[:, :2] < near) & (corner_xy > 0)
     cut_behind = (boxes_xyxy[:, 2:] > tile_wh - near) & (corner_xy + tile_wh < np.array(size_wh))
     return ~(cut_before | cut_behind).any(axis=1)
-
-
-def _intersections(boxes_xyxy: np.ndarray) -> np.ndarray:
-    """Areas that each two boxes share, ``(N, N)``."""
-    top_left = np.maximum(boxes_xyxy[:, None, :2], boxes_xyxy[None, :, :2])
-    bottom_right = np.minimum(boxes_xyxy[:, None, 2:], boxes_xyxy[None, :, 2:])
-    return np.clip(bottom_right - top_left, 0, None).prod(axis=2)

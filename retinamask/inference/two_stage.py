@@ -15,6 +15,7 @@ from retinamask.inference.classify import Classifier
 from retinamask.inference.detect import Detections
 from retinamask.inference.face_detectors import Files, face_detector
 from retinamask.inference.face_finding import Found
+from retinamask.inference.suppression import filter_detections
 
 
 class TwoStage:
@@ -28,7 +29,6 @@ class TwoStage:
         self,
         find_faces: Callable[[np.ndarray], Found],
         classifier: Classifier,
-        every_class: bool = False,
         box_margin: float = 0.0,
         margin: float | None = None,
     ):
@@ -38,7 +38,6 @@ class TwoStage:
             find_faces: from `retinamask.inference.face_detectors.face_detector`, or anything that is called as such.
             classifier: a `Classifier`, an `Ensemble`, or anything that has ``classes`` and ``margin`` and gives
                 probabilities ``(N, classes)`` of ``N`` images.
-            every_class: give a box for each class of a face instead of the likeliest only.
             box_margin: boxes are enlarged on each side by this share of their own side, as far as the image goes,
                 when the classifier has seen them: face detectors draw tighter than people who annotate heads.
             margin: what the classifier sees around a face, see `retinamask.dataset.crops.crop`; its own if left out.
@@ -49,7 +48,7 @@ class TwoStage:
         if not 0 <= box_margin <= 5:
             raise ValueError(f"box_margin is {box_margin}, expected 0 to 5, as a share of a box's sides")
         self.find_faces, self.classifier = find_faces, classifier
-        self.every_class, self.box_margin = every_class, box_margin
+        self.box_margin = box_margin
         self.margin = classifier.margin if margin is None else margin
         self.class_names = sorted(classifier.classes, key=classifier.classes.get)
 
@@ -73,11 +72,14 @@ class TwoStage:
         classifier = Classifier.load(snapshot)  # first, because it says when the snapshot is none
         return cls(face_detector(name, files, **options), classifier, box_margin=box_margin, margin=margin)
 
-    def __call__(self, images_rgb: Sequence[np.ndarray], score_threshold: float = 0.05) -> list[Detections]:
+    def __call__(
+        self, images_rgb: Sequence[np.ndarray], score_threshold: float = 0.05, suppress: str = "any_class"
+    ) -> list[Detections]:
         """Detect in ``uint8`` RGB images of any size; the best score comes first.
 
         The score is the face's times the class's probability, both 0 to 1. The faces of all images go through the
-        classifier together, but for those that are weaker than ``score_threshold`` already.
+        classifier together, but for those that are weaker than ``score_threshold`` already. The face detector has
+        suppressed overlapping faces; ``any_class`` gives a face its most probable class, ``per_class`` a box for each.
         """
         faces = [self._strong(image_rgb, score_threshold) for image_rgb in images_rgb]
         cut = [
@@ -87,37 +89,27 @@ class TwoStage:
         ]
         probabilities = np.asarray(self.classifier(cut)) if cut else np.empty((0, len(self.class_names)))
         ends = np.cumsum([len(scores) for _, scores in faces])
-        return [
-            self._of_one_image(
+        detections = []
+        for image_rgb, (boxes_xyxy, scores), end in zip(images_rgb, faces, ends, strict=True):
+            class_scores = scores[:, None] * probabilities[end - len(scores) : end]
+            found = filter_detections(
                 self._enlarged(boxes_xyxy, image_rgb.shape[1::-1]),
-                scores[:, None] * probabilities[end - len(scores) : end],
+                class_scores,
                 score_threshold,
+                nms_threshold=1.0,
+                suppress=suppress,
+                max_detections=class_scores.size,
             )
-            for image_rgb, (boxes_xyxy, scores), end in zip(images_rgb, faces, ends, strict=True)
-        ]
-
-    def classify(self, image_rgb: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
-        """Probabilities ``(N, classes)`` of the faces in ``N`` given boxes."""
-        return np.asarray(self.classifier(crops.crop(image_rgb, boxes_xyxy, self.margin)))
+            detections.append(Detections(*found, float(class_scores.max(initial=0))))
+        return detections
 
     def _strong(self, image_rgb: np.ndarray, score_threshold: float) -> Found:
-        """Faces that can still reach the threshold, less those of which the image has not one pixel."""
+        """Drop faces that cannot reach the threshold, save the best one, and those that lie outside the image."""
         boxes_xyxy, scores = self.find_faces(image_rgb)
         parts = crops.squares(boxes_xyxy, image_rgb.shape[1::-1], self.margin)
-        keep = (scores >= score_threshold) & (parts[:, 2:] > parts[:, :2]).all(axis=1)
+        keep = (scores >= min(score_threshold, scores.max(initial=0))) & (parts[:, 2:] > parts[:, :2]).all(axis=1)
         return boxes_xyxy[keep], scores[keep]
 
     def _enlarged(self, boxes_xyxy: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
         grow_wh = self.box_margin * (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2])
         return boxes.clip(np.concatenate([boxes_xyxy[:, :2] - grow_wh, boxes_xyxy[:, 2:] + grow_wh], axis=1), size_wh)
-
-    def _of_one_image(self, boxes_xyxy: np.ndarray, scores: np.ndarray, score_threshold: float) -> Detections:
-        """``scores`` ``(N, classes)`` as a list, the best first."""
-        if self.every_class:
-            face, label = np.indices(scores.shape).reshape(2, -1)
-        else:
-            face, label = np.arange(len(scores)), scores.argmax(axis=1)
-        chosen = scores[face, label]
-        order = np.argsort(-chosen, kind="stable")
-        order = order[chosen[order] >= score_threshold]
-        return Detections(boxes_xyxy[face[order]], chosen[order], label[order])

@@ -9,15 +9,16 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from retinamask.dataset import annotations, boxes, files
 from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError
 from retinamask.labelimg import port
 from retinamask.labelimg.folder import RECORD, Session
+from retinamask.progress import track
 
 FORMAT = 1
-SAME_OBJECT = 0.6  # IoU from which two boxes of whatever classes are taken for one object
 CHUNK = 64  # images between two writes of their files: what an interruption costs
 
 
@@ -37,7 +38,6 @@ def propose(
     snapshot: str,
     score_threshold: float = 0.5,
     leave: Iterable[Path] = (),
-    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[str], list[str]]:
     """Write an annotation file for each image that has none and in which something is found.
 
@@ -47,27 +47,27 @@ def propose(
         snapshot: what to name in the record.
         score_threshold: propose what has this score or more, 0 to 1.
         leave: images to leave alone.
-        progress: called with how many images are done and how many there are.
 
     Returns:
         The names of the files written, and a message for each image that could not be read.
     """
-    from retinamask.inference.detect import detect
+    from retinamask.inference.detect import look_at, table_rows
 
     record = read_record(session.annotation_folder)
     leave, written, unreadable = set(leave), [], []
     images = [image for image in session.unannotated() if image not in leave]
-    for start in range(0, len(images), CHUNK):
-        paths = [annotations.relative_path(image, session.image_folder) for image in images[start : start + CHUNK]]
-        table, messages = detect(predictor, paths, session.image_folder, score_threshold)
-        unreadable += messages
-        about = {"snapshot": snapshot, "score_threshold": score_threshold}
+    paths = [annotations.relative_path(image, session.image_folder) for image in images]
+    about = {"snapshot": snapshot, "score_threshold": score_threshold}
+    looked = track(look_at(predictor, paths, session.image_folder, score_threshold), "proposing", "image", len(paths))
+    while chunk := [seen._replace(image_rgb=None) for seen in islice(looked, CHUNK)]:
+        unreadable += [seen.problem for seen in chunk if seen.problem]
+        readable = [seen for seen in chunk if not seen.problem]
+        rows = [row for seen in readable for row in table_rows(seen.path, seen.detections, predictor.class_names)]
+        found = annotations.objects(annotations.make_table(rows, annotations.DETECTION_COLUMNS))
         try:
-            written += _write_chunk(session, annotations.objects(table), record, about)
+            written += _write_chunk(session, found, record, about)
         finally:  # also of those that were written before an interruption
             _write_record(session.annotation_folder, record)
-        if progress:
-            progress(min(start + CHUNK, len(images)), len(images))
     return written, unreadable
 
 
@@ -154,19 +154,9 @@ def _complete_class_lines(session: Session) -> None:
 
 
 def _proposed(rows) -> port.Labelled:
-    """The detections that are worth a box: with a whole pixel after rounding, and one for each object.
-
-    The network suppresses weaker boxes within a class only; a person would have to delete the face's second class.
-    """
-    rows = rows.sort_values("score", ascending=False, kind="stable")
+    """The detections that have a whole pixel after rounding."""
     rows = rows[boxes.areas(boxes.whole_pixels(rows[BOX_COLUMNS].to_numpy())) > 0]
-    shared = boxes.overlaps(rows[BOX_COLUMNS].to_numpy(), rows[BOX_COLUMNS].to_numpy()) >= SAME_OBJECT
-    kept: list[int] = []
-    for number in range(len(rows)):
-        if not shared[number, kept].any():
-            kept.append(number)
-    best = rows.iloc[kept]
-    return list(zip(best["class_name"], best[BOX_COLUMNS].itertuples(index=False, name=None), strict=True))
+    return list(zip(rows["class_name"], rows[BOX_COLUMNS].itertuples(index=False, name=None), strict=True))
 
 
 def _write_record(annotation_folder: Path, record: dict[str, dict]) -> None:

@@ -1,0 +1,111 @@
+"""From the boxes and class scores of all anchors to detections: threshold, non-maximum suppression, the best of them.
+
+Below `detect`, NumPy only: the same for every detector, and for a network that runs outside TensorFlow. It gives what
+keras-retinanet's ``FilterDetections`` gives, but nothing of it is built into a network.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+SUPPRESS = ("any_class", "per_class")
+"""``any_class``: a face has one box, of its best class; keras-retinanet's ``class_specific_filter=False``.
+``per_class``: boxes of different classes never suppress each other, as COCO figures count them."""
+
+_CHUNK = 128  # candidates that are compared with each other and with all kept boxes at once
+_SORTED = 32 * _CHUNK  # candidates that are sorted at once: mostly the first few hundred are enough
+
+
+def filter_detections(
+    boxes_xyxy: np.ndarray,
+    class_scores: np.ndarray,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.5,
+    suppress: str = "any_class",
+    max_detections: int = 300,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Filter the boxes of one image.
+
+    Args:
+        boxes_xyxy: shape ``(A, 4)``.
+        class_scores: shape ``(A, C)``, 0 to 1.
+        score_threshold: keep scores at or above it.
+        nms_threshold: of two boxes that overlap more than this (IoU) the weaker goes.
+        suppress: one of `SUPPRESS`.
+        max_detections: keep the best so many, of all classes together.
+
+    Returns:
+        Boxes ``(N, 4)``, scores ``(N,)`` and labels ``int (N,)``, the most confident first.
+
+    Raises:
+        ValueError: ``suppress`` is none of `SUPPRESS`.
+    """
+    if suppress not in SUPPRESS:
+        raise ValueError(f"suppress is {suppress!r}, expected {' or '.join(SUPPRESS)}")
+    if suppress == "any_class":
+        best = class_scores.argmax(axis=1)
+        columns = [(best, class_scores[np.arange(len(best)), best])]
+    else:
+        columns = [(np.full(len(scores), label), scores) for label, scores in enumerate(class_scores.T)]
+    places, found, named = [], [], []
+    for labels, scores in columns:
+        strong = np.flatnonzero(scores >= score_threshold)
+        kept = strong[non_maximum(boxes_xyxy[strong], scores[strong], nms_threshold, max_detections)]
+        places.append(kept)
+        found.append(scores[kept])
+        named.append(labels[kept])
+    places, scores, labels = np.concatenate(places), np.concatenate(found), np.concatenate(named)
+    order = np.argsort(-scores, kind="stable")[:max_detections]
+    return boxes_xyxy[places[order]], scores[order], labels[order]
+
+
+def non_maximum(
+    boxes_xyxy: np.ndarray, scores: np.ndarray, nms_threshold: float, most: int = 2000, inside: float = 1.0
+) -> np.ndarray:
+    """Suppress greedily: the most confident box stays, what overlaps it goes, and so on.
+
+    Args:
+        boxes_xyxy: shape ``(N, 4)``.
+        scores: shape ``(N,)``.
+        nms_threshold: a box goes that overlaps a stronger one more than this (IoU).
+        most: stop when so many are kept.
+        inside: a box also goes if more than this share of the smaller of the two is shared; 1 turns it off.
+
+    Returns:
+        Indices of what stays, the most confident first; of equal scores the first.
+    """
+    edges = np.asarray(boxes_xyxy, np.float32).reshape(-1, 4).T
+    kept = np.empty(0, np.int64)
+    for left in _most_confident_first(np.asarray(scores)):
+        left = left[~_same(edges[:, left, None], edges[:, None, kept], nms_threshold, inside).any(axis=1)]
+        same = _same(edges[:, left, None], edges[:, None, left], nms_threshold, inside)
+        alive = np.ones(len(left), bool)
+        for index in range(len(left)):
+            if alive[index]:
+                alive[index + 1 :] &= ~same[index, index + 1 :]
+        kept = np.append(kept, left[alive])[:most]
+        if len(kept) == most:
+            break
+    return kept
+
+
+def _most_confident_first(scores: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the indices in chunks, equal scores in their order."""
+    left = np.arange(len(scores))
+    while len(left):
+        weakest = np.partition(scores[left], -_SORTED)[-_SORTED] if len(left) > _SORTED else -np.inf
+        strong = scores[left] >= weakest
+        order = left[strong][np.argsort(-scores[left[strong]], kind="stable")]
+        left = left[~strong]
+        for start in range(0, len(order), _CHUNK):
+            yield order[start : start + _CHUNK]
+
+
+def _same(one: np.ndarray, other: np.ndarray, nms_threshold: float, inside: float) -> np.ndarray:
+    """Whether boxes are of one face, broadcast; the edges x1, y1, x2, y2 are the first axis."""
+    shared = np.maximum(np.minimum(one[2], other[2]) - np.maximum(one[0], other[0]), 0)
+    shared = shared * np.maximum(np.minimum(one[3], other[3]) - np.maximum(one[1], other[1]), 0)
+    area, other_area = ((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    # Without a division: a union of 0 overlaps nothing.
+    same = shared > nms_threshold * (area + other_area - shared)
+    return same if inside >= 1 else same | (shared > inside * np.minimum(area, other_area))

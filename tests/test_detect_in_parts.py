@@ -1,0 +1,214 @@
+"""`retinamask detect` on many images, with a stand-in for the network: stopped, resumed, drawn, summed up."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from retinamask.cli import main
+from retinamask.commands import models
+from retinamask.dataset.annotations import objects, read_detections
+from retinamask.inference.detect import Detections
+from retinamask.inference.suppression import filter_detections
+
+SNAPSHOT = ["--snapshot", "net.h5"]
+
+
+class StandIn:
+    """Sees in each image a face whose class, place and score follow from its colour; nothing in a black one."""
+
+    class_names = ("mask", "no_mask")
+
+    def __call__(self, images_rgb, score_threshold, suppress):
+        found = []
+        for image_rgb in images_rgb:
+            red, green, _ = (int(each) for each in image_rgb[0, 0])
+            boxes_xyxy = np.array([[green % 4, 1, green % 4 + 4, 7]] * 2, np.float32)
+            class_scores = np.array([[0.9, 0.6], [0.7, 0.8]][:: 1 if red % 2 else -1]) * (red > 0)
+            kept = filter_detections(boxes_xyxy, class_scores, score_threshold, suppress=suppress)
+            found.append(Detections(*kept, float(class_scores.max())))
+        return found
+
+
+def stand_in(module=models):
+    """Let the command use the stand-in; returns what it replaces."""
+    module.load_predictor = lambda given: StandIn()
+    from retinamask.detectors import snapshots
+
+    snapshots.read = lambda path: type("Snapshot", (), {"record": {"weights_sha256": path}})
+
+
+@pytest.fixture(autouse=True)
+def stood_in(monkeypatch):
+    from retinamask.detectors import snapshots
+
+    for module, name in ((models, "load_predictor"), (snapshots, "read")):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    stand_in()
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Six images in two folders, one black and one damaged."""
+    for index, name in enumerate(["a/1.png", "a/2.png", "b/1.png", "b/2.bmp", "b/black.png"]):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), (index + 1 if "black" not in name else 0, index, 9)).save(path)
+    (tmp_path / "photos" / "a" / "damaged.jpg").write_bytes(b"no image")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "photos"
+
+
+def test_it_says_in_one_line_what_was_found_and_makes_the_folder(photos, capsys):
+    assert main(["detect", "photos", *SNAPSHOT, "--out", "results/new/x.csv"]) == 0
+    said = capsys.readouterr()
+    expected = "6 images: mask 4, no_mask 0, 1 image without a face, 1 unreadable: results/new/x.csv\n"
+    assert said.out == expected and "left out: " in said.err and "damaged.jpg" in said.err
+    table = read_detections("results/new/x.csv")
+    assert len(objects(table)) == 4 and len(table) == 5
+    assert {(Path("results/new") / path).resolve().is_file() for path in table["image_path"]} == {True}
+    assert sorted(path.name for path in Path("results/new").iterdir()) == ["x.csv"]
+    assert main(["detect", "photos", *SNAPSHOT, "--out", "y.csv", "--suppress", "per_class"]) == 0
+    assert "mask 4, no_mask 4" in capsys.readouterr().out
+
+
+def test_the_best_score_is_given_where_nothing_is_found(photos, capsys):
+    assert main(["detect", "photos", *SNAPSHOT, "--score-threshold", "0.95"]) == 0
+    said = capsys.readouterr().out
+    assert "mask 0, no_mask 0, 5 images without a face" in said
+    assert said.endswith("nothing at or above 0.95; the best score was 0.9\n")
+
+
+def test_not_one_image_can_be_read(photos, capsys):
+    assert main(["detect", "photos/a/damaged.jpg", *SNAPSHOT, "--out", "x.csv"]) == 2
+    assert "none of the 1 image(s) can be read, such as: " in capsys.readouterr().err
+    assert sorted(path.name for path in photos.parent.iterdir()) == ["photos"]
+
+
+def test_drawn_copies_keep_folders_and_replace_nothing(photos, capsys):
+    command = ["detect", "photos", *SNAPSHOT, "--out", "x.csv", "--save-images", "drawn/here"]
+    assert main(command) == 0
+    drawn = sorted(path.relative_to("drawn/here").as_posix() for path in Path("drawn").rglob("*.*"))
+    assert drawn == ["a/1.png", "a/2.png", "b/1.png", "b/2.bmp.jpg", "b/black.png"]
+    with Image.open("drawn/here/a/1.png") as image, Image.open("photos/a/1.png") as plain:
+        assert image.size == plain.size and image.tobytes() != plain.tobytes()
+    with Image.open("drawn/here/b/black.png") as image:
+        assert image.getextrema() == ((0, 0), (4, 4), (9, 9))
+    Path("x.csv").unlink()
+    assert main(command) == 2
+    assert "drawn/here/a/1.png exists; choose another name" in capsys.readouterr().err and not Path("x.csv").exists()
+    assert main([*command, "--force"]) == 0
+    two = ["detect", "photos/a", "photos/b", *SNAPSHOT, "--out", "y.csv", "--save-images", "two"]
+    assert main(two) == 0 and Path("two/a/1.png").is_file() and Path("two/b/1.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("sources", "folder", "message"),
+    [
+        (["photos"], "photos/drawn", "lies in photos, where drawn copies would be taken for images"),
+        (["photos/a/1.png"], "photos/a", "would replace .*1.png; choose another folder"),
+        (["photos/b/2.bmp", "photos/b/2.bmp.jpg"], "drawn", "two images would be drawn as .*2.bmp.jpg; rename one"),
+    ],
+)
+def test_where_drawn_copies_cannot_go(photos, sources, folder, message, capsys):
+    Image.new("RGB", (9, 9)).save("photos/b/2.bmp.jpg")
+    before = sorted(Path().rglob("*"))
+    assert main(["detect", *sources, *SNAPSHOT, "--save-images", folder, "--force"]) == 2
+    assert re.search(message, capsys.readouterr().err) and sorted(Path().rglob("*")) == before
+
+
+def test_parts_of_another_run_are_not_taken_over(photos, monkeypatch, capsys):
+    monkeypatch.setattr(models, "_save_drawn", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("retinamask.inference.detect_in_parts.PART", 1)
+    monkeypatch.setattr(StandIn, "__call__", stopping_after(3))
+    command = ["detect", "photos", *SNAPSHOT, "--batch-size", "1"]
+    assert main(command) == 130
+    assert "what is done is kept in detections.csv.parts; --resume goes on with it" in capsys.readouterr().err
+    assert len(list(Path("detections.csv.parts").glob("part-*"))) == 3 and not Path("detections.csv").exists()
+    assert main(command) == 2
+    assert "holds parts of a run that was stopped; add --resume, or begin anew" in capsys.readouterr().err
+    for other, message in (
+        (["--score-threshold", "0.7"], "score_threshold was 0.5, now 0.7"),
+        (["--suppress", "per_class"], "suppress was any_class, now per_class"),
+        (["--snapshot", "b.h5"], "weights_sha256 was net.h5, now b.h5"),
+        (["--save-images", "drawn"], "save_images was None, now drawn"),
+    ):
+        assert main([*command, *other, "--resume"]) == 2
+        assert message in capsys.readouterr().err
+    Image.new("RGB", (9, 9)).save("photos/new.png")
+    assert main([*command, "--resume"]) == 2
+    assert "images was 6, now 7" in capsys.readouterr().err
+    assert main([*command, "--resume", "--force"]) == 2  # replaces a CSV; the parts are as wrong as before
+    capsys.readouterr()
+    assert main([*command, "--force"]) == 0
+    assert "7 images" in capsys.readouterr().out
+
+
+def stopping_after(count: int):
+    """A stand-in's call during which Ctrl-C is pressed once, after so many images."""
+    calls, look = [], StandIn.__call__
+
+    def call(self, images_rgb, *options):
+        calls.append(images_rgb)
+        if len(calls) == count:
+            raise KeyboardInterrupt
+        return look(self, images_rgb, *options)
+
+    return call
+
+
+KILLS = """
+import os, random, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_detect_in_parts
+from retinamask.cli import main
+from retinamask.evaluation import drawing
+from retinamask.inference import detect_in_parts
+
+test_detect_in_parts.stand_in()
+look = test_detect_in_parts.StandIn.__call__
+test_detect_in_parts.StandIn.__call__ = lambda *all: (time.sleep(0.004), look(*all))[1]
+detect_in_parts.PART = 8
+command = ["detect", "photos", "--snapshot", "net.h5", "--save-images", "drawn"]
+random.seed(5)
+killed = 0
+while not Path("detections.csv").exists():
+    child = os.fork()
+    if not child:
+        try:
+            main([*command, *["--resume"] * bool(killed)])
+        finally:  # Ctrl-C may come before the command is ready for it
+            os._exit(0)
+    time.sleep(random.uniform(0.05, 1))
+    os.kill(child, (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[killed % 3])
+    os.waitpid(child, 0)
+    killed += 1
+    print("parts", len(list(Path().glob("*.parts/part-*"))), flush=True)
+    assert killed < 100
+Path("detections.csv.parts").exists() and main([*command, "--resume"])
+print("killed", killed)
+"""
+
+
+def test_a_run_killed_at_any_moment_loses_and_doubles_nothing(tmp_path, monkeypatch, capsys):
+    (tmp_path / "photos").mkdir()
+    for index in range(120):
+        Image.new("RGB", (10, 8), (1 + index % 255, index // 2, 0)).save(tmp_path / "photos" / f"{index}.png")
+    monkeypatch.chdir(tmp_path)
+    script = KILLS.format(tests=str(ROOT / "tests"))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    counts = [int(line.split()[1]) for line in lines if line.startswith("parts")]
+    assert int(lines[-1].split()[1]) >= 3 and max(counts) > min(counts), lines  # killed at different moments
+    assert main(["detect", "photos", *SNAPSHOT, "--out", "whole.csv", "--save-images", "at_once"]) == 0
+    assert Path("detections.csv").read_text() == Path("whole.csv").read_text()
+    names = {path.name for path in Path("drawn").iterdir() if not path.name.startswith(".")}
+    assert names == {path.name for path in Path("at_once").iterdir()} and len(names) == 120
+    assert not Path("detections.csv.parts").exists()
