@@ -4,6 +4,7 @@ PyAV, which is FFmpeg, reads files and gives the times that they hold; OpenCV re
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def frames(source: str | Path | int) -> Iterator[Frames]:
     index = webcam_index(source)
     if index is not None:
         with _opened_webcam(index) as capture:
-            yield Frames(f"webcam{index}", lambda video: _webcam_frames(video, capture), live=True)
+            yield Frames(f"webcam{index}", functools.partial(_webcam_frames, capture=capture), live=True)
         return
     if not Path(source).is_file():
         raise VideoError(f"{source} does not exist or is no file; expected a video file or a webcam's number such as 0")
@@ -78,18 +79,13 @@ def frames(source: str | Path | int) -> Iterator[Frames]:
         raise VideoError(f"{source}: no readable video ({found}); it may be cut short, damaged or no video") from None
     with container:
         kinds = [stream.type for stream in container.streams]
-        pictures = [stream for stream in container.streams.video if Disposition.attached_pic not in stream.disposition]
-        if not pictures or pictures[0].codec_context is None:
-            found = (
-                f"in a codec that FFmpeg lacks, {pictures[0].codec_tag}" if pictures else ", ".join(kinds) or "nothing"
-            )
+        # A song's cover is a video stream too, of one attached picture.
+        streams = [stream for stream in container.streams.video if Disposition.attached_pic not in stream.disposition]
+        if not streams or not streams[0].codec_context:
+            found = "a codec that FFmpeg lacks" if streams else ", ".join(kinds) or "nothing"
             raise VideoError(f"{source}: no readable video (found {found}); expected moving pictures")
-        yield Frames(
-            str(source),
-            lambda video: _file_frames(video, container, pictures[0]),
-            total=pictures[0].frames or None,
-            has_sound="audio" in kinds,
-        )
+        read = functools.partial(_file_frames, container=container, stream=streams[0])
+        yield Frames(str(source), read, total=streams[0].frames or None, has_sound="audio" in kinds)
 
 
 def webcam_index(source: str | Path | int) -> int | None:
@@ -138,7 +134,9 @@ def _file_frames(video: Frames, container: av.container.InputContainer, stream: 
     )
     end = seconds + duration
     if end < 0.95 * announced - 2 * step:  # the sound may be a little longer than the pictures
-        video.remark = f"{video.name}: ends after {number} frames, {end:.1f} of {announced:.1f} announced seconds; it may be cut short"
+        video.remark = (
+            f"{video.name}: ends after {number} frames, {end:.1f} of {announced:.1f} seconds; it may be cut short"
+        )
     elif damaged:
         video.remark = (
             f"{video.name}: {number} frames read; damaged in {damaged} place(s), where some are lost or blurred"
