@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.codec.context import Flags
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from PIL import Image
 
 from retinamask.dataset import files
@@ -65,7 +65,7 @@ class VideoFile:
     def __init__(self, output: av.container.OutputContainer, codec: str, options: dict[str, str], ticks: int):
         self._output, self._codec, self._options, self._ticks = output, codec, options, ticks
         self._least = 2 if codec == "gif" else 1  # ticks per picture; browsers slow a GIF's single tick down to ten
-        self._stream, self._size_wh, self._free_tick = None, None, 0
+        self._stream, self._size_wh, self._held = None, None, None
 
     def write(self, image_rgb: np.ndarray, seconds: float, duration: float) -> None:
         """Add a picture.
@@ -78,19 +78,22 @@ class VideoFile:
         image = Image.fromarray(image_rgb)
         if not self._stream:
             self._open(image.size)
-        tick = max(round(seconds * self._ticks), self._free_tick)
-        if tick - seconds * self._ticks > self._least:
-            return  # more pictures than the format can show
-        self._free_tick = tick + self._least
+        tick = round(seconds * self._ticks)
+        if self._held:
+            tick = max(tick, self._held.pts + self._least)
+            if tick - seconds * self._ticks > self._least:
+                return  # more pictures than the format can show
+            self._held.duration = tick - self._held.pts
+            self._output.mux(self._stream.encode(self._held))
         image = image if image.size == self._size_wh else image.resize(self._size_wh)
-        frame = _indexed(image) if self._codec == "gif" else _even(image)
-        frame.pts, frame.time_base = tick, Fraction(1, self._ticks)
-        frame.duration = max(round(duration * self._ticks), self._least)
-        self._output.mux(self._stream.encode(frame))
+        self._held = _indexed(image) if self._codec == "gif" else _even(image)
+        self._held.pts, self._held.time_base = tick, Fraction(1, self._ticks)
+        self._held.duration = max(round(duration * self._ticks), self._least)
 
     def flush(self) -> None:
-        """Write what the encoder still holds."""
-        if self._stream:
+        """Write the last picture and what the encoder still holds."""
+        if self._held:
+            self._output.mux(self._stream.encode(self._held))
             self._output.mux(self._stream.encode())
 
     def _open(self, size_wh: tuple[int, int]) -> None:
@@ -102,7 +105,9 @@ class VideoFile:
             context.pix_fmt, (context.width, context.height) = "pal8", size_wh
         else:
             context.width, context.height = (side + side % 2 for side in size_wh)
+            # All four, or browsers take a small H.264 video for BT.601 and show its green too bright.
             context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+            context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
 
 
 def _even(image: Image.Image) -> av.VideoFrame:
@@ -115,7 +120,7 @@ def _even(image: Image.Image) -> av.VideoFrame:
 
 def _indexed(image: Image.Image) -> av.VideoFrame:
     """Convert to 256 colors of the picture's own; dithered noise would make a GIF several times larger."""
-    indexed = image.quantize(256, dither=Image.Dither.NONE)
+    indexed = image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     colors_rgb = np.array(indexed.getpalette(), np.uint8).reshape(-1, 3)
     palette_argb = np.full((256, 4), 255, np.uint8)
     palette_argb[: len(colors_rgb), 1:] = colors_rgb
