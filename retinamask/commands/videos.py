@@ -10,7 +10,7 @@ from retinamask.commands.parsing import refuse_existing
 def add_video_options(detect: ArgumentParser) -> None:
     """Declare what `detect` takes for a video alone."""
     video = detect.add_argument_group("for a video: a file, a GIF, or a webcam by its number, as the only SOURCE")
-    video.add_argument("--out-video", help="write it drawn: .mp4, .avi, .webm, .gif, ...")
+    video.add_argument("--out-video", help="write it drawn: .mp4, .webm, .mkv, .mov or .gif")
     video.add_argument("--counts", help="write boxes per class and frame to this CSV, and as a figure to a .png beside")
     video.add_argument("--frames", type=int, help="stop after so many frames; Ctrl-C also ends it and keeps all so far")
 
@@ -59,7 +59,6 @@ def detect_in_video(given, source: str, predictor) -> None:
 
     out = Path(given.out)
     name = None if webcam_index(source) is not None else annotations.relative_path(source, out.parent)
-    show = (lambda done: print(f"\r{done} frames", end="", file=sys.stderr)) if sys.stderr.isatty() else None
     found = annotate_video(
         predictor,
         source,
@@ -68,11 +67,9 @@ def detect_in_video(given, source: str, predictor) -> None:
         score_threshold=given.score_threshold,
         batch_size=given.batch_size,
         limit=given.frames,
-        progress=show,
     )
-    if show:
-        print(file=sys.stderr)  # ends the line of the progress
-    print(*found.remarks, sep="\n", end="\n" if found.remarks else "", file=sys.stderr)
+    for remark in found.remarks:
+        print(remark, file=sys.stderr)
     annotations.write_detections(found.table, out)
     if given.counts:
         counts = counts_by_frame(found.table, predictor.class_names)

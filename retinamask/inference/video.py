@@ -1,30 +1,28 @@
 """Detect in a video: frames in, drawn frames out, and the table of what was found when.
 
-Any `Predictor` does, one-stage or two-stage. Pictures are worked through a few at a time, so that the length does not
-matter; what grows is the table, by about a hundred bytes a box.
+Any `Predictor` does, one-stage or two-stage. A few frames at a time are in memory, whatever the video's length.
 """
 
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from retinamask.dataset import files
 from retinamask.dataset.annotations import DETECTION_COLUMNS, make_table, objects
 from retinamask.evaluation.video_drawing import FrameDrawing
 from retinamask.inference import video_files, video_source
-from retinamask.inference.detect import Detections, table_rows
-from retinamask.inference.video_source import Frame, Frames
+from retinamask.inference.detect import table_rows
+from retinamask.progress import track
 
 VIDEO_COLUMNS = [*DETECTION_COLUMNS, "frame", "seconds"]
-_ROWS_AT_ONCE = 20_000  # as Python objects, before they become columns
-_PACE_BATCHES = 10  # over which the speed is measured
+_ROWS_AT_ONCE = 20_000  # as Python objects, before they become columns, which take a fifth of the memory
+_SPEED_BATCHES = 10  # over which the speed is measured
 
 
 class VideoDetections(NamedTuple):
@@ -32,7 +30,7 @@ class VideoDetections(NamedTuple):
 
     table: pd.DataFrame  # columns `VIDEO_COLUMNS`; image_path is "clip.mp4#12" for frame 12
     frames: int
-    remarks: list[str]  # that it ended early, or was stopped
+    remarks: list[str]  # that it was stopped, ended early, is damaged, or has lost its sound
 
 
 def annotate_video(
@@ -44,7 +42,6 @@ def annotate_video(
     score_threshold: float = 0.5,
     batch_size: int = 4,
     limit: int | None = None,
-    progress: Callable[[int], None] | None = None,
 ) -> VideoDetections:
     """Detect in every frame and write the frames with boxes, labels, counts and speed.
 
@@ -53,12 +50,11 @@ def annotate_video(
     Args:
         predictor: has ``class_names`` and makes a list of `Detections` of a list of ``uint8`` RGB images.
         source: a video file, a GIF, or a webcam's number.
-        out_video: ``.mp4``, ``.webm``, ``.gif``, ...: the drawn video, as fast as the source; none if left out.
+        out_video: ``.mp4``, ``.webm``, ``.gif``, ...: the drawn video, with the times of the source; none if left out.
         name: of the video in the table; the file's own if left out.
         score_threshold: keep detections from this score on.
         batch_size: frames per call of the predictor; a webcam's are taken one by one, so that none waits.
         limit: stop after so many frames.
-        progress: called with how many frames are done.
 
     Returns:
         The table, one row a box and one row without box for a frame without any; the frames; and remarks.
@@ -66,30 +62,53 @@ def annotate_video(
     Raises:
         VideoError: the source cannot be read, has not a single frame, or the drawn video cannot be written.
     """
-    _check(score_threshold, batch_size, limit)
+    if not 0 <= score_threshold <= 1 or batch_size < 1 or (limit is not None and limit < 1):
+        raise ValueError(
+            f"score_threshold is {score_threshold}, batch_size {batch_size} and limit {limit}, "
+            "expected 0 to 1, at least 1 and at least 1"
+        )
     if out_video is not None:
         video_files.check_name(out_video)
-    rows, done, remarks = _Rows(), 0, []
+    class_ids = {class_name: label for label, class_name in enumerate(predictor.class_names)}
+    rows, tables, remarks, done, drawing = [], [], [], 0, None
+    finished = deque([(time.perf_counter(), 0)], maxlen=_SPEED_BATCHES + 1)
     with video_source.frames(source) as video, contextlib.ExitStack() as stack:
         name = name or (video.name if video.live else Path(source).name)
-        writer = stack.enter_context(video_files.video_file(out_video, video.rate)) if out_video is not None else None
-        look = _look(predictor, video, name, writer, score_threshold, 1 if video.live else batch_size, limit)
+        writer = stack.enter_context(video_files.video_file(out_video)) if out_video is not None else None
+        stream, size = islice(video, limit), 1 if video.live else batch_size
+        batches = iter(lambda: list(islice(stream, size)), [])
+        total = min(filter(None, (video.total, limit)), default=None)
         try:
-            for found in look:
-                rows.add(found)
-                done += len({row[-2] for row in found})
-                if progress:
-                    progress(done)
+            for batch in track(batches, "detecting", "frame", total, count=len):
+                found = predictor([frame.image_rgb for frame in batch], score_threshold)
+                finished.append((time.perf_counter(), done + len(batch)))
+                speed = (finished[-1][1] - finished[0][1]) / (finished[-1][0] - finished[0][0])
+                for frame, detections in zip(batch, found, strict=True):
+                    its_rows = table_rows(f"{name}#{frame.number}", detections, predictor.class_names)
+                    if writer:
+                        drawing = drawing or FrameDrawing(class_ids, frame.image_rgb.shape[1::-1])
+                        boxes = objects(make_table(its_rows, DETECTION_COLUMNS))
+                        drawn_rgb = drawing(frame.image_rgb, boxes, frame.seconds, speed)
+                        writer.write(drawn_rgb, frame.seconds, frame.duration)
+                    rows += [(*row, frame.number, frame.seconds) for row in its_rows]
+                    done += 1
+                if len(rows) >= _ROWS_AT_ONCE:
+                    tables.append(make_table(rows, VIDEO_COLUMNS))
+                    rows = []
         except KeyboardInterrupt:
             if not done:
                 raise
             remarks.append(f"{video.name}: stopped after {done} frames")
         remarks += [video.remark] * bool(video.remark)
-    return VideoDetections(rows.table(), done, remarks)
+        if writer and video.has_sound:
+            remarks.append(f"{video.name}: its sound is left out of {out_video}")
+    if rows or not tables:
+        tables.append(make_table(rows, VIDEO_COLUMNS))
+    return VideoDetections(pd.concat(tables, ignore_index=True), done, remarks)
 
 
 def counts_by_frame(table: pd.DataFrame, classes: Iterable[str]) -> pd.DataFrame:
-    """How many boxes of each class every frame has.
+    """Count the boxes of each class in every frame.
 
     Args:
         table: of `VideoDetections`.
@@ -106,84 +125,4 @@ def counts_by_frame(table: pd.DataFrame, classes: Iterable[str]) -> pd.DataFrame
 
 def write_counts(counts: pd.DataFrame, path: str | Path) -> None:
     """Write `counts_by_frame` as a CSV with the header ``frame,seconds,<class>,...``; seconds to the millisecond."""
-    rounded = counts.set_axis(
-        pd.MultiIndex.from_arrays(
-            [counts.index.get_level_values("frame"), counts.index.get_level_values("seconds").to_numpy().round(3)],
-            names=counts.index.names,
-        )
-    )
-    files.write_text(path, rounded.to_csv(lineterminator="\n"))
-
-
-def _check(score_threshold: float, batch_size: int, limit: int | None) -> None:
-    if not 0 <= score_threshold <= 1 or batch_size < 1 or (limit is not None and limit < 1):
-        raise ValueError(
-            f"score_threshold is {score_threshold}, batch_size {batch_size} and limit {limit}, "
-            "expected 0 to 1, at least 1 and at least 1"
-        )
-
-
-def _look(
-    predictor,
-    video: Frames,
-    name: str,
-    writer: video_files.VideoFile | None,
-    score_threshold: float,
-    batch_size: int,
-    limit: int | None,
-) -> Iterator[list[tuple]]:
-    """Detect in batches of frames, write them drawn, and yield their rows in the order of `VIDEO_COLUMNS`."""
-    classes = {class_name: label for label, class_name in enumerate(predictor.class_names)}
-    draw, pace, stream = None, _Pace(), islice(video, limit)
-    while batch := list(islice(stream, batch_size)):
-        found = predictor([np.ascontiguousarray(frame.image_rgb) for frame in batch], score_threshold)
-        rows = [
-            _rows_of(frame, detections, name, predictor.class_names)
-            for frame, detections in zip(batch, found, strict=True)
-        ]
-        rate = pace.after(len(batch))
-        for frame, its_rows in zip(batch, rows, strict=True) if writer else ():
-            draw = draw or FrameDrawing(classes, frame.image_rgb.shape[1::-1])
-            boxes = objects(make_table(its_rows, VIDEO_COLUMNS))
-            writer.write(draw(frame.image_rgb, boxes, frame.seconds, rate), frame.until)
-        yield [row for its_rows in rows for row in its_rows]
-
-
-def _rows_of(frame: Frame, detections: Detections, name: str, class_names: list[str]) -> list[tuple]:
-    rows = table_rows(f"{name}#{frame.number}", detections, class_names)
-    return [(*row, frame.number, frame.seconds) for row in rows]
-
-
-class _Rows:
-    """A growing table: rows are packed into columns from time to time, which take a fifth of the memory."""
-
-    def __init__(self):
-        self._packed, self._loose = [], []
-
-    def add(self, rows: list[tuple]) -> None:
-        self._loose += rows
-        if len(self._loose) >= _ROWS_AT_ONCE:
-            self._pack()
-
-    def table(self) -> pd.DataFrame:
-        self._pack()
-        return pd.concat(self._packed, ignore_index=True)
-
-    def _pack(self) -> None:
-        if self._loose or not self._packed:
-            self._packed.append(make_table(self._loose, VIDEO_COLUMNS))
-        self._loose = []
-
-
-class _Pace:
-    """How many frames a second are worked through, reading and drawing included, over the last few batches."""
-
-    def __init__(self):
-        self._past = deque([(time.perf_counter(), 0)], maxlen=_PACE_BATCHES + 1)
-
-    def after(self, count: int) -> float:
-        """The speed now that ``count`` more frames are done."""
-        now, (start, before) = time.perf_counter(), self._past[0]
-        total = self._past[-1][1] + count
-        self._past.append((now, total))
-        return (total - before) / max(now - start, 1e-9)
+    files.write_text(path, counts.reset_index().round({"seconds": 3}).to_csv(index=False, lineterminator="\n"))

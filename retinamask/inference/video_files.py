@@ -1,185 +1,127 @@
-"""Pictures written as a video file or a GIF, one at a time, so that a film of any length fits into memory.
-
-Below `inference.video`. Each picture comes with the time until which it is shown; pictures are repeated or left out so
-that the file runs at the speed of what it was made from. A file appears under its name only once it is whole.
-"""
+"""Pictures written as a video or a GIF, one at a time, each with the time at which it is shown."""
 
 import contextlib
-import io
-import math
-import shutil
-import struct
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, Protocol
 
-import cv2
+import av
 import numpy as np
+from av.codec.context import Flags
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from PIL import Image
 
 from retinamask.dataset import files
-from retinamask.inference.video_source import VideoError, quiet_opencv
+from retinamask.inference.video_source import VideoError
 
-# What OpenCV's own FFmpeg can encode; it has no H.264. Browsers play .webm and .gif, most players all of them.
-CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
-WRITTEN_EXTENSIONS = (*CODECS, ".gif")
-MAX_GIF_SIDE = 65535
-_GIF_TICKS = 100  # a GIF counts time in hundredths of a second
-_LEAST_GIF_DELAY = 2  # of them; browsers show a frame of less for a tenth of a second
-
-
-class VideoFile(Protocol):
-    """A video that is being written."""
-
-    def write(self, image_rgb: np.ndarray, until: float) -> None:
-        """Show a ``uint8`` RGB picture until so many seconds after the start."""
+# No B-frames: FFmpeg would hand their durations to the wrong pictures.
+_H264 = ("libx264", {"preset": "veryfast", "crf": "20", "bf": "0"}, 90_000)
+_VP9 = ("libvpx-vp9", {"crf": "30", "b": "0", "deadline": "realtime", "cpu-used": "7"}, 1000)
+# Container, encoder, its options, and ticks per second of the clock. AVI has no clock and is not written.
+_FORMATS = {
+    ".mp4": ("mp4", *_H264),
+    ".m4v": ("mp4", *_H264),
+    ".mov": ("mov", *_H264),
+    ".mkv": ("matroska", *_H264),
+    ".webm": ("webm", *_VP9),
+    ".gif": ("gif", "gif", {}, 100),
+}
+WRITTEN_EXTENSIONS = tuple(_FORMATS)
 
 
 def check_name(path: str | Path) -> None:
     """Raise `VideoError` if no video can be written under this name."""
-    if Path(path).suffix.lower() not in WRITTEN_EXTENSIONS:
-        raise VideoError(f"{path}: found no known ending, expected one of {', '.join(WRITTEN_EXTENSIONS)}")
+    if Path(path).suffix.lower() not in _FORMATS:
+        raise VideoError(f"{path}: found no known ending, expected one of {', '.join(_FORMATS)}")
 
 
 @contextlib.contextmanager
-def video_file(path: str | Path, rate: float) -> Iterator[VideoFile]:
-    """Write a video; its ending says how: ``.mp4``, ``.avi``, ``.webm``, ``.gif``, ...
+def video_file(path: str | Path) -> Iterator["VideoFile"]:
+    """Write a video; its ending says how: H.264 in ``.mp4`` and its like, VP9 in ``.webm``, or a GIF.
 
-    Args:
-        path: the file; replaced if it exists, and left as it was if something fails.
-        rate: frames per second of the file; a GIF has none and shows each picture for its own time.
+    The file appears once it is whole; one that exists is replaced, or left as it was if something fails.
 
     Raises:
-        VideoError: the ending is unknown, the codec is missing, no picture was written, or the disk is full.
+        VideoError: the ending is unknown, no picture was written, or the file cannot be written.
     """
     check_name(path)
+    container, *encoder = _FORMATS[Path(path).suffix.lower()]
+    options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
     with files.replacing(path) as temporary:
-        if Path(path).suffix.lower() == ".gif":
-            with open(temporary, "wb") as file:
-                gif = _Gif(path, file)
-                yield gif
-                gif.close()
-        else:
-            film = _Film(path, temporary, rate)
-            try:
-                yield film
-            finally:
-                film.release()
-            film.check()
+        try:
+            with av.open(f"file:{temporary}", "w", format=container, container_options=options) as output:
+                video = VideoFile(output, *encoder)
+                yield video
+                video.flush()
+        except av.FFmpegError as error:
+            raise VideoError(f"{path}: cannot be written ({error.strerror}); make room or write elsewhere") from error
+        if not temporary.stat().st_size:
+            raise VideoError(f"{path}: no picture to write")
 
 
-class _Film:
-    """A file of OpenCV's: pictures of one size at equal distances."""
+class VideoFile:
+    """A video that is being written, by `video_file`."""
 
-    def __init__(self, path: str | Path, temporary: Path, rate: float):
-        self._path, self._temporary, self._rate = path, temporary, _possible_rate(rate)
-        self._writer, self._size_wh, self._written = None, (0, 0), 0
+    def __init__(self, output: av.container.OutputContainer, codec: str, options: dict[str, str], ticks: int):
+        self._output, self._codec, self._options, self._ticks = output, codec, options, ticks
+        self._least = 2 if codec == "gif" else 1  # ticks per picture; browsers slow a GIF's single tick down to ten
+        self._stream, self._size_wh, self._held = None, None, None
 
-    def write(self, image_rgb: np.ndarray, until: float) -> None:
-        if self._writer is None:
-            self._writer, self._size_wh = self._open(image_rgb.shape[1::-1]), image_rgb.shape[1::-1]
-        if image_rgb.shape[1::-1] != self._size_wh:  # OpenCV would silently leave it out
-            image_rgb = cv2.resize(image_rgb, self._size_wh, interpolation=cv2.INTER_AREA)
-        width, height = self._size_wh
-        even = cv2.copyMakeBorder(image_rgb, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-        for _ in range(round(until * self._rate) - self._written):
-            self._writer.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
-            self._written += 1
+    def write(self, image_rgb: np.ndarray, seconds: float, duration: float) -> None:
+        """Add a picture.
 
-    def _open(self, size_wh: tuple[int, int]) -> cv2.VideoWriter:
-        codec = CODECS[self._temporary.suffix.lower()]
-        even_wh = [side + side % 2 for side in size_wh]  # the codecs keep colors for two pixels by two
-        with quiet_opencv():
-            fourcc = cv2.VideoWriter.fourcc(*codec)
-            writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, fourcc, self._rate, even_wh)
-        if not writer.isOpened():
-            raise VideoError(
-                f"{self._path}: this OpenCV cannot write {codec} video of {even_wh[0]} x {even_wh[1]} pixels; install "
-                "opencv-python as the project names it, or choose another ending such as .avi or .gif"
-            )
-        return writer
-
-    def release(self) -> None:
-        """Write what is still in memory; OpenCV does that here and does not say whether it worked."""
-        if self._writer is not None:
-            self._writer.release()
-
-    def check(self) -> None:
-        """Read it back, far faster than detecting was: on a full disk OpenCV goes on without a word."""
-        if not self._written:
-            raise VideoError(f"{self._path}: no picture to write")
-        readable = 0
-        with quiet_opencv():
-            capture = cv2.VideoCapture(str(self._temporary), cv2.CAP_FFMPEG)
-            while capture.grab():
-                readable += 1
-            capture.release()
-        if readable < 0.99 * self._written - 1:
-            free = shutil.disk_usage(self._temporary.parent).free / 1e6
-            raise VideoError(
-                f"{self._path}: only {readable} of the {self._written} pictures written can be read back; the disk or "
-                f"a quota may be full ({free:.1f} MB are free); make room or write elsewhere"
-            )
-
-
-def _possible_rate(rate: float) -> float:
-    """A rate near enough, or a multiple of it, that every codec takes.
-
-    OpenCV writes it as a fraction over 1, 10, 100, ..., and MPEG-4 has 16 bits for its upper part; WebM is not written
-    below one picture in some seconds.
-    """
-    if rate < 1:
-        return rate * math.ceil(1 / rate)
-    return round(rate, 3 if rate < 65 else 2 if rate < 655 else 1)
-
-
-class _Gif:
-    """A GIF that grows by one picture at a time, as GIF89a says (https://www.w3.org/Graphics/GIF/spec-gif89a.txt).
-
-    Pillow compresses each picture; given all of them it would keep all of them in memory.
-    """
-
-    def __init__(self, path: str | Path, file: BinaryIO):
-        self._path, self._file, self._size_wh, self._shown = path, file, (0, 0), 0
-
-    def write(self, image_rgb: np.ndarray, until: float) -> None:
-        delay = round(until * _GIF_TICKS) - self._shown
-        if self._shown and delay < _LEAST_GIF_DELAY:
-            return
-        delay = min(max(delay, _LEAST_GIF_DELAY), 0xFFFF)
-        image = Image.fromarray(np.ascontiguousarray(image_rgb))
-        if not self._shown:
-            self._begin(image.size)
+        Args:
+            image_rgb: ``uint8`` of shape (height, width, 3); a video has the size of its first one.
+            seconds: when it is shown, counted from the start.
+            duration: how long it is shown if it is the last one, in seconds.
+        """
+        image = Image.fromarray(image_rgb)
+        if not self._stream:
+            self._open(image.size)
+        tick = round(seconds * self._ticks)
+        if self._held:
+            tick = max(tick, self._held.pts + self._least)
+            if tick - seconds * self._ticks > self._least:
+                return  # more pictures than the format can show
+            self._held.duration = tick - self._held.pts
+            self._output.mux(self._stream.encode(self._held))
         image = image if image.size == self._size_wh else image.resize(self._size_wh)
-        self._file.write(struct.pack("<4sHBB", b"\x21\xf9\x04\x04", delay, 0, 0) + _gif_picture(image))
-        self._shown += delay
+        self._held = _indexed(image) if self._codec == "gif" else _even(image)
+        self._held.pts, self._held.time_base = tick, Fraction(1, self._ticks)
+        self._held.duration = max(round(duration * self._ticks), self._least)
 
-    def close(self) -> None:
-        if not self._shown:
-            raise VideoError(f"{self._path}: no picture to write")
-        self._file.write(b"\x3b")
+    def flush(self) -> None:
+        """Write the last picture and what the encoder still holds."""
+        if self._held:
+            self._output.mux(self._stream.encode(self._held))
+            self._output.mux(self._stream.encode())
 
-    def _begin(self, size_wh: tuple[int, int]) -> None:
-        if max(size_wh) > MAX_GIF_SIDE:
-            raise VideoError(f"{self._path}: a GIF has at most {MAX_GIF_SIDE} pixels a side, found {size_wh}")
+    def _open(self, size_wh: tuple[int, int]) -> None:
         self._size_wh = size_wh
-        forever = b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
-        self._file.write(b"GIF89a" + struct.pack("<HHBBB", *size_wh, 0x70, 0, 0) + forever)
+        self._stream = self._output.add_stream(self._codec, options=self._options, time_base=Fraction(1, self._ticks))
+        context = self._stream.codec_context
+        context.flags |= Flags.frame_duration
+        if self._codec == "gif":
+            context.pix_fmt, (context.width, context.height) = "pal8", size_wh
+        else:
+            context.width, context.height = (side + side % 2 for side in size_wh)
+            # All four, or browsers take a small H.264 video for BT.601 and show its green too bright.
+            context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+            context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
 
 
-def _gif_picture(image_rgb: Image.Image) -> bytes:
-    """The blocks of one picture with its own 256 colors: those of a GIF of it alone, its color table made local."""
-    single = io.BytesIO()
-    # Dithered noise would hide from the compression what is plain and make the file several times larger.
-    image_rgb.quantize(256, dither=Image.Dither.NONE).save(single, "GIF")
-    data = single.getvalue()
-    table_bits = data[10] & 7
-    start = 13 + 3 * 2 ** (table_bits + 1)
-    colors, place = data[13:start], start
-    while data[place] == 0x21:  # extensions say nothing here that matters
-        place += 2
-        while data[place]:
-            place += data[place] + 1
-        place += 1
-    descriptor = data[place : place + 9] + bytes([data[place + 9] & 0x40 | 0x80 | table_bits])
-    return descriptor + colors + data[place + 10 : -1]
+def _even(image: Image.Image) -> av.VideoFrame:
+    """Convert to YUV 4:2:0, which keeps a color for two by two pixels: odd sides grow by one."""
+    width, height = image.size
+    even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    colors = {"dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.MPEG}
+    return av.VideoFrame.from_ndarray(even).reformat(format="yuv420p", **colors)
+
+
+def _indexed(image: Image.Image) -> av.VideoFrame:
+    """Convert to 256 colors of the picture's own; dithered noise would make a GIF several times larger."""
+    indexed = image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    colors_rgb = np.array(indexed.getpalette(), np.uint8).reshape(-1, 3)
+    palette_argb = np.full((256, 4), 255, np.uint8)
+    palette_argb[: len(colors_rgb), 1:] = colors_rgb
+    return av.VideoFrame.from_ndarray((np.asarray(indexed), palette_argb), format="pal8")
