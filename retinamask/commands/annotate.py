@@ -19,14 +19,15 @@ def add_commands(subparsers) -> None:
     annotate = add_command(subparsers, "annotate", annotate_command, text)
     annotate.add_argument("images", metavar="IMAGES", help="folder of the images, with all below it")
     place = (
-        "folder of the annotation files; if left out, 'annotations' beside the two CSV files if it exists, or IMAGES"
+        "folder of the annotation files; if left out, 'annotations' in IMAGES, or beside it if it is called images; "
+        "IMAGES if there is none"
     )
     annotate.add_argument("--annotations", help=place)
-    annotate.add_argument("--classes", help="class list; new classes are added at its end")
+    annotate.add_argument("--classes", help="class list; new classes are added at its end; as above if left out")
     annotate.add_argument("--snapshot", help="let this detector propose boxes in images that have no annotation yet")
     annotate.add_argument("--score-threshold", type=float, default=0.5, help="propose detections from this score on")
     annotate.add_argument("--port-format", choices=["voc", "yolo"], default="voc", help="what labelImg saves")
-    annotate.add_argument("--out", help="the CSV; rows of other images in it are kept")
+    annotate.add_argument("--out", help="the CSV; rows of other images in it are kept; as above if left out")
 
 
 def annotate_command(given) -> int:
