@@ -4,10 +4,14 @@ Beside the command line; everything here only looks.
 """
 
 import importlib
+import importlib.util
 import platform
+import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 # Versions that the project needs: name, and what its version must start with.
 NEEDED = {
@@ -94,11 +98,24 @@ def keras_faults(facts: list[str]) -> Iterator[str]:
         yield f"TensorFlow does not start: {error}"
 
 
-def labelimg_facts(facts: list[str]) -> None:
-    """labelImg's window needs Qt, and Qt needs libraries of the system; a server does without."""
-    try:
-        importlib.import_module("PyQt5.QtWidgets")
-        facts.append("labelImg's window (Qt 5): opens where there is a screen")
-    except ImportError as error:
-        libraries = "libgl1 libegl1 libxkbcommon-x11-0 libdbus-1-3"
-        facts.append(f"labelImg's window does not open ({error}); to draw boxes here: apt-get install {libraries}")
+def labelimg_facts(facts: list[str], run: Callable[..., subprocess.CompletedProcess] = subprocess.run) -> None:
+    """Report whether labelImg's window can open: Qt's plug-in for X11 needs libraries that a server does without."""
+    spec = importlib.util.find_spec("PyQt5")
+    if not spec:
+        facts.append("labelImg's window does not open: PyQt5 is missing")
+        return
+    plugin = Path(spec.submodule_search_locations[0], "Qt5/plugins/platforms/libqxcb.so")
+    missing = []
+    if plugin.exists():  # on Linux only
+        listed = run(["ldd", str(plugin)], capture_output=True, text=True).stdout
+        missing = sorted(set(re.findall(r"(\S+) => not found", listed)))
+    if missing:
+        # Debian's rule for the packages of libraries: https://www.debian.org/doc/debian-policy/ch-sharedlibs.html
+        packages = [re.sub(r"\.so\.", "", re.sub(r"(\d)\.so\.", r"\1-", library)).lower() for library in missing]
+        packages = dict.fromkeys(re.sub("^lib(glib|gthread)-2.0-0$", "libglib2.0-0", name) for name in packages)
+        facts.append(
+            f"labelImg's window does not open without {', '.join(missing)}; to draw boxes here: apt-get install "
+            + " ".join(packages)
+        )
+    else:
+        facts.append("labelImg's window (Qt 5): opens if there is a screen")

@@ -4,6 +4,7 @@
 "report": path}``; each step is a function below. Beside each step's name, the report gets what the step returned.
 """
 
+import faulthandler
 import json
 import os
 import sys
@@ -161,8 +162,12 @@ def resize_box(window, x1, y1, x2, y2):
 
 def make_unwritable(window, folder):
     """Put a folder where the annotation file is to be, so that it cannot be written; errors are answered with OK."""
-    Path(folder).mkdir()
+    Path(folder).mkdir(parents=True)
     QTimer.singleShot(50, press_ok)
+
+
+def make_writable(window, folder):
+    Path(folder).rmdir()
 
 
 def press_ok():
@@ -198,6 +203,11 @@ def state(window):
     }
 
 
+def loaded(window):
+    """Modules of which labelImg's process must be free."""
+    return sorted({"cv2", "tensorflow"} & set(sys.modules))
+
+
 def change_save_dir(window, folder):
     """As File > Change Save Dir does once a folder is chosen."""
     Path(folder).mkdir()
@@ -219,6 +229,7 @@ def close(window):
 
 
 def main(kind: str, steps_json: str, session_json: str) -> None:
+    faulthandler.dump_traceback_later(60, exit=True)  # such as in a dialog that nobody answers
     given = json.loads(Path(steps_json).read_text(encoding="utf-8"))
     application, window = globals()[kind](json.loads(Path(session_json).read_text(encoding="utf-8")))
     window.activateWindow()

@@ -14,7 +14,7 @@ from retinamask.dataset.formats import voc_xml, write_voc
 from retinamask.inference.detect import Detections
 from retinamask.inference.suppression import filter_detections
 from retinamask.labelimg import outcome, port, process, proposals
-from retinamask.labelimg.folder import Session, prepare, state
+from retinamask.labelimg.folder import Session, data_folder, prepare, state
 
 SIZE = (40, 30)
 CLASSES = {"mask": 0, "no_mask": 1}
@@ -57,12 +57,18 @@ def test_what_a_session_works_on(folder):
     assert session.class_names == ["mask", "no_mask"] and session.left_out == []
 
 
-def test_where_annotations_are_without_a_word(folder):
+def test_where_annotations_are_by_default(folder, monkeypatch):
+    monkeypatch.chdir(folder / "images")
+    assert data_folder(folder / "images") == data_folder(".") == data_folder("../images/") == folder
+    assert data_folder(folder / "labels") == folder / "labels"
     assert prepare(folder / "images", None, "yolo", CLASSES).annotation_folder == folder / "images"
-    (folder / "labels").rename(folder / "annotations")
-    assert prepare(folder / "images", None, "voc", CLASSES).annotation_folder == folder / "annotations"
-    with pytest.raises(AnnotationError, match=r"there are some elsewhere, such as .*annotations/a\.xml; say with"):
+    with pytest.raises(AnnotationError, match=r"there are some elsewhere, such as .*labels/a\.xml; name the right"):
         prepare(folder, None, "voc", CLASSES)
+    (folder / "labels").rename(folder / "annotations")
+    for images in (folder / "images", folder):
+        assert prepare(images, None, "voc", CLASSES).annotation_folder == folder / "annotations"
+    with pytest.raises(AnnotationError, match=r"a\.jpg is a file; expected the folder of the annotation files"):
+        prepare(folder, folder / "images" / "a.jpg", "voc", CLASSES)
 
 
 def test_classes_of_the_files_come_after_the_known_ones(folder):
@@ -84,7 +90,7 @@ def test_files_of_the_other_format_are_refused(folder):
     (folder / "labels" / "a.txt").write_text("")
     assert len(ready(folder).sizes_wh) == 3  # the XML is the one that labelImg takes
     (folder / "labels" / "b.txt").write_text("")
-    with pytest.raises(AnnotationError, match=r"such as b\.txt, and labelImg would go on in that format"):
+    with pytest.raises(AnnotationError, match=r"such as b\.txt, and labelImg would continue in that format"):
         ready(folder)
 
 
@@ -211,7 +217,7 @@ def test_classes_txt_must_agree_with_the_class_list(folder, lines, known, names)
     (folder / "yolo").mkdir()
     (folder / "yolo" / "classes.txt").write_text("\n".join(lines))
     if names is None:
-        with pytest.raises(AnnotationError, match="bring the two into one order|keep each class once"):
+        with pytest.raises(AnnotationError, match="bring the two into the same order|keep each class once"):
             ready(folder, "yolo", known, "yolo")
     else:
         assert ready(folder, "yolo", known, "yolo").class_names == names
@@ -348,7 +354,7 @@ def test_the_table_is_rebuilt_and_nothing_is_lost(folder):
     assert (folder / "annotations.csv").read_text() == (
         "images/c.jpg,1,2,3,4,no_mask\nimages/a.jpg,5,6,20,25,mask\nelsewhere/x.jpg,1,2,3,4,mask\n"
     )
-    assert result.kept == 2 and result.backup.read_text() == old and result.new_classes == []
+    assert result.kept == 2 and result.backup.read_text() == old
     assert read_classes(folder / "classes.csv") == CLASSES
     assert rebuilt(folder, ready(folder)).backup is None
 
@@ -382,7 +388,7 @@ def test_new_classes_get_the_next_ids(folder):
     annotate_file(folder / "labels" / "b.xml", folder / "images" / "b.jpg", ("hat", (1, 2, 9, 9)), MASK)
     (folder / "classes.csv").write_text("no_mask,0\nmask,1\n")
     result = rebuilt(folder, ready(folder), known={"no_mask": 0, "mask": 1})
-    assert result.new_classes == ["hat"]
+    assert result.classes == {"no_mask": 0, "mask": 1, "hat": 2}
     assert (folder / "classes.csv").read_text() == "no_mask,0\nmask,1\nhat,2\n"
 
 
@@ -403,13 +409,6 @@ def test_what_changed(folder):
     assert changes.other_format == ["c.json"]
     (folder / "labels" / "a.xml").unlink()
     assert outcome.compare(session, before).deleted == ["a.xml"]
-
-
-def test_slips():
-    assert outcome.slips(["mask", "no_mask", "Mask", "no mask", "nomask "]) == [
-        ["mask", "Mask"],
-        ["no mask", "nomask "],
-    ]
 
 
 def test_an_empty_table_joins_with_nothing(tmp_path):
@@ -452,7 +451,7 @@ def test_proposals_through_the_command(folder, window, monkeypatch, capsys):
     assert command(folder, "--snapshot", "net.h5") == 0
     said = capsys.readouterr()
     assert "boxes proposed in 2 of 2 images" in said.out
-    assert "0 corrected or confirmed, 1 looked at and left as they were, 0 deleted, 1 never shown" in said.out
+    assert "0 corrected or confirmed, 1 accepted unchanged, 0 deleted, 1 never shown" in said.out
     assert "1 new, 0 changed, 0 deleted" in said.out and "left to annotate: 1 of 3" in said.out
     assert list(read_annotations(folder / "annotations.csv")["image_path"]) == ["images/a.jpg", "images/b.jpg"]
     assert read_classes(folder / "classes.csv") == CLASSES
@@ -476,16 +475,72 @@ def test_boxes_that_stand_in_the_csv_alone_are_not_proposed_anew(folder, window,
 
 
 def test_a_crash_is_told_and_the_table_rebuilt(folder, window, capsys):
+    annotation = folder / "labels" / "b.xml"
     window.update(status=-6, log_tail="terminate called")
+    window["meanwhile"] = lambda session: annotate_file(annotation, folder / "images" / "b.jpg", MASK)
     assert command(folder) == 1
     said = capsys.readouterr()
     assert "terminate called\nlabelImg ended with signal 6 (SIGABRT); it showed no image" in said.err
-    assert "1 images, 1 boxes" in said.out
+    assert "2 images, 2 boxes" in said.out
+
+
+@pytest.mark.parametrize("port_format", ["voc", "yolo"])
+def test_labelling_nothing_changes_nothing(folder, window, monkeypatch, capsys, port_format):
+    """Neither the files beside the images, nor those of the working directory, which annotate took before."""
+    (folder / "labels").rename(folder / "annotations")
+    if port_format == "yolo":
+        (folder / "annotations" / "a.xml").unlink()
+        annotate_file(folder / "annotations" / "a.txt", folder / "images" / "a.jpg", MASK)
+        (folder / "annotations" / "classes.txt").write_text("mask\n")  # enough for what is annotated
+    (folder / "classes.csv").write_text("mask,0\nno_mask,1\n")
+    (folder / "annotations.csv").write_text("images/c.jpg,1,2,3,4,mask\n")  # lacks a.jpg
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "annotations.csv").write_text("x.jpg,1,2,3,4,other\n")
+    (elsewhere / "classes.csv").write_text("other,0\n")
+    snapshot = type("Snapshot", (), {"classes": CLASSES, "weights": "net.h5"})
+    monkeypatch.setattr("retinamask.detectors.snapshots.read", lambda path: snapshot)
+    monkeypatch.setattr("retinamask.inference.detect.Predictor.load", lambda given: Seer())
+    monkeypatch.chdir(elsewhere)
+
+    def files():
+        return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in folder.rglob("*")}
+
+    before = files()
+    assert main(["annotate", str(folder / "images"), "--port-format", port_format]) == 0
+    assert files() == before
+    assert main(["annotate", str(folder / "images"), "--port-format", port_format, "--snapshot", "net.h5"]) == 0
+    assert files() == before
+    said = capsys.readouterr().out
+    assert f"the table to {folder / 'annotations.csv'}, new classes to {folder / 'classes.csv'}" in said
+    assert f"nothing was labelled; {folder / 'annotations.csv'} and " in said
+
+
+def test_the_tables_are_beside_the_images(folder, window, monkeypatch, capsys):
+    """With a class list that is not the default either."""
+    (folder / "images").rename(folder / "photos")
+    (folder / "photos" / "classes.csv").write_text("no_mask,0\nmask,1\n")
+    annotation = folder / "photos" / "a.xml"
+    window["meanwhile"] = lambda session: annotate_file(annotation, folder / "photos" / "a.jpg", MASK)
+    monkeypatch.chdir(folder)
+    assert main(["annotate", "photos"]) == 0
+    assert (folder / "photos" / "annotations.csv").read_text() == "a.jpg,5,6,20,25,mask\n"
+    assert read_classes(folder / "photos" / "classes.csv") == {"no_mask": 0, "mask": 1}
+    assert not (folder / "annotations.csv").exists() and not (folder / "classes.csv").exists()
+
+
+def test_the_last_annotation_deleted_leaves_a_copy_of_the_table(folder, window, capsys):
+    (folder / "annotations.csv").write_text("images/a.jpg,5,6,20,25,mask\n")
+    window["meanwhile"] = lambda session: (folder / "labels" / "a.xml").unlink()
+    assert command(folder) == 0
+    (backup,) = folder.glob("annotations.csv.*.bak")
+    assert backup.read_text() == "images/a.jpg,5,6,20,25,mask\n" and not (folder / "annotations.csv").exists()
+    assert f"kept as {backup.name}" in capsys.readouterr().out
 
 
 def test_an_image_deleted_in_labelimg_goes_from_the_table(folder, window, capsys):
     annotate_file(folder / "labels" / "b.xml", folder / "images" / "b.jpg", MASK)
-    assert command(folder) == 0
+    rebuilt(folder, ready(folder))
     window["meanwhile"] = lambda session: (folder / "images" / "b.jpg").unlink()
     assert command(folder) == 0
     said = capsys.readouterr()

@@ -1,8 +1,8 @@
 """Pre-annotation: the detector's boxes as annotation files, so that a person only corrects.
 
 Above `folder`. A proposal is never taken for a person's work: ``preannotated.json`` beside the annotation files lists
-each one with its bytes' SHA-256, so that one left as it was can be told from a corrected one at any later time. One
-that nobody has been shown by the end of a session is taken back.
+each one with its SHA-256, which distinguishes an unchanged one from a corrected one at any later time. One that nobody
+has been shown by the end of a session is taken back.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 from retinamask.dataset import annotations, boxes, files
 from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError
 from retinamask.labelimg import port
-from retinamask.labelimg.folder import RECORD, Session
+from retinamask.labelimg.folder import RECORD, Session, complete_class_lines
 from retinamask.progress import track
 
 FORMAT = 1
@@ -26,8 +26,8 @@ CHUNK = 64  # images between two writes of their files: what an interruption cos
 class Outcome:
     """What became of the proposals, by the names of their files."""
 
-    accepted: list[str] = field(default_factory=list)  # shown, and left as they were
-    corrected: list[str] = field(default_factory=list)  # saved anew: corrected, or confirmed with the space bar
+    accepted: list[str] = field(default_factory=list)  # shown and left unchanged
+    corrected: list[str] = field(default_factory=list)  # saved again: corrected, or confirmed with the space bar
     removed: list[str] = field(default_factory=list)  # deleted meanwhile
     taken_back: list[str] = field(default_factory=list)  # never shown
 
@@ -72,7 +72,7 @@ def propose(
 
 
 def read_record(annotation_folder: Path) -> dict[str, dict]:
-    """Proposals by the name of their file; empty where there is no record.
+    """Return the proposals by the name of their file; empty if there is no record.
 
     Raises:
         AnnotationError: the record is not what `propose` writes.
@@ -103,29 +103,24 @@ def settle(session: Session, seen: set[Path]) -> Outcome:
     record, outcome = read_record(session.annotation_folder), Outcome()
     shown = {session.annotation_of(image).name for image in seen}
     for name, entry in list(record.items()):
-        result = _result(session.annotation_folder / name, entry, name in shown)
+        path = session.annotation_folder / name
+        if not path.is_file():
+            result = "removed"
+        elif files.sha256(path) != entry["sha256"]:
+            result = "corrected"
+        else:
+            result = "accepted" if name in shown else "taken_back"
         if entry.get("outcome"):  # settled in an earlier session; it may have been corrected since
             entry["outcome"] = result if result == "corrected" else entry["outcome"]
             continue
         getattr(outcome, result).append(name)
         if result == "taken_back":
-            (session.annotation_folder / name).unlink()
+            path.unlink()
             del record[name]
         else:
             entry["outcome"] = result
-    if record:
-        _write_record(session.annotation_folder, record)
-    else:
-        (session.annotation_folder / RECORD).unlink(missing_ok=True)
+    _write_record(session.annotation_folder, record)
     return outcome
-
-
-def _result(path: Path, entry: dict, shown: bool) -> str:
-    if not path.is_file():
-        return "removed"
-    if files.sha256(path) != entry["sha256"]:
-        return "corrected"
-    return "accepted" if shown else "taken_back"
 
 
 def _write_chunk(session: Session, found, record: dict[str, dict], about: dict) -> list[str]:
@@ -138,7 +133,7 @@ def _write_chunk(session: Session, found, record: dict[str, dict], about: dict) 
         if not labelled or path.exists():
             continue
         if session.port_format == "yolo":
-            _complete_class_lines(session)
+            complete_class_lines(session)
         port.write(path, image, size_wh, labelled, session.class_names)
         proposed = datetime.now(UTC).isoformat(timespec="seconds")
         record[path.name] = {"sha256": files.sha256(path), "boxes": len(labelled), "proposed": proposed, **about}
@@ -146,18 +141,15 @@ def _write_chunk(session: Session, found, record: dict[str, dict], about: dict) 
     return written
 
 
-def _complete_class_lines(session: Session) -> None:
-    """Have ``classes.txt`` list every class: labelImg ends on a txt file with an index beyond it."""
-    if port.read_class_lines(session.annotation_folder) != session.class_names:
-        text = "".join(f"{name}\n" for name in session.class_names)
-        files.write_text(session.annotation_folder / port.CLASSES_TXT, text)
-
-
 def _proposed(rows) -> port.Labelled:
-    """The detections that have a whole pixel after rounding."""
+    """Select the detections that have a whole pixel after rounding."""
     rows = rows[boxes.areas(boxes.whole_pixels(rows[BOX_COLUMNS].to_numpy())) > 0]
     return list(zip(rows["class_name"], rows[BOX_COLUMNS].itertuples(index=False, name=None), strict=True))
 
 
 def _write_record(annotation_folder: Path, record: dict[str, dict]) -> None:
-    files.write_json(annotation_folder / RECORD, {"format": FORMAT, "proposals": dict(sorted(record.items()))})
+    """Write the record if it has changed; remove an empty one."""
+    if record and record != read_record(annotation_folder):
+        files.write_json(annotation_folder / RECORD, {"format": FORMAT, "proposals": dict(sorted(record.items()))})
+    if not record:
+        (annotation_folder / RECORD).unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """labelImg's window for one session: ``python -m retinamask.labelimg.window session.json``.
 
-In labelImg's process, started by `process`, which also writes the JSON. What is changed here is what loses work or
-reaches beyond the session: floats (`repair`), the settings (a pickle in the user's home, neither read nor written),
-half-written files, exceptions that end the program, and boxes dropped or images deleted without a question.
+In labelImg's process, started by `process`, which also writes the JSON. Changes only what loses work or reaches beyond
+the session: floats (`repair`), the settings (a pickle in the user's home, neither read nor written), half-written
+files, exceptions that end the program, and boxes dropped or images deleted without a question.
 """
 
 import functools
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from labelImg import labelImg
 from libs import constants, labelFile
+from libs.utils import natural_sort
 from PyQt5.QtCore import QSize, QTimer
 from PyQt5.QtWidgets import QApplication, QMessageBox
 
@@ -29,16 +30,13 @@ WINDOW_SIZE = (1200, 800)
 
 
 class SessionSettings(dict):
-    """labelImg's settings for this session alone: they come from nowhere and are kept nowhere."""
+    """labelImg's settings for this session alone, neither loaded nor saved."""
 
-    def load(self) -> bool:
-        return True
+    def load(self) -> None:
+        pass
 
-    def save(self) -> bool:
-        return True
-
-    def reset(self) -> None:
-        self.clear()
+    def save(self) -> None:
+        pass
 
 
 class WholeFiles(labelFile.LabelFile):
@@ -57,7 +55,7 @@ class SessionWindow(labelImg.MainWindow):
     """labelImg's main window on the images of one session.
 
     Args:
-        session: ``image_folder``, ``images`` (absolute paths in the order to show), ``classes_file`` (one name a
+        session: ``image_folder``, ``images`` (absolute paths), ``classes_file`` (one name a
             line), ``annotation_folder``, ``port_format`` (voc or yolo) and ``events_file``, to which a line of JSON
             is added for each image that was shown, each exception that was survived and each file saved elsewhere.
     """
@@ -65,19 +63,21 @@ class SessionWindow(labelImg.MainWindow):
     def __init__(self, session: dict):
         self.session = session
         super().__init__(None, session["classes_file"], session["annotation_folder"])
-        # not through its argument: then it loads the folder twice, and asks whether to save before a person did a thing
+        # not through its argument: it would load the folder twice and ask whether to save before anything was done
         self.queue_event(functools.partial(self.import_dir_images, session["image_folder"]))
         self.set_format(FORMATS[session["port_format"]][1])
         self.actions.resetAll.setEnabled(False)  # would start a plain labelImg outside the session
 
     def scan_all_images(self, folder_path):
-        """The session's images; labelImg would show hidden files and formats that nothing else here reads."""
+        """List the session's images; labelImg would show hidden files and formats that nothing else here reads."""
         if not os.path.samefile(folder_path, self.session["image_folder"]):
             return super().scan_all_images(folder_path)
-        return [path for path in self.session["images"] if os.path.exists(path)]  # one may have been deleted
+        images = [path for path in self.session["images"] if os.path.exists(path)]  # one may have been deleted
+        natural_sort(images, key=str.lower)
+        return images
 
     def load_file(self, file_path=None):
-        """Load, and note that a person has been shown this image."""
+        """Load an image and note that a person has been shown it."""
         loaded = super().load_file(file_path)
         if loaded:
             self.note({"seen": self.file_path})
@@ -100,7 +100,7 @@ class SessionWindow(labelImg.MainWindow):
             super().delete_image()
 
     def save_labels(self, annotation_file_path):
-        """Save, and say so if that fails; labelImg would end. What goes elsewhere by its menu is noted."""
+        """Save, and report a failure, which would end labelImg; note what its menu saves to another folder."""
         folder = os.path.dirname(os.path.abspath(annotation_file_path))
         if folder != self.session["annotation_folder"]:
             self.note({"elsewhere": folder})
@@ -112,12 +112,12 @@ class SessionWindow(labelImg.MainWindow):
             return False
 
     def note(self, event: dict) -> None:
-        """Tell the process that started this one."""
+        """Report an event to the process that started this one."""
         with open(self.session["events_file"], "a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
 
     def stop(self, *_) -> None:
-        """Save and close without a question: somebody has asked the process to end."""
+        """Save and close without a question, because the process was asked to end."""
         _on_request(signal.SIG_IGN)  # asked once is enough: Ctrl-C reaches this process twice
         if self.dirty:
             self.save_file()
@@ -141,7 +141,14 @@ def open_window(session: dict) -> tuple[QApplication, SessionWindow]:
     application.setApplicationName("labelImg")
     application.setWindowIcon(labelImg.new_icon("app"))
     window = SessionWindow(session)
-    sys.excepthook = lambda *exception: _survive(window, *exception)
+
+    def survive(kind, error, trace) -> None:
+        """Report an exception and continue; PyQt5 would abort the process and lose the boxes not yet saved."""
+        window.note({"failed": f"{kind.__name__}: {error}"})
+        traceback.print_exception(kind, error, trace)
+        window.status(f"Something went wrong ({error}); save with Ctrl+S and look at the box again", 60_000)
+
+    sys.excepthook = survive
     window.show()
     return application, window
 
@@ -157,18 +164,10 @@ def main(session_json: str) -> int:
 
 
 def _on_request(handler) -> None:
-    """What is done when this process is asked to end."""
-    signal.signal(signal.SIGINT, handler)
-    signal.signal(signal.SIGTERM, handler)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, handler)
-
-
-def _survive(window: SessionWindow, kind, error, trace) -> None:
-    """Report an exception and go on; PyQt5 would abort the process, and the boxes not yet saved with it."""
-    window.note({"failed": f"{kind.__name__}: {error}"})
-    traceback.print_exception(kind, error, trace)
-    window.status(f"Something went wrong ({error}); save with Ctrl+S and look at the box again", 60_000)
+    """Set what happens when this process is asked to end."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), handler)
 
 
 if __name__ == "__main__":
