@@ -13,7 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from retinamask.dataset import images, public_models
+from retinamask.dataset import images
+from retinamask.dataset.public import models
 from retinamask.detectors import snapshots
 from retinamask.inference import face_model_files
 from retinamask.inference.detect import Predictor
@@ -76,7 +77,7 @@ class Res10(FaceDetector):
             tiling, options: as `retinamask.inference.face_finding.FaceDetector`'s.
         """
         super().__init__(tiling=tiling, **options)
-        paths = by_suffix(files or public_models.kept_files("res10"), [".prototxt", ".caffemodel"])
+        paths = by_suffix(files or models.kept_files("res10"), [".prototxt", ".caffemodel"])
         prototxt, caffemodel = paths[".prototxt"], paths[".caffemodel"]
         face_model_files.check_prototxt(prototxt)
         face_model_files.check_published(caffemodel, "res10")
@@ -108,7 +109,7 @@ class YuNet(FaceDetector):
             options: as `retinamask.inference.face_finding.FaceDetector`'s.
         """
         super().__init__(**options)
-        path = by_suffix(files or public_models.kept_files("yunet"), [".onnx"])[".onnx"]
+        path = by_suffix(files or models.kept_files("yunet"), [".onnx"])[".onnx"]
         face_model_files.check_published(path, "yunet")
         face_model_files.check_protobuf(path, "an ONNX model")
         with loading(path):

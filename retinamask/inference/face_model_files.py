@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinamask.dataset import files, public_models
+from retinamask.dataset import files
+from retinamask.dataset.public import models
 from retinamask.detectors.darknet import cfg, sections, weights
 from retinamask.detectors.darknet.sections import Section
 
@@ -52,7 +53,7 @@ def check_published(path: Path, name: str) -> None:
     Raises:
         FaceModelError: it is one.
     """
-    for file in public_models.CATALOGUE[name].files:
+    for file in models.CATALOGUE[name].files:
         size = path.stat().st_size
         if path.name == file.name and size < file.size_bytes:
             raise FaceModelError(f"{path} has {size:,} bytes, expected {file.size_bytes:,}; it is cut short, {_AGAIN}")
