@@ -1,5 +1,6 @@
 """Unpacking what nobody here has seen: names and links that lead outside, bombs, damage, and what is left then."""
 
+import contextlib
 import gzip
 import io
 import random
@@ -281,8 +282,6 @@ def test_mutated_archives_raise_nothing_else(tmp_path_factory, data, kind):
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     archive.write_bytes(raw)
-    try:
+    with contextlib.suppress(ArchiveError):
         unpack(archive, folder / "out")
-    except ArchiveError:
-        pass
     assert sorted(path.name for path in folder.iterdir()) in ([kind], [kind, "out"])

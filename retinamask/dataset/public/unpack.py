@@ -117,11 +117,9 @@ def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]
         raise DamagedError(f"{archive}: a zip that is cut short, or one volume of several; fetch it again")
     if start[:1] == b"<":
         raise DamagedError(f"{archive}: a web page, expected an archive; open its address in a browser to see why")
-    try:
-        opened = tarfile.open(archive)
-    except tarfile.ReadError:
-        raise DamagedError(f"{archive}: neither a zip nor a tar archive, or only a piece of one") from None
-    with opened:
+    if not tarfile.is_tarfile(archive):
+        raise DamagedError(f"{archive}: neither a zip nor a tar archive, or only a piece of one")
+    with tarfile.open(archive) as opened:
         for entry in opened:
             tarfile.data_filter(entry, archive.parent)  # raises for what leads outside, and for devices
             if entry.isreg():
