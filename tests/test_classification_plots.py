@@ -8,7 +8,7 @@ from PIL import Image
 from retinamask.dataset.annotations import AnnotationError, make_table
 from retinamask.evaluation import classification, classification_plots
 from retinamask.evaluation.classification_plots import Cell, prediction_grid
-from retinamask.evaluation.classified import classify_faces
+from retinamask.evaluation.classify_faces import classify_faces
 from retinamask.evaluation.drawing import GREEN, VERMILLION
 
 CLASSES = {"with_mask": 0, "without_mask": 1}

@@ -9,7 +9,7 @@ from retinamask.dataset.crops import cut_faces
 from retinamask.dataset.face_folders import read_face_folders, split_faces
 from retinamask.dataset.formats import read_voc
 from retinamask.dataset.sample import CLASSES, draw_sample
-from retinamask.evaluation.classification_in_training import epoch_accuracy
+from retinamask.evaluation.classify_faces import epoch_accuracy
 from retinamask.evaluation.watchers import Watcher
 from retinamask.training.examples import Examples
 from retinamask.training.settings import AugmentationSettings, TrainingSettings

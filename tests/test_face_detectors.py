@@ -137,21 +137,21 @@ def test_a_caffe_file_cut_short_is_refused(res10_files, tmp_path, share):
     for name in ("res10_300x300_ssd_iter_140000.caffemodel", "renamed.caffemodel"):
         cut = tmp_path / name
         cut.write_bytes(res10_files[1].read_bytes()[: int(share * 10_666_211)])
-        with pytest.raises(ValueError, match=r"cut short|has \d+ bytes; expected a Caffe model"):
+        with pytest.raises(ValueError, match="is cut short"):
             face_detector("res10", [res10_files[0], cut])
 
 
-def test_a_caffe_file_cut_short_is_refused_before_opencv_sees_it(tmp_path):
-    """Without the published files: what a protocol buffer of many short fields is, whole and cut within the last."""
+def test_what_is_no_caffe_file_is_refused(tmp_path):
+    """Without the published files: protocol buffers of short fields, whole and cut within the last."""
     prototxt, caffemodel = tmp_path / "a.prototxt", tmp_path / "a.caffemodel"
     prototxt.write_text('layer { type: "DetectionOutput" }')
-    for content, message in (
-        (b"\x0a\x04face" * 500, "a.prototxt with .*OpenCV .* cannot use it"),
-        ((b"\x0a\x04face" * 500)[:-2], "a.caffemodel has 2,998 bytes and ends within .* byte 2,994; it is cut short"),
-        (b"\x0a\x04face", "a.caffemodel has 6 bytes; expected a Caffe model"),
+    for content in (
+        b"\x0a\x04face" * 500,
+        (b"\x0a\x04face" * 500)[:-2],
+        b"\x0a\x04face",
     ):
         caffemodel.write_bytes(content)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match="a.prototxt with .*a.caffemodel: OpenCV .* cannot use it .* is cut short"):
             face_detector("res10", [prototxt, caffemodel])
 
 
@@ -183,11 +183,11 @@ def test_other_files_for_res10_are_refused(res10_files, tmp_path):
     broken = prototxt.read_text().replace("num_output: 256", "num_output: 255", 1)
     (tmp_path / "broken.prototxt").write_text(broken)
     for given, message in (
-        ([prototxt, tmp_path / "a.caffemodel"], "but other bytes; fetch it again"),
-        ([prototxt, tmp_path / "html.caffemodel"], "not a Caffe model"),
+        ([prototxt, tmp_path / "a.caffemodel"], "is not the published .* cut short or damaged, fetch it again"),
+        ([prototxt, tmp_path / "html.caffemodel"], "html.caffemodel: OpenCV .* cannot use it"),
         ([prototxt, tmp_path / "first.caffemodel"], "first.caffemodel: OpenCV .* cannot use it"),
-        ([tmp_path / "half.prototxt", caffemodel], "brackets open and"),
-        ([tmp_path / "other.prototxt", caffemodel], "no DetectionOutput layer"),
+        ([tmp_path / "half.prototxt", caffemodel], "half.prototxt with .*OpenCV .* cannot use it"),
+        ([tmp_path / "other.prototxt", caffemodel], "other.prototxt with .*OpenCV .* cannot use it"),
         ([tmp_path / "broken.prototxt", caffemodel], "broken.prototxt with .*OpenCV .* cannot use it"),
         ([prototxt], "no .caffemodel file among"),
         ([prototxt, tmp_path / "none.caffemodel"], "none.caffemodel does not exist; expected .prototxt and"),
@@ -217,7 +217,7 @@ def test_yunet_boxes_are_in_pixels_of_the_image(tmp_path):
 def test_yunet_files(tmp_path):
     content = blue_yunet()
     (tmp_path / "cut.onnx").write_bytes(content[:-20_000])
-    with pytest.raises(ValueError, match="cut.onnx has .* it is cut short or not an ONNX model"):
+    with pytest.raises(ValueError, match="cut.onnx: OpenCV .* cannot use it .* is cut short"):
         face_detector("yunet", [tmp_path / "cut.onnx"])
     (tmp_path / "other.onnx").write_bytes(content.replace(b"kps_32", b"abc_32"))
     with pytest.raises(ValueError, match="other.onnx: OpenCV .* cannot use it"):

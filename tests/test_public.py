@@ -12,19 +12,21 @@ from PIL import Image
 from web import cut, page, ranged, serving
 
 from retinamask.cli import main
-from retinamask.dataset import annotations, archives, download, fetching, formats, public
-from retinamask.dataset.archives import ArchiveError
-from retinamask.dataset.connection import DownloadError
-from retinamask.dataset.fetching import fetch
+from retinamask.dataset import annotations, formats
 from retinamask.dataset.formats import write_voc
+from retinamask.dataset.public import data_sets, download, unpack
+from retinamask.dataset.public.download import DownloadError
+from retinamask.dataset.public.fetch import fetch, kaggle_login
+from retinamask.dataset.public.unpack import ArchiveError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-PATIENCE = download.Patience(connect_s=2, read_s=2, failures=2, first_wait_s=0)
 BOX = [[5, 6, 20, 25]]
 
 
 @pytest.fixture
 def site(monkeypatch):
+    monkeypatch.setattr(download, "TRIES", 2)
+    monkeypatch.setattr(download, "FIRST_WAIT_S", 0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     with serving() as running:
         yield running
@@ -40,8 +42,8 @@ def change(monkeypatch):
     """Puts a changed entry into the catalogue: nothing here may reach a real address."""
 
     def put(name: str, **changes) -> None:
-        entry = dataclasses.replace(public.CATALOGUE[name], **changes)
-        monkeypatch.setattr(public, "CATALOGUE", {**public.CATALOGUE, name: entry})
+        entry = dataclasses.replace(data_sets.CATALOGUE[name], **changes)
+        monkeypatch.setattr(data_sets, "CATALOGUE", {**data_sets.CATALOGUE, name: entry})
 
     return put
 
@@ -93,7 +95,7 @@ def test_from_the_address_to_the_table(site, data, change, praveen_zip):
     sha256 = hashlib.sha256(praveen_zip).hexdigest()
     url = site.add("/zip", cut(praveen_zip, 900, ETag='"a"'), ranged(praveen_zip, '"a"'))
     change("praveen", url=url, commit=COMMIT, images=2, boxes=3, sha256=sha256)
-    fetched = fetch("praveen", data, patience=PATIENCE)
+    fetched = fetch("praveen", data)
 
     classes = annotations.read_classes(data / "praveen" / "classes.csv")
     table = annotations.read_annotations(data / "praveen" / "annotations.csv", classes)
@@ -115,37 +117,37 @@ def test_from_the_address_to_the_table(site, data, change, praveen_zip):
     assert record["licence"].startswith("none stated") and "Anwla" in record["citation"]
     asked = len(site.requests)
     assert formats.guess([data / "praveen"]) == "voc"  # whatever else lies there
-    again = fetch("praveen", data, patience=PATIENCE)
+    again = fetch("praveen", data)
     assert again == dataclasses.replace(fetched, was_there=True, archive=None) and len(site.requests) == asked
 
 
 def test_what_is_not_as_expected_is_reported(site, data, change, praveen_zip):
     classes = {"mask": 5, "hat": None}
     change("praveen", url=site.add("/zip", page(praveen_zip)), images=2, boxes=9, classes=classes)
-    assert fetch("praveen", data, patience=PATIENCE).differences == [
+    assert fetch("praveen", data).differences == [
         "3 boxes, expected 9",
         "2 boxes of mask, expected 5",
         "classes are mask, noMask, expected mask, hat",
-        f"the archive is of commit {COMMIT}, expected {public.CATALOGUE['praveen'].commit}",
+        f"the archive is of commit {COMMIT}, expected {data_sets.CATALOGUE['praveen'].commit}",
     ]
 
 
 def test_an_archive_is_not_fetched_again_when_something_later_failed(site, data, change, praveen_zip, monkeypatch):
     change("praveen", url=site.add("/zip", page(praveen_zip)))
-    read = fetching.formats.read
-    monkeypatch.setattr(fetching.formats, "read", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    read = formats.read
+    monkeypatch.setattr(formats, "read", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        fetch("praveen", data, patience=PATIENCE)
+        fetch("praveen", data)
     assert names(data) == {"downloads"}
-    monkeypatch.setattr(fetching.formats, "read", read)
-    fetch("praveen", data, patience=PATIENCE)
+    monkeypatch.setattr(formats, "read", read)
+    fetch("praveen", data)
     assert len(site.requests) == 1 and names(data) == {"praveen", "downloads"}
 
 
 def test_wrong_bytes_leave_nothing(site, data, change, praveen_zip):
     change("praveen", url=site.add("/zip", page(praveen_zip)), sha256="00" * 32)
-    with pytest.raises(DownloadError, match=f"expected {'00' * 32}; these bytes are removed"):
-        fetch("praveen", data, patience=PATIENCE)
+    with pytest.raises(DownloadError, match=f"expected {'00' * 32} but got .* Deleted download"):
+        fetch("praveen", data)
     assert names(data) == {"downloads"} and names(data / "downloads") == set()
 
 
@@ -155,30 +157,30 @@ def test_a_zip_that_a_server_cut_short(site, data, change, praveen_zip, share):
     part = praveen_zip[: int(len(praveen_zip) * share)]
     change("praveen", url=site.add("/zip", page(part), page(praveen_zip)))
     with pytest.raises(ArchiveError, match="cut short.*The downloaded file is removed; run it again"):
-        fetch("praveen", data, patience=PATIENCE)
+        fetch("praveen", data)
     assert names(data / "downloads") == set()
-    assert fetch("praveen", data, patience=PATIENCE).images == 2
+    assert fetch("praveen", data).images == 2
 
 
 def test_a_login_page_instead_of_the_file(site, data, change):
     change("praveen", url=site.add("/zip", page(b"<!DOCTYPE html><title>Log in</title>")))
     with pytest.raises(ArchiveError, match="a web page, expected an archive"):
-        fetch("praveen", data, patience=PATIENCE)
+        fetch("praveen", data)
 
 
 def test_a_sound_archive_without_the_folder_is_kept(site, data, change):
     change("prajnasb", url=site.add("/zip", page(zipped({"observations-master/README.md": b"x"}))))
     message = "at its top it has observations-master; expected experiements/data/with_mask, .*without_mask of https"
     with pytest.raises(ArchiveError, match=message):
-        fetch("prajnasb", data, patience=PATIENCE)
+        fetch("prajnasb", data)
     assert names(data) == {"downloads"} and len(names(data / "downloads")) == 1
 
 
 def test_an_archive_is_kept_when_the_disk_is_full(site, data, change, praveen_zip, monkeypatch):
     change("praveen", url=site.add("/zip", page(praveen_zip)))
-    monkeypatch.setattr(archives, "_ROOM_BYTES", 10**18)
+    monkeypatch.setattr(unpack, "_ROOM_BYTES", 10**18)
     with pytest.raises(ArchiveError, match="no room on the disk"):
-        fetch("praveen", data, patience=PATIENCE)
+        fetch("praveen", data)
     assert len(names(data / "downloads")) == 1
     monkeypatch.undo()
     assert fetch("praveen", data, data / "downloads" / next(iter(names(data / "downloads")))).images == 2
@@ -187,7 +189,7 @@ def test_an_archive_is_kept_when_the_disk_is_full(site, data, change, praveen_zi
 def test_an_archive_that_attacks(site, data, change):
     change("myatmyintzuthin", url=site.add("/zip", page(zipped({"../../evil.xml": b"x"}))))
     with pytest.raises(ArchiveError, match="leads outside"):
-        fetch("myatmyintzuthin", data, patience=PATIENCE)
+        fetch("myatmyintzuthin", data)
     assert names(data) == {"downloads"} and "evil.xml" not in names(data.parent)
 
 
@@ -196,7 +198,7 @@ def test_every_download_error_says_how_to_go_on_by_hand(site, data, change):
     with pytest.raises(
         DownloadError, match=r"404 Not Found.*\nOr fetch it by hand from https://github.com/chandrika.*"
     ):
-        fetch("chandrikadeb7", data, patience=PATIENCE)
+        fetch("chandrikadeb7", data)
     assert names(data) == {"downloads"}
 
 
@@ -204,7 +206,7 @@ def test_nothing_that_can_be_used(site, data, change):
     members = {"a/1.jpg": picture(), "a/1.xml": b"<annotation>"}
     change("myatmyintzuthin", url=site.add("/zip", page(zipped(members))))
     with pytest.raises(annotations.AnnotationError, match="none of the 1 XML file.*\n.*not well-formed"):
-        fetch("myatmyintzuthin", data, patience=PATIENCE)
+        fetch("myatmyintzuthin", data)
     assert names(data) == {"downloads"}
 
 
@@ -218,9 +220,8 @@ def test_a_folder_that_something_else_made_is_left_alone(data):
 
 def test_what_a_killed_run_left_is_cleared_away(site, data, change, praveen_zip):
     (data / ".praveen.part").mkdir(parents=True)
-    (data / ".praveen.part-abc").mkdir()
     change("praveen", url=site.add("/zip", page(praveen_zip)))
-    fetch("praveen", data, patience=PATIENCE)
+    fetch("praveen", data)
     assert names(data) == {"praveen", "downloads"}
 
 
@@ -253,7 +254,7 @@ def test_a_kaggle_token_that_is_none(no_kaggle, content):
     no_kaggle.parent.mkdir()
     no_kaggle.write_text(content)
     with pytest.raises(DownloadError, match="kaggle.json: not a Kaggle token .* expected .*username.*key"):
-        fetching.kaggle_login()
+        kaggle_login()
 
 
 def test_the_kaggle_token_is_used(no_kaggle, site, data, change, andrewmvd_zip, monkeypatch):
@@ -261,11 +262,11 @@ def test_the_kaggle_token_is_used(no_kaggle, site, data, change, andrewmvd_zip, 
     no_kaggle.parent.mkdir()
     no_kaggle.write_text('{"username": "me", "key": "secret"}')
     with pytest.raises(DownloadError, match="access refused") as raised:
-        fetch("andrewmvd", data, patience=PATIENCE)
+        fetch("andrewmvd", data)
     assert "secret" not in str(raised.value)
     monkeypatch.setenv("KAGGLE_USERNAME", "you")
     monkeypatch.setenv("KAGGLE_KEY", "key")
-    assert fetch("andrewmvd", data, patience=PATIENCE).boxes == {"with_mask": 1, "mask_weared_incorrect": 1}
+    assert fetch("andrewmvd", data).boxes == {"with_mask": 1, "mask_weared_incorrect": 1}
     assert site.headers("Authorization") == ["Basic bWU6c2VjcmV0", "Basic eW91OmtleQ=="]  # me:secret, you:key
     assert "eW91" not in (data / "andrewmvd" / "source.json").read_text()
 
@@ -355,7 +356,7 @@ def test_an_unknown_name_lists_the_known_ones(data):
         fetch("pravin", data)
 
 
-@pytest.mark.parametrize("entry", public.CATALOGUE.values(), ids=public.CATALOGUE)
+@pytest.mark.parametrize("entry", data_sets.CATALOGUE.values(), ids=data_sets.CATALOGUE)
 def test_each_entry_says_what_a_person_needs(entry):
     assert entry.licence and entry.citation and entry.home
     assert entry.url is None or entry.url.startswith("https://")
@@ -386,7 +387,7 @@ def test_the_command(data, tmp_path, praveen_zip, capsys):
 def test_the_list_names_every_set_and_the_way_for_others(capsys):
     assert main(["fetch", "--list"]) == 0
     said = capsys.readouterr().out
-    assert all(f"{name}\n" in said for name in public.CATALOGUE)
+    assert all(f"{name}\n" in said for name in data_sets.CATALOGUE)
     assert "Open Images, Roboflow and VisualData" in said and "--from coco|yolo|voc|open_images" in said
 
 

@@ -7,11 +7,9 @@ import pytest
 from PIL import Image
 
 from retinamask.dataset.boxes import overlaps
-from retinamask.dataset.sample import CLASSES, draw_sample, draw_scene
-from retinamask.dataset.sample.faces import draw_head
-from retinamask.dataset.sample.look import choose_look
+from retinamask.dataset.sample import CLASSES, draw_sample, draw_scene, face_box
 from retinamask.dataset.sample.painter import Painter
-from retinamask.dataset.sample.scenes import face_box
+from retinamask.dataset.sample.people import choose_look, draw_head
 
 SIZE = 96
 SCENES = 40

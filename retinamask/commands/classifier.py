@@ -106,7 +106,7 @@ def _report(left_out: list[str]) -> None:
 
 def train_classifier_command(given: argparse.Namespace) -> None:
     from retinamask.dataset.face_folders import read_face_folders, split_faces
-    from retinamask.evaluation.classification_in_training import epoch_accuracy
+    from retinamask.evaluation.classify_faces import epoch_accuracy
     from retinamask.evaluation.tensorboard import TensorBoardWatcher
     from retinamask.training.examples import Examples
     from retinamask.training.settings import settings_of

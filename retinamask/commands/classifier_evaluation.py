@@ -34,7 +34,7 @@ def add_commands(subparsers) -> None:
 
 def evaluate_classifier_command(given) -> None:
     from retinamask.evaluation import classification
-    from retinamask.evaluation.classified import classify_faces
+    from retinamask.evaluation.classify_faces import classify_faces
 
     out = Path(given.out) if given.out else None
     if out:

@@ -33,38 +33,35 @@ def add_commands(subparsers) -> None:
         metavar="FILE_OR_FOLDER",
         help="an archive, or an unpacked folder, or the files of a face detector, that you fetched by hand",
     )
-    command.add_argument("--list", action="store_true", default=argparse.SUPPRESS, help="say what there is")
+    command.add_argument("--list", action="store_true", default=argparse.SUPPRESS, help="list what there is")
 
 
 def fetch_command(given) -> None:
-    from retinamask.dataset import fetching, public, public_models
+    from retinamask.dataset.public import data_sets, models
+    from retinamask.dataset.public.fetch import fetch
 
     if hasattr(given, "list"):
-        sets = map(public.described, public.CATALOGUE.values())
-        models = map(public_models.described, public_models.CATALOGUE.values())
-        print("\n\n".join([*sets, *models]))
+        described = [*map(data_sets.described, data_sets.CATALOGUE.values())]
+        print("\n\n".join([*described, *map(models.described, models.CATALOGUE.values())]))
         print(f"\n{_OTHERS}")
         return
+    names = f"{', '.join(data_sets.CATALOGUE)}; or a face detector: {', '.join(models.CATALOGUE)}"
     if given.name is None:
-        sets, models = ", ".join(public.CATALOGUE), ", ".join(public_models.CATALOGUE)
-        raise ValueError(f"which data set? Give its name, one of: {sets}; or a face detector's: {models}")
+        raise ValueError(f"which data set? Give its name, one of: {names}")
     folder, source = getattr(given, "folder", None), getattr(given, "source", None)
-    if given.name in public_models.CATALOGUE:
-        paths = public_models.fetch_model(given.name, folder, source)
+    if given.name in models.CATALOGUE:
+        paths = models.fetch_model(given.name, folder, source)
         print(f"verified by SHA-256: {', '.join(map(str, paths))}")
-        print(f"licence: {public_models.CATALOGUE[given.name].licence}")
+        print(f"licence: {models.CATALOGUE[given.name].licence}")
         return
-    if given.name not in public.CATALOGUE:
-        sets, models = ", ".join(public.CATALOGUE), ", ".join(public_models.CATALOGUE)
-        raise ValueError(
-            f"no public data set is called {given.name!r}; there are: {sets}; and the face detectors {models}"
-        )
-    fetched = fetching.fetch(given.name, folder or "data", source)
-    _report(fetched, public.CATALOGUE[given.name])
+    if given.name not in data_sets.CATALOGUE:
+        raise ValueError(f"no public data set is called {given.name!r}; there are: {names}")
+    fetched = fetch(given.name, folder or "data", source)
+    _report(fetched, data_sets.CATALOGUE[given.name])
 
 
 def _report(fetched, entry) -> None:
-    """Say what is there, whose it is, and what is not as expected."""
+    """Print what is there, whose it is, and what is not as expected."""
     for problem in fetched.problems[:_SHOWN_PROBLEMS]:
         print(problem, file=sys.stderr)
     if len(fetched.problems) > _SHOWN_PROBLEMS:

@@ -9,13 +9,22 @@ import numpy as np
 
 
 def areas(boxes_xyxy: np.ndarray) -> np.ndarray:
-    """Areas of boxes, shape ``(N,)``, in square pixels; 0 where a box is inverted."""
+    """Return the areas of boxes, shape ``(N,)``, in square pixels; 0 where a box is inverted."""
     boxes_xyxy = np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4)
     return np.clip(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0, None).prod(axis=1)
 
 
+def intersections(boxes_xyxy: np.ndarray, others_xyxy: np.ndarray) -> np.ndarray:
+    """Return the area that each of ``(N, 4)`` boxes shares with each of ``(M, 4)`` others, ``(N, M)`` square pixels."""
+    boxes_xyxy = np.asarray(boxes_xyxy, dtype=float).reshape(-1, 1, 4)
+    others_xyxy = np.asarray(others_xyxy, dtype=float).reshape(1, -1, 4)
+    top_left = np.maximum(boxes_xyxy[..., :2], others_xyxy[..., :2])  # (N, M, 2)
+    bottom_right = np.minimum(boxes_xyxy[..., 2:], others_xyxy[..., 2:])
+    return np.clip(bottom_right - top_left, 0, None).prod(axis=2)
+
+
 def overlaps(boxes_xyxy: np.ndarray, others_xyxy: np.ndarray) -> np.ndarray:
-    """Intersection over union (IoU) of each box with each other box.
+    """Return the intersection over union (IoU) of each box with each other box.
 
     Args:
         boxes_xyxy: shape ``(N, 4)``.
@@ -24,28 +33,24 @@ def overlaps(boxes_xyxy: np.ndarray, others_xyxy: np.ndarray) -> np.ndarray:
     Returns:
         Shape ``(N, M)``, 0 to 1. Two boxes of zero area overlap by 0.
     """
-    boxes_xyxy = np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4)
-    others_xyxy = np.asarray(others_xyxy, dtype=float).reshape(-1, 4)
-    top_left = np.maximum(boxes_xyxy[:, None, :2], others_xyxy[None, :, :2])  # (N, M, 2)
-    bottom_right = np.minimum(boxes_xyxy[:, None, 2:], others_xyxy[None, :, 2:])
-    shared = np.clip(bottom_right - top_left, 0, None).prod(axis=2)
+    shared = intersections(boxes_xyxy, others_xyxy)
     union = areas(boxes_xyxy)[:, None] + areas(others_xyxy)[None, :] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def clip(boxes_xyxy: np.ndarray, size_wh: tuple[float, float]) -> np.ndarray:
-    """Boxes cut to an image of ``size_wh`` pixels; a new array of shape ``(N, 4)``."""
+    """Cut boxes to an image of ``size_wh`` pixels; a new array of shape ``(N, 4)``."""
     width, height = size_wh
     boxes_xyxy = np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4)
     return np.clip(boxes_xyxy, 0, [width, height, width, height])
 
 
 def whole_pixels(boxes_xyxy: np.ndarray) -> np.ndarray:
-    """Edges rounded to whole pixels, halves up: a box of one pixel or more never vanishes."""
+    """Round edges to whole pixels, halves up: a box of one pixel or more never vanishes."""
     return np.floor(boxes_xyxy + 0.5)
 
 
 def reach_outside(boxes_xyxy: np.ndarray, size_wh: tuple[float, float]) -> np.ndarray:
-    """How many pixels each box reaches past the image at its worst edge, shape ``(N,)``, 0 inside."""
+    """Return how many pixels each box reaches past the image at its worst edge, shape ``(N,)``, 0 inside."""
     boxes_xyxy = np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4)
     return np.abs(boxes_xyxy - clip(boxes_xyxy, size_wh)).max(axis=1, initial=0)

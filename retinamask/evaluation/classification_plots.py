@@ -1,7 +1,7 @@
 """Pictures of what a classifier got right and wrong: confusion, curves, and faces with what they were taken for.
 
 In the style of `plot_style`; each function returns a new figure and saves nothing. The numbers come from
-`classification`, the faces from `classified`.
+`classification`, the faces from `classify_faces`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from PIL import Image, ImageOps
 
 from retinamask.evaluation.classification import mistakes
-from retinamask.evaluation.classified import Classified
+from retinamask.evaluation.classify_faces import Classified
 from retinamask.evaluation.drawing import CELL, FADED_INK, GREEN, INK, VERMILLION, class_colors
 from retinamask.evaluation.plot_style import BLUE, GRID, note, shown_text, styled
 
@@ -98,7 +98,7 @@ def calibration_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str,
     """
     figure = Figure(figsize=(6.8, 5.8))
     axes, counts = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
-    axes.plot([0, 1], [0, 1], color=FADED_INK, linewidth=1, linestyle="--", label="as often as said")
+    axes.plot([0, 1], [0, 1], color=FADED_INK, linewidth=1, linestyle="--", label="as often as predicted")
     colors = class_colors(dict.fromkeys(curves, 0))
     for name, curve in curves.items():
         line = {"color": colors[name], "marker": "o", "markersize": 4}
@@ -129,7 +129,7 @@ def prediction_plot(classified: Classified, predicted: np.ndarray, count: int = 
 
 
 def most_confident_mistakes(classified: Classified, predicted: np.ndarray, count: int = 24, columns: int = 6) -> Figure:
-    """Draw the wrongly predicted faces, the one that was held for likeliest first; otherwise as `prediction_plot`."""
+    """Draw the wrongly predicted faces, most confident first; otherwise as `prediction_plot`."""
     order = mistakes(classified.labels, predicted, classified.probabilities)
     if not len(order):
         return note(f"All {len(predicted)} faces are right.")
@@ -175,7 +175,7 @@ def prediction_grid(cells: Sequence[Cell], columns: int = 6, title: str = "") ->
 
 
 def _draw_cell(axes: Axes, cell: Cell) -> None:
-    """Draw a face in its square, and what is said of it below; a cross says wrong to those who cannot see red."""
+    """Draw a face in its square, with its classes below; a cross marks the wrong ones for those who cannot see red."""
     axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], facecolor=CELL)
     axes.grid(False)
     axes.spines[:].set_visible(False)

@@ -1,8 +1,8 @@
 """Face detectors by name behind one interface: an image in, boxes of faces with scores out.
 
-Below `two_stage`. Each is called with ``uint8`` RGB of shape ``(height, width, 3)`` and gives ``boxes_xyxy`` ``(N, 4)``
-in its pixels, clipped to it, and ``scores`` ``(N,)`` of 0 to 1, the best first. ``haar`` needs no file, ``res10`` and
-``yunet`` take theirs from where ``retinamask fetch`` puts them unless they are given.
+Each is called with ``uint8`` RGB of shape ``(height, width, 3)`` and gives ``boxes_xyxy`` ``(N, 4)`` in its pixels,
+clipped to it, and ``scores`` ``(N,)`` of 0 to 1, most confident first. ``haar`` needs no file, ``res10`` and ``yunet``
+take theirs from where ``retinamask fetch`` puts them unless they are given.
 """
 
 import inspect
@@ -13,12 +13,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from retinamask.dataset import images, public_models
+from retinamask.dataset import images
+from retinamask.dataset.public import models
 from retinamask.detectors import snapshots
-from retinamask.inference import face_model_files
+from retinamask.detectors.darknet import cfg, sections, weights
 from retinamask.inference.detect import Predictor
-from retinamask.inference.face_finding import FaceDetector, Found, corners, loading
-from retinamask.inference.face_model_files import FaceModelError, by_suffix
+from retinamask.inference.face_finding import FaceDetector, Found, corners
+from retinamask.inference.face_model_files import FaceModelError, by_suffix, check_published, loading
 
 Files = Sequence[str | Path]
 
@@ -44,7 +45,9 @@ class Haar(FaceDetector):
             options: as `retinamask.inference.face_finding.FaceDetector`'s.
         """
         super().__init__(**options)
-        path = by_suffix(files, [".xml"])[".xml"] if files else _own_cascade()
+        path = Path(cv2.data.haarcascades, "haarcascade_frontalface_default.xml")
+        if files:
+            path = by_suffix(files, [".xml"])[".xml"]
         with loading(path):
             self.cascade = cv2.CascadeClassifier(str(path))
         if self.cascade.empty():
@@ -76,11 +79,9 @@ class Res10(FaceDetector):
             tiling, options: as `retinamask.inference.face_finding.FaceDetector`'s.
         """
         super().__init__(tiling=tiling, **options)
-        paths = by_suffix(files or public_models.kept_files("res10"), [".prototxt", ".caffemodel"])
+        paths = by_suffix(files or models.kept_files("res10"), [".prototxt", ".caffemodel"])
         prototxt, caffemodel = paths[".prototxt"], paths[".caffemodel"]
-        face_model_files.check_prototxt(prototxt)
-        face_model_files.check_published(caffemodel, "res10")
-        face_model_files.check_protobuf(caffemodel, "a Caffe model")
+        check_published(caffemodel, "res10")
         with loading(prototxt, caffemodel):
             self.network = cv2.dnn.readNetFromCaffe(str(prototxt), str(caffemodel))
             self.look(np.zeros((300, 300, 3), np.uint8))
@@ -108,9 +109,8 @@ class YuNet(FaceDetector):
             options: as `retinamask.inference.face_finding.FaceDetector`'s.
         """
         super().__init__(**options)
-        path = by_suffix(files or public_models.kept_files("yunet"), [".onnx"])[".onnx"]
-        face_model_files.check_published(path, "yunet")
-        face_model_files.check_protobuf(path, "an ONNX model")
+        path = by_suffix(files or models.kept_files("yunet"), [".onnx"])[".onnx"]
+        check_published(path, "yunet")
         with loading(path):
             self.network = cv2.FaceDetectorYN.create(
                 str(path), "", (64, 64), self.score_threshold, self.nms_threshold, 5000
@@ -144,14 +144,19 @@ class Darknet(FaceDetector):
             options: as `retinamask.inference.face_finding.FaceDetector`'s.
         """
         paths = by_suffix(files, [".cfg", ".weights"], [".names"])
-        parsed = face_model_files.check_darknet(paths[".cfg"], paths[".weights"])
+        cfg_path, weights_path = paths[".cfg"], paths[".weights"]
+        parsed = sections.parse(cfg.read(cfg_path), str(cfg_path))
+        heads = [section for section in parsed if section.name == "yolo"]
+        if not heads or parsed[0].name not in ("net", "network"):
+            raise FaceModelError(f"{cfg_path}: expected [net] first and a [yolo] section, as the cfg of a detector has")
         self.size_wh = parsed[0].integer("width", low=32), parsed[0].integer("height", low=32)
         self.network_side = max(self.size_wh)
         super().__init__(**options)
-        count = next(section for section in parsed if section.name == "yolo").integer("classes", 20, low=1)
+        count = heads[0].integer("classes", 20, low=1)
         self.columns = [5 + label for label in _labels(paths.get(".names"), count, classes)]
         with loading(*paths.values()):
-            self.network = cv2.dnn.readNetFromDarknet(str(paths[".cfg"]), str(paths[".weights"]))
+            self.network = cv2.dnn.readNetFromDarknet(str(cfg_path), str(weights_path))
+            _check_count(self.network, cfg_path, weights_path)
             self.outputs = self.network.getUnconnectedOutLayersNames()
             self.look(np.zeros((*self.size_wh[::-1], 3), np.uint8))
 
@@ -202,11 +207,11 @@ FACE_DETECTORS: dict[str, type[FaceDetector]] = {
 
 
 def face_detector(name: str, files: Files = (), **options: Any) -> FaceDetector:
-    """A face detector by its name, loaded and tried.
+    """Load a face detector by its name and try it.
 
     Args:
         name: one of `FACE_DETECTORS`.
-        files: its model files, told apart by their endings.
+        files: its model files, distinguished by their endings.
         options: those of `FaceDetector` and of the detector's own class.
 
     Raises:
@@ -222,12 +227,21 @@ def face_detector(name: str, files: Files = (), **options: Any) -> FaceDetector:
     return kind(files, **options)
 
 
-def _own_cascade() -> Path:
-    return Path(cv2.data.haarcascades, "haarcascade_frontalface_default.xml")
+def _check_count(network: cv2.dnn.Net, cfg_path: Path, weights_path: Path) -> None:
+    """Refuse weights that are not as many as the cfg asks for: OpenCV takes a file that is cut short as it is."""
+    layers = [network.getLayer(name) for name in network.getLayerNames()]
+    learnt = [layer for layer in layers if layer.type in ("Convolution", "BatchNorm")]
+    expected = sum(blob.size for layer in learnt for blob in layer.blobs)
+    found = len(weights.read(weights_path).numbers)
+    if found != expected:
+        raise FaceModelError(
+            f"{weights_path} holds {found:,} numbers, {cfg_path} asks for {expected:,}; it is cut short or belongs to "
+            "another cfg"
+        )
 
 
 def _labels(names_path: Path | None, count: int, classes: Sequence[str]) -> list[int]:
-    """Which of ``count`` classes count as faces."""
+    """Return which of ``count`` classes count as faces."""
     if names_path is None:
         if classes:
             raise FaceModelError(f"which classes are {', '.join(classes)}? Give the .names file of the weights too")

@@ -1,28 +1,19 @@
-"""What face detectors have in common: thresholds, suppression, tiles of large images, and errors that name files.
+"""The base class of face detectors: thresholds, suppression, and tiles of large images."""
 
-Below `face_detectors`, which has the detectors themselves.
-"""
-
-import contextlib
-from collections.abc import Iterator
-from pathlib import Path
-
-import cv2
 import numpy as np
 
 from retinamask.dataset import boxes
 from retinamask.inference import tiles
-from retinamask.inference.face_model_files import FaceModelError
 from retinamask.inference.suppression import non_maximum
 
 Found = tuple[np.ndarray, np.ndarray]
-"""Boxes ``(N, 4)`` in pixels of the image and scores ``(N,)`` of 0 to 1, the best first."""
+"""Boxes ``(N, 4)`` in pixels of the image and scores ``(N,)`` of 0 to 1, most confident first."""
 
 _SURE = 0.5  # the score from which a face counts for the rule of tiling
 
 
 class FaceDetector:
-    """What all have in common; a subclass has ``look`` at one image, which may be a tile of a larger one.
+    """Find faces in images; a subclass has ``look`` at one image, which may be a tile of a larger one.
 
     Attributes:
         name: as `face_detector` knows it.
@@ -34,9 +25,7 @@ class FaceDetector:
     network_side: int | None = None
     least_in_network = 0.0
 
-    def __init__(
-        self, score_threshold: float = 0.1, nms_threshold: float = 0.4, tiling: str = "never", tile: int | None = None
-    ):
+    def __init__(self, score_threshold: float = 0.1, nms_threshold: float = 0.4, tiling: str = "never"):
         """Set what all detectors take.
 
         Args:
@@ -44,7 +33,6 @@ class FaceDetector:
             nms_threshold: of two boxes that overlap more than this (IoU) the weaker goes, 0 to 1.
             tiling: ``always``, ``never``, or ``auto``, which asks `tiles.faces_would_vanish`. Images larger than a tile
                 are then looked at in tiles too, beside the whole.
-            tile: side of the tiles in pixels; `tiles.tile_side` if left out.
 
         Raises:
             ValueError: an impossible option.
@@ -56,10 +44,7 @@ class FaceDetector:
             raise ValueError(f"tiling is {tiling!r}, expected one of: {', '.join(tiles.TILING)}")
         if tiling != "never" and not self.network_side:
             raise ValueError(f"{self.name} looks at every pixel; tiling has to be never, found {tiling!r}")
-        if tile is not None and tile < 32:
-            raise ValueError(f"tile is {tile}, expected at least 32 pixels")
         self.score_threshold, self.nms_threshold, self.tiling = score_threshold, nms_threshold, tiling
-        self.tile = tile
 
     def __call__(self, image_rgb: np.ndarray) -> Found:
         """Find faces in one image."""
@@ -69,17 +54,17 @@ class FaceDetector:
             )
         found = self._checked(image_rgb)
         if self.tiling != "never" and self._wants_tiles(image_rgb, found):
-            tile = self.tile or tiles.tile_side(image_rgb.shape[1::-1], self.network_side)
+            tile = tiles.tile_side(image_rgb.shape[1::-1], self.network_side)
             in_tiles = tiles.find_in_tiles(self._checked, image_rgb, tile, self.nms_threshold)
             found = tiles.merge(*map(list, zip(found, in_tiles, strict=True)), self.nms_threshold)
         return found
 
     def look(self, image_rgb: np.ndarray) -> Found:
-        """Boxes and scores as the detector gives them; they may be weak, overlap and reach outside."""
+        """Return boxes and scores as the detector gives them; they may be weak, overlap and reach outside."""
         raise NotImplementedError
 
     def _checked(self, image_rgb: np.ndarray) -> Found:
-        """What `look` gives, clipped, strong enough and suppressed."""
+        """Return what `look` gives, clipped, strong enough and suppressed."""
         boxes_xyxy, scores = self.look(image_rgb)
         boxes_xyxy, scores = boxes.clip(boxes_xyxy, image_rgb.shape[1::-1]), np.asarray(scores, float).reshape(-1)
         keep = (scores >= self.score_threshold) & (boxes.areas(boxes_xyxy) > 0)
@@ -89,25 +74,12 @@ class FaceDetector:
 
     def _wants_tiles(self, image_rgb: np.ndarray, found: Found) -> bool:
         size_wh = image_rgb.shape[1::-1]
-        if max(size_wh) <= (self.tile or self.network_side):
-            return False
         sure = found[0][found[1] >= _SURE]
-        return self.tiling == "always" or tiles.faces_would_vanish(
-            size_wh, sure, self.network_side, self.least_in_network
+        return max(size_wh) > self.network_side and (
+            self.tiling == "always" or tiles.faces_would_vanish(size_wh, sure, self.network_side, self.least_in_network)
         )
 
 
 def corners(boxes_xywh: np.ndarray) -> np.ndarray:
-    """From left, top, width and height to ``xyxy``."""
+    """Convert left, top, width and height to ``xyxy``."""
     return np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:4]], axis=1)
-
-
-@contextlib.contextmanager
-def loading(*paths: Path) -> Iterator[None]:
-    """What OpenCV cannot load becomes an error that names the files."""
-    try:
-        yield
-    except (cv2.error, SystemError, ValueError) as error:  # SystemError: how its cascades fail
-        listed = " with ".join(map(str, paths))
-        reason = " ".join(str(error).split())[:200]
-        raise FaceModelError(f"{listed}: OpenCV {cv2.__version__} cannot use it ({reason}); fetch it again") from None

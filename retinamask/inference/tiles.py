@@ -24,7 +24,7 @@ _EDGE = 0.01  # of a tile's side: how near to a cut a box counts as cut
 
 
 def tile_corners(length: int, tile: int) -> list[int]:
-    """Where tiles of ``tile`` pixels begin along a side of ``length``: evenly, overlapping by a quarter or more."""
+    """Return where tiles begin along a side of ``length`` pixels: evenly, overlapping by a quarter or more."""
     if length <= tile:
         return [0]
     steps = int(np.ceil((length - tile) / (tile * (1 - _OVERLAP))))
@@ -34,9 +34,9 @@ def tile_corners(length: int, tile: int) -> list[int]:
 def faces_would_vanish(
     size_wh: tuple[int, int], boxes_xyxy: np.ndarray, network_side: int, least_in_network: float
 ) -> bool:
-    """The rule of ``tiling="auto"`` for an image larger than a tile, from what was found in the whole of it.
+    """Decide for ``tiling="auto"`` whether an image larger than a tile needs tiles, from what was found in the whole.
 
-    True if nothing was found, or the smallest face that was found is shown to the network at less than 1.5 times the
+    It does if nothing was found, or the smallest face that was found is shown to the network at less than 1.5 times the
     least size that it finds: others may be just too small.
     """
     if not len(boxes_xyxy):
@@ -46,15 +46,15 @@ def faces_would_vanish(
 
 
 def tile_side(size_wh: tuple[int, int], network_side: int) -> int:
-    """Side of the tiles of an image: what the network takes in, but no less than a quarter of the longer side."""
+    """Return the side of an image's tiles: what the network takes in, but no less than a quarter of the longer side."""
     return max(network_side, -(-max(size_wh) // _TILES_ALONG))
 
 
 def find_in_tiles(find: Finder, image_rgb: np.ndarray, tile: int, nms_threshold: float) -> tuple[np.ndarray, ...]:
-    """Faces of all tiles, in pixels of the whole image; those that a cut goes through are left out.
+    """Find faces in all tiles, in pixels of the whole image; those that a cut goes through are left out.
 
     Args:
-        find: what looks at one tile.
+        find: finds the faces of one tile.
         image_rgb: shape ``(height, width, 3)``.
         tile: side of the square tiles in pixels; those of a smaller image are as small as it is.
         nms_threshold: as in `non_maximum`.
@@ -77,7 +77,7 @@ def find_in_tiles(find: Finder, image_rgb: np.ndarray, tile: int, nms_threshold:
 def merge(
     boxes_xyxy: list[np.ndarray], scores: list[np.ndarray], nms_threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What several looks at one image found as one list, without those that are the same face or a part of it."""
+    """Join what several passes over one image found, without repetitions and parts of the same face."""
     all_boxes, all_scores = np.concatenate(boxes_xyxy), np.concatenate(scores)
     kept = non_maximum(all_boxes, all_scores, nms_threshold, inside=_INSIDE)
     return all_boxes[kept], all_scores[kept]
@@ -86,9 +86,9 @@ def merge(
 def _not_cut(
     boxes_xyxy: np.ndarray, tile_wh: tuple[int, int], corner_xy: tuple[int, int], size_wh: tuple[int, int]
 ) -> np.ndarray:
-    """Which boxes of a tile stay clear of those of its edges that are not the image's own."""
+    """Return which boxes of a tile stay clear of those of its edges that are not the image's own."""
     tile_wh, corner_xy = np.array(tile_wh), np.array(corner_xy)
     near = _EDGE * tile_wh.max()
     cut_before = (boxes_xyxy[:, :2] < near) & (corner_xy > 0)
-    cut_behind = (boxes_xyxy[:, 2:] > tile_wh - near) & (corner_xy + tile_wh < np.array(size_wh))
-    return ~(cut_before | cut_behind).any(axis=1)
+    cut_after = (boxes_xyxy[:, 2:] > tile_wh - near) & (corner_xy + tile_wh < np.array(size_wh))
+    return ~(cut_before | cut_after).any(axis=1)

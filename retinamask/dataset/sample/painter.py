@@ -1,6 +1,6 @@
-"""Draws simple shapes in a frame of their own: the brush behind the drawn sample data set.
+"""Draw simple shapes in a frame of their own: the brush of the drawn sample data set.
 
-It sits below `backgrounds`, `clothes` and `faces`.  A `Painter` maps the coordinates in
+A `Painter` maps the coordinates in
 which a thing is easiest to describe (the unit square for a background, half a head height for a face) to the
 pixels of a Pillow image, so that the drawing code above never deals with pixels, sizes or rotations.
 """

@@ -1,6 +1,6 @@
 """The public face-mask data sets by name: where they are, whose they are, and what to expect in them.
 
-Data for `fetching`. Nothing here was made by this project and none of it is shipped with it. GitHub archives are
+Nothing here was made by this project and none of it is shipped with it. GitHub archives are
 named by a commit, which fixes their content; their bytes may be compressed anew at any time, so they have no SHA-256
 that could be relied on. What could not be looked at when this list was made says so in ``unverified``.
 """
@@ -149,7 +149,7 @@ CATALOGUE: Mapping[str, PublicData] = {entry.name: entry for entry in _ENTRIES}
 
 
 def find(name: str) -> PublicData:
-    """The entry of that name.
+    """Return the entry of that name.
 
     Raises:
         ValueError: there is none; the message lists those there are.
@@ -160,7 +160,7 @@ def find(name: str) -> PublicData:
 
 
 def described(entry: PublicData) -> str:
-    """What a person wants to know before fetching it, in some lines."""
+    """Describe a data set in a few lines: what a person wants to know before fetching it."""
     counts = ", ".join(name if count is None else f"{name} ({count:,})" for name, count in entry.classes.items())
     images = f"{entry.images:,} images" if entry.images else "number of images not published"
     lines = {

@@ -1,6 +1,6 @@
 """Published face detectors by name: where their files are, whose they are, and what bytes to expect.
 
-Above `download`. Nothing here was made by this project and none of it is shipped with it. A file is fetched into
+Nothing here was made by this project and none of it is shipped with it. A file is fetched into
 ``~/.cache/retinamask/NAME/``, where `retinamask.inference.face_detectors` looks for it, and verified by its SHA-256.
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from retinamask.dataset import download, files
-from retinamask.dataset.connection import DownloadError
+from retinamask.dataset import files
+from retinamask.dataset.public.download import DownloadError, download
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ModelFile:
 
     @property
     def name(self) -> str:
-        """The last part of the address."""
+        """Return the last part of the address."""
         return self.url.rpartition("/")[2]
 
 
@@ -83,12 +83,12 @@ CATALOGUE: Mapping[str, PublicModel] = {entry.name: entry for entry in _ENTRIES}
 
 
 def default_folder() -> Path:
-    """Where models are kept: ``retinamask`` in the user's cache folder, which ``XDG_CACHE_HOME`` may name."""
+    """Return where models are kept: ``retinamask`` in the user's cache folder, which ``XDG_CACHE_HOME`` may name."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retinamask"
 
 
 def kept_files(name: str, folder: str | Path | None = None) -> list[Path]:
-    """The files of a model on the disk, in the catalogue's order.
+    """Return the files of a model on the disk, in the catalogue's order.
 
     Raises:
         ValueError: not all of them are there; the message says how to get them.
@@ -104,19 +104,13 @@ def kept_files(name: str, folder: str | Path | None = None) -> list[Path]:
     return paths
 
 
-def fetch_model(
-    name: str,
-    folder: str | Path | None = None,
-    source: str | Path | None = None,
-    patience: download.Patience | None = None,
-) -> list[Path]:
+def fetch_model(name: str, folder: str | Path | None = None, source: str | Path | None = None) -> list[Path]:
     """Fetch the files of a model, verified; what is there already is only verified.
 
     Args:
         name: as in `CATALOGUE`.
         folder: where models are kept; `default_folder` if left out.
         source: a folder with the files, or the file if there is only one, fetched by hand; it is copied.
-        patience: for the network.
 
     Raises:
         ValueError: no such model; of it `DownloadError`: no connection, wrong bytes, or ``source`` lacks a file.
@@ -128,12 +122,12 @@ def fetch_model(
         if source:
             _copy(file, Path(source), place / file.name)
         else:
-            _download(entry, file, place / file.name, patience)
+            _download(entry, file, place / file.name)
     return kept_files(name, folder)
 
 
 def described(entry: PublicModel) -> str:
-    """What a person wants to know before fetching it, in some lines."""
+    """Describe a model in a few lines: what a person wants to know before fetching it."""
     size = sum(file.size_bytes for file in entry.files)
     lines = {
         "from": entry.home,
@@ -145,10 +139,9 @@ def described(entry: PublicModel) -> str:
     return "\n".join([entry.name, *(f"  {key:<11}{text}" for key, text in lines.items())])
 
 
-def _download(entry: PublicModel, file: ModelFile, path: Path, patience: download.Patience | None) -> None:
-    limit = 2 * file.size_bytes  # room for a server's error page, none for another file
+def _download(entry: PublicModel, file: ModelFile, path: Path) -> None:
     try:
-        download.download(file.url, path, sha256=file.sha256, max_bytes=limit, patience=patience)
+        download(file.url, path, sha256=file.sha256)
     except DownloadError as error:
         raise DownloadError(
             f"{error}\nOr fetch {file.name} by hand from {entry.home} and run: retinamask fetch {entry.name} "

@@ -1,43 +1,123 @@
-"""Draws the places of the sample data set: rooms, shelves, streets, parks, a cafe.
+"""Draw the places of the sample data set, and what stands and hangs in them.
 
-It sits above `clutter` and below `sample`.  Every place is a function `(painter, generator)` that
-fills the unit square; `draw_background` chooses one and puts some clutter into it.
+A place is a function `(painter, generator)` that fills the unit square. A thing draws around the origin, about one
+unit wide; some are round and bright, so that a detector has to learn more than "a circle is a face".
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from retinamask.dataset.sample.clutter import (
-    ACCENTS,
-    HEIGHTS,
-    WALLS,
-    WOOD,
-    draw_balloons,
-    draw_boxes,
-    draw_lamp,
-    draw_plant,
-    draw_poster,
-    draw_tree,
-)
-from retinamask.dataset.sample.painter import (
-    Colour,
-    Painter,
-    darker,
-    fill_gradient,
-    lighter,
-    mix,
-    pick,
-)
+from retinamask.dataset.sample.painter import WHITE, Colour, Painter, darker, fill_gradient, lighter, mix, pick
+
+WALLS: tuple[Colour, ...] = (
+    (246, 234, 214), (204, 219, 201), (190, 212, 224), (244, 217, 206), (236, 208, 150),
+    (214, 206, 228), (150, 190, 188), (226, 226, 220), (118, 142, 160), (232, 190, 170)
+)  # fmt: skip
+ACCENTS: tuple[Colour, ...] = (
+    (214, 112, 88), (232, 174, 82), (88, 140, 136), (70, 92, 128), (160, 182, 130),
+    (226, 148, 150), (132, 106, 150), (248, 240, 226), (104, 150, 190)
+)  # fmt: skip
+WOOD: Colour = (176, 128, 92)
+LEAF: Colour = (98, 146, 104)
+
+
+def draw_tree(painter: Painter, generator: np.random.Generator) -> None:
+    green = mix(LEAF, pick(generator, ((170, 190, 110), (70, 130, 120), (226, 166, 96))), generator.uniform(0, 0.6))
+    painter.box(-0.07, -0.7, 0.07, 0, (138, 104, 84), 0.03)
+    if generator.random() < 0.3:
+        painter.polygon([(0, -1.8), (0.5, -0.4), (-0.5, -0.4)], green)
+        painter.polygon([(0, -1.8), (0.5, -0.4), (0.05, -0.4)], darker(green, 0.12))
+        return
+    for x, y, radius in ((-0.28, -0.8, 0.36), (0.28, -0.82, 0.36), (0, -1.15, 0.45)):
+        painter.ellipse(x, y, radius, radius, green)
+    painter.ellipse(-0.12, -1.22, 0.24, 0.22, lighter(green, 0.16))
+
+
+def draw_plant(painter: Painter, generator: np.random.Generator) -> None:
+    pot, green = pick(generator, ACCENTS), mix(LEAF, (60, 120, 110), generator.uniform(0, 0.6))
+    for angle in np.linspace(-1.2, 1.2, 7) + generator.uniform(-0.1, 0.1, 7):
+        leaf = painter.at(0, 0, generator.uniform(0.8, 1.1), angle)
+        leaf.blob([(0, 0.05), (-0.13, -0.5), (0, -1.05), (0.13, -0.5)], green)
+        leaf.line([(0, 0), (0, -0.8)], 0.025, lighter(green, 0.25))
+    painter.polygon([(-0.38, 0), (0.38, 0), (0.28, 0.62), (-0.28, 0.62)], pot)
+    painter.box(-0.42, -0.05, 0.42, 0.12, darker(pot, 0.12), 0.04)
+
+
+def draw_lamp(painter: Painter, generator: np.random.Generator) -> None:
+    shade = lighter(pick(generator, ACCENTS), 0.35)
+    painter.line([(0, 0), (0, 6)], 0.06, (92, 78, 80))
+    painter.glow(0, 0.1, 1.0, 1.0, (255, 238, 190), 90)
+    painter.polygon([(-0.28, -0.4), (0.28, -0.4), (0.5, 0.35), (-0.5, 0.35)], shade)
+
+
+def draw_balloons(painter: Painter, generator: np.random.Generator) -> None:
+    """Draw three balloons on strings; round and bright like a head, but nobody's face."""
+    for x, y in ((-0.36, 0.1), (0.38, 0.02), (0.0, -0.35)):
+        colour = pick(generator, ACCENTS)
+        painter.curve([(x, y + 0.4), (x * 0.6, y + 1.2), (0, 2.4)], 0.02, (140, 124, 124))
+        painter.ellipse(x, y, 0.34, 0.42, colour)
+        painter.polygon([(x, y + 0.38), (x - 0.06, y + 0.48), (x + 0.06, y + 0.48)], darker(colour, 0.15))
+        painter.ellipse(x - 0.12, y - 0.16, 0.07, 0.11, (255, 255, 255, 120), 0.4)
+
+
+def draw_boxes(painter: Painter, generator: np.random.Generator) -> None:
+    for row in range(3):
+        shift = generator.uniform(-0.12, 0.12)
+        colour = mix((206, 168, 124), pick(generator, ACCENTS), 0.2)
+        top = row * 0.72
+        painter.box(-0.5 + shift, top, 0.5 + shift, top + 0.7, colour, 0.03)
+        painter.box(-0.08 + shift, top, 0.08 + shift, top + 0.7, lighter(colour, 0.3))
+        painter.box(0.2 + shift, top + 0.42, 0.4 + shift, top + 0.58, lighter(colour, 0.6))
+
+
+def draw_poster(painter: Painter, generator: np.random.Generator) -> None:
+    paper, ink = lighter(pick(generator, WALLS), 0.5), pick(generator, ACCENTS)
+    painter.box(-0.4, -0.52, 0.46, 0.62, (60, 50, 60, 40))
+    painter.box(-0.44, -0.58, 0.44, 0.58, pick(generator, (WOOD, WHITE, (70, 64, 72))))
+    painter.box(-0.38, -0.52, 0.38, 0.52, paper)
+    frame = [(-0.38, -0.52), (0.38, -0.52), (0.38, 0.52), (-0.38, 0.52)]
+    with painter.inside(frame) as inner:
+        kind = int(generator.integers(3))
+        if kind == 0:
+            inner.ellipse(0, -0.1, 0.24, 0.24, ink)
+            inner.box(-0.2, 0.26, 0.2, 0.32, darker(paper, 0.3))
+        elif kind == 1:
+            inner.ellipse(0.1, -0.2, 0.12, 0.12, (238, 190, 110))
+            inner.blob([(-0.6, 0.7), (-0.2, 0.0), (0.2, 0.2), (0.6, 0.0), (0.7, 0.7)], ink)
+        else:
+            for step, x in enumerate((-0.24, -0.06, 0.12)):
+                inner.box(x, 0.34 - 0.22 * (step + 1), x + 0.13, 0.4, mix(ink, paper, 0.25 * step))
+
+
+def draw_clock(painter: Painter, generator: np.random.Generator) -> None:
+    """Draw a wall clock: a round face of the wrong kind."""
+    rim = pick(generator, ACCENTS)
+    painter.ellipse(0.04, 0.06, 0.44, 0.44, (60, 50, 60, 40))
+    painter.ellipse(0, 0, 0.44, 0.44, rim)
+    painter.ellipse(0, 0, 0.35, 0.35, (252, 248, 240))
+    for angle, length in zip(generator.uniform(0, 6.28, 2), (0.2, 0.28), strict=True):
+        painter.line([(0, 0), (length * np.sin(angle), -length * np.cos(angle))], 0.045, (70, 64, 72))
+
+
+# The band of heights (shares of the image) in which each piece of clutter looks at home.
+HEIGHTS = {
+    draw_plant: (0.62, 0.85),
+    draw_lamp: (0.3, 0.5),
+    draw_balloons: (0.12, 0.4),
+    draw_boxes: (0.6, 0.8),
+    draw_poster: (0.15, 0.35),
+    draw_clock: (0.1, 0.35),
+}
+
 
 SKIES: tuple[tuple[Colour, Colour], ...] = (
     ((154, 204, 228), (236, 244, 240)), ((120, 170, 214), (246, 226, 204)),
-    ((246, 190, 160), (252, 232, 200)), ((176, 178, 216), (248, 214, 206)),
+    ((246, 190, 160), (252, 232, 200)), ((176, 178, 216), (248, 214, 206))
 )  # fmt: skip
 
 
 def draw_background(painter: Painter, generator: np.random.Generator) -> None:
-    """Fill the unit square of the painter with a random place and some clutter."""
     place, clutter = pick(generator, PLACES)
     place(painter, generator)
     for _ in range(int(generator.integers(0, 4))):
@@ -47,7 +127,6 @@ def draw_background(painter: Painter, generator: np.random.Generator) -> None:
 
 
 def draw_room(painter: Painter, generator: np.random.Generator) -> None:
-    """Draw a wall with panelling or stripes, a floor and pictures."""
     wall, floor = pick(generator, WALLS), pick(generator, (WOOD, (206, 168, 130), (150, 120, 110)))
     fill_gradient(painter.image, lighter(wall, 0.15), wall)
     if generator.random() < 0.5:
@@ -63,7 +142,6 @@ def draw_room(painter: Painter, generator: np.random.Generator) -> None:
 
 
 def draw_shelves(painter: Painter, generator: np.random.Generator) -> None:
-    """Draw shelves with books, vases and a globe."""
     wall, wood = pick(generator, WALLS), pick(generator, (WOOD, (226, 206, 180), (120, 88, 72)))
     fill_gradient(painter.image, darker(wall, 0.05), darker(wall, 0.18))
     rows = int(generator.integers(3, 5))
@@ -92,7 +170,6 @@ def draw_shelf_item(painter: Painter, generator: np.random.Generator) -> float:
 
 
 def draw_street(painter: Painter, generator: np.random.Generator) -> None:
-    """Draw a row of houses under the sky, with trees and a pavement."""
     fill_gradient(painter.image, *pick(generator, SKIES))
     draw_clouds(painter, generator)
     x = generator.uniform(-0.1, 0.0)
@@ -107,7 +184,6 @@ def draw_street(painter: Painter, generator: np.random.Generator) -> None:
 
 
 def draw_house(painter: Painter, generator: np.random.Generator, edges: tuple[float, float, float, float]) -> None:
-    """Draw one house front with a grid of windows, given its edges (x1, y1, x2, y2)."""
     x1, y1, x2, y2 = edges
     colour = mix(pick(generator, WALLS + ACCENTS), (214, 204, 198), 0.35)
     glass = pick(generator, ((196, 220, 230), (250, 232, 178), darker(colour, 0.3)))
@@ -123,7 +199,6 @@ def draw_house(painter: Painter, generator: np.random.Generator, edges: tuple[fl
 
 
 def draw_park(painter: Painter, generator: np.random.Generator) -> None:
-    """Draw hills and trees under a sky with a sun."""
     fill_gradient(painter.image, *pick(generator, SKIES))
     sun_x, sun_y = generator.uniform(0.1, 0.9), generator.uniform(0.1, 0.25)
     painter.glow(sun_x, sun_y, 0.2, 0.2, (255, 244, 206), 120)
@@ -139,7 +214,6 @@ def draw_park(painter: Painter, generator: np.random.Generator) -> None:
 
 
 def draw_clouds(painter: Painter, generator: np.random.Generator) -> None:
-    """Draw a few light clouds in the upper third."""
     for _ in range(int(generator.integers(1, 4))):
         x, y, size = generator.uniform(0, 1), generator.uniform(0.05, 0.3), generator.uniform(0.04, 0.08)
         for along, radius in ((-1.2, 0.6), (-0.4, 1.0), (0.6, 0.8), (1.4, 0.5)):
@@ -148,7 +222,6 @@ def draw_clouds(painter: Painter, generator: np.random.Generator) -> None:
 
 
 def draw_bokeh(painter: Painter, generator: np.random.Generator) -> None:
-    """Draw blurred lights on a gradient."""
     base = pick(generator, ((66, 78, 112), (96, 74, 104), (60, 100, 106), (150, 110, 104), (190, 206, 200)))
     fill_gradient(painter.image, base, mix(base, pick(generator, ACCENTS), 0.35))
     for _ in range(int(generator.integers(12, 26))):
@@ -160,7 +233,6 @@ def draw_bokeh(painter: Painter, generator: np.random.Generator) -> None:
 
 
 def draw_shapes(painter: Painter, generator: np.random.Generator) -> None:
-    """Draw a studio wall of large soft shapes: arches, discs and bands."""
     wall = pick(generator, WALLS)
     fill_gradient(painter.image, lighter(wall, 0.25), wall)
     for _ in range(int(generator.integers(2, 5))):
@@ -176,7 +248,6 @@ def draw_shapes(painter: Painter, generator: np.random.Generator) -> None:
 
 
 def draw_window(painter: Painter, generator: np.random.Generator) -> None:
-    """Draw a wide window with curtains and a sill."""
     wall, cloth = pick(generator, WALLS), pick(generator, ACCENTS)
     sky_top, sky_low = pick(generator, SKIES)
     fill_gradient(painter.image, sky_top, sky_low)
@@ -194,7 +265,6 @@ def draw_window(painter: Painter, generator: np.random.Generator) -> None:
 
 
 def draw_cafe(painter: Painter, generator: np.random.Generator) -> None:
-    """Draw a tiled wall, a striped awning, hanging lamps and a counter."""
     wall, cloth = pick(generator, WALLS), pick(generator, ACCENTS[:7])
     fill_gradient(painter.image, lighter(wall, 0.2), wall)
     for y in np.arange(0.2, 0.8, 0.08):

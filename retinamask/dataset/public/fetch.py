@@ -1,9 +1,9 @@
-"""A public data set by name, from its address (or a file fetched by hand) to annotations.csv and classes.csv.
+"""Fetch a public data set by name, from its address (or a file fetched by hand) to annotations.csv and classes.csv.
 
-Above `public` (what there is), `download` and `archives` (how it comes here) and `formats` (what it means). The
-result appears under its name only when all of it is there; until then it lies in a hidden folder beside.
+The result appears under its name only when all of it is there; until then it lies in a hidden folder beside it.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from retinamask import __version__
-from retinamask.dataset import annotations, archives, download, files, formats, public
-from retinamask.dataset.connection import DownloadError
-from retinamask.dataset.public import PublicData
+from retinamask.dataset import annotations, files, formats
+from retinamask.dataset.public import data_sets, unpack
+from retinamask.dataset.public.data_sets import PublicData
+from retinamask.dataset.public.download import DownloadError, download
 
 RECORD = "source.json"
 
@@ -31,54 +32,50 @@ class Fetched:
     problems: list[str]
     differences: list[str]  # from what the catalogue expects
     sha256: str | None  # of the archive; none for a folder
-    archive: Path | None  # where it is, if it was downloaded just now
-    was_there: bool
+    archive: Path | None = None  # where it is, if it was downloaded just now
+    was_there: bool = False
 
 
-def fetch(
-    name: str,
-    folder: str | Path = "data",
-    source: str | Path | None = None,
-    patience: download.Patience | None = None,
-) -> Fetched:
+def fetch(name: str, folder: str | Path = "data", source: str | Path | None = None) -> Fetched:
     """Fetch, verify, unpack and convert a data set of the catalogue into ``folder/name/``.
 
-    The archive stays in ``folder/downloads/``, so that it is not fetched again if something later fails.
+    The archive stays in ``folder/downloads/``, so that it is not downloaded again if something later fails.
 
     Args:
-        name: as in `public.CATALOGUE`.
+        name: as in `data_sets.CATALOGUE`.
         folder: where data sets are kept.
         source: an archive or an unpacked folder that was fetched by hand; it is read, not changed.
-        patience: for the network.
 
     Returns:
         What is there now. If ``folder/name/`` was there and whole already, it is left alone.
 
     Raises:
         ValueError: no such name, ``folder/name/`` is something else, or nothing in it can be used; of it
-            `DownloadError` and `archives.ArchiveError`.
+            `DownloadError` and `unpack.ArchiveError`.
     """
-    entry, target = public.find(name), Path(folder) / name
+    entry, target = data_sets.find(name), Path(folder) / name
     if target.exists():
         return _was_there(target)
     if not entry.format or not (entry.url or source):
         raise DownloadError(f"{name}: {entry.by_hand}")
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".{name}.part")
-    for leftover in target.parent.glob(f"{staging.name}*"):  # of a run that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    archive = Path(source) if source else _downloaded(entry, target.parent / "downloads", patience)
+    shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+    archive = Path(source) if source else _downloaded(entry, target.parent / "downloads")
     try:
-        _unpack(entry, archive, staging, ours=not source)
-        fetched = _convert(entry, archive, staging, target, ours=not source)
+        if archive.is_dir():
+            _copy_folder(entry, archive, staging)
+        else:
+            _unpack(entry, archive, staging, ours=not source)
+        fetched = _convert(entry, archive, staging, target)
         staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return fetched
+    return fetched if source else dataclasses.replace(fetched, archive=archive)
 
 
 def kaggle_login() -> tuple[str, str]:
-    """The user's own Kaggle name and key, from where Kaggle's own program looks for them.
+    """Return the user's own Kaggle name and key, from where Kaggle's own program looks for them.
 
     Raises:
         DownloadError: there are none; the message says how to get them.
@@ -102,20 +99,21 @@ def kaggle_login() -> tuple[str, str]:
     return name, key
 
 
-def _downloaded(entry: PublicData, folder: Path, patience: download.Patience | None) -> Path:
-    """The entry's archive; every error also says how to go on by hand."""
+def _downloaded(entry: PublicData, folder: Path) -> Path:
+    """Download the entry's archive; every error also says how to do it by hand."""
+    path = folder / f"{'-'.join(filter(None, (entry.name, entry.commit[:12])))}.zip"
     try:
         login = kaggle_login() if entry.login == "kaggle" else None
-        path = folder / f"{'-'.join(filter(None, (entry.name, entry.commit[:12])))}.zip"
-        return download.download(entry.url, path, sha256=entry.sha256, auth=login, patience=patience).path
+        download(entry.url, path, sha256=entry.sha256, auth=login)
     except DownloadError as error:
         raise DownloadError(
             f"{error}\nOr fetch it by hand from {entry.home} and run: retinamask fetch {entry.name} --from FILE"
         ) from None
+    return path
 
 
 def _was_there(target: Path) -> Fetched:
-    """What an earlier run left, told from its record."""
+    """Read what an earlier run recorded."""
     try:
         record = json.loads((target / RECORD).read_text(encoding="utf-8"))
         known = {key: record[key] for key in ("images", "boxes", "problems", "differences", "sha256")}
@@ -123,28 +121,23 @@ def _was_there(target: Path) -> Fetched:
         raise ValueError(
             f"{target} exists and was not made by this command; it stays as it is: move it, or name another --folder"
         ) from None
-    return Fetched(target, **known, archive=None, was_there=True)
+    return Fetched(target, **known, was_there=True)
 
 
-def _unpack(entry: PublicData, source: Path, staging: Path, ours: bool) -> None:
-    """Lay the used files of an archive or a folder into ``staging``."""
-    place = _placer(entry)
-    if source.is_dir():
-        _copy_folder(entry, source, staging, place)
-        return
+def _unpack(entry: PublicData, archive: Path, staging: Path, ours: bool) -> None:
     try:
-        archives.unpack(source, staging, place)
-    except archives.ArchiveError as error:
+        unpack.unpack(archive, staging, _placer(entry))
+    except unpack.ArchiveError as error:
         wanted = ", ".join(filter(None, entry.used))
         message = f"{error}; expected {wanted} of {entry.home}" if wanted else str(error)
-        if ours and isinstance(error, archives.DamagedError):
-            source.unlink(missing_ok=True)
+        if ours and isinstance(error, unpack.DamagedError):
+            archive.unlink(missing_ok=True)
             message += ". The downloaded file is removed; run it again"
         raise type(error)(message) from None
 
 
 def _placer(entry: PublicData) -> Callable[[PurePosixPath], PurePosixPath | None]:
-    """Where a file of the archive goes in the result, by the entry's ``used`` folders.
+    """Return a function that maps a path in the archive to one in the result, by the entry's ``used`` folders.
 
     Folders below a class folder, such as one for each person, become the beginning of the file's name (``PERSON__``).
     """
@@ -161,23 +154,21 @@ def _placer(entry: PublicData) -> Callable[[PurePosixPath], PurePosixPath | None
     return place
 
 
-def _copy_folder(entry: PublicData, source: Path, staging: Path, place: Callable) -> None:
+def _copy_folder(entry: PublicData, source: Path, staging: Path) -> None:
     """Copy from a folder that was unpacked by hand; links are not followed."""
-    found = sorted(path for path in source.rglob("*") if path.is_file() and not path.is_symlink())
-    own_name = source.resolve().name  # it may itself be the used folder
-    for path in found:
+    place, own_name = _placer(entry), source.resolve().name  # the folder may itself be the used one
+    for path in sorted(source.rglob("*")):
         relative = PurePosixPath(path.relative_to(source).as_posix())
         placed = place(relative) or place(own_name / relative)
-        if placed is not None:
-            copy = staging / placed
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+        if placed is not None and path.is_file() and not path.is_symlink():
+            (staging / placed).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, staging / placed)
     if not staging.exists():
         wanted = ", ".join(filter(None, entry.used)) or "files"
         raise ValueError(f"{source} holds none of the expected folders; expected {wanted}, as from {entry.home}")
 
 
-def _convert(entry: PublicData, archive: Path, staging: Path, target: Path, ours: bool) -> Fetched:
+def _convert(entry: PublicData, archive: Path, staging: Path, target: Path) -> Fetched:
     """Write annotations.csv, classes.csv and the record beside the files."""
     try:
         table, problems = formats.read(entry.format, [staging], staging)
@@ -189,47 +180,26 @@ def _convert(entry: PublicData, archive: Path, staging: Path, target: Path, ours
     classes = formats.classes_of(entry.format, [staging], table)
     annotations.write_classes(classes, staging / "classes.csv")
     annotations.write_annotations(table, staging / "annotations.csv")
-    counts = {name: int(count) for name, count in annotations.count_boxes(table, classes)["boxes"].items()}
-    fetched = Fetched(
-        target,
-        len(annotations.image_paths(table)),
-        counts,
-        [str(problem).replace(str(staging), str(target)) for problem in problems],
-        [],
-        None if archive.is_dir() else files.sha256(archive),
-        archive if ours else None,
-        was_there=False,
-    )
-    fetched.differences.extend(_differences(entry, fetched, "" if archive.is_dir() else archives.comment(archive)))
-    files.write_json(staging / RECORD, _record(entry, fetched))
-    return fetched
+    found = {
+        "images": len(annotations.image_paths(table)),
+        "boxes": {name: int(count) for name, count in annotations.count_boxes(table, classes)["boxes"].items()},
+        "problems": [str(problem).replace(str(staging), str(target)) for problem in problems],
+        "sha256": None if archive.is_dir() else files.sha256(archive),
+    }
+    commit = "" if archive.is_dir() else unpack.comment(archive)
+    found["differences"] = _differences(entry, found["images"], found["boxes"], commit)
+    source = {key: getattr(entry, key) for key in ("name", "home", "url", "licence", "citation")}
+    files.write_json(staging / RECORD, {**source, **found, "retinamask": __version__})
+    return Fetched(target, **found)
 
 
-def _differences(entry: PublicData, fetched: Fetched, commit: str) -> list[str]:
-    """What is not as the catalogue expects it."""
-    total = sum(fetched.boxes.values())
-    pairs = [("images", fetched.images, entry.images), ("boxes", total, entry.boxes)]
-    pairs += [(f"boxes of {name}", fetched.boxes.get(name, 0), count) for name, count in entry.classes.items()]
-    found = [f"{have:,} {what}, expected {want:,}" for what, have, want in pairs if want is not None and have != want]
-    if entry.classes and set(fetched.boxes) != set(entry.classes):
-        found.append(f"classes are {', '.join(fetched.boxes)}, expected {', '.join(entry.classes)}")
+def _differences(entry: PublicData, images: int, boxes: dict[str, int], commit: str) -> list[str]:
+    """Say what is not as the catalogue expects it."""
+    counts = [("images", images, entry.images), ("boxes", sum(boxes.values()), entry.boxes)]
+    counts += [(f"boxes of {name}", boxes.get(name, 0), count) for name, count in entry.classes.items()]
+    found = [f"{have:,} {what}, expected {want:,}" for what, have, want in counts if want not in (None, have)]
+    if entry.classes and set(boxes) != set(entry.classes):
+        found.append(f"classes are {', '.join(boxes)}, expected {', '.join(entry.classes)}")
     if entry.commit and commit and commit != entry.commit:
         found.append(f"the archive is of commit {commit}, expected {entry.commit}")
     return found
-
-
-def _record(entry: PublicData, fetched: Fetched) -> dict:
-    """What a later reader needs: where it came from, whose it is, and what was found."""
-    return {
-        "name": entry.name,
-        "home": entry.home,
-        "url": entry.url,
-        "sha256": fetched.sha256,
-        "licence": entry.licence,
-        "citation": entry.citation,
-        "images": fetched.images,
-        "boxes": fetched.boxes,
-        "problems": fetched.problems,
-        "differences": fetched.differences,
-        "retinamask": __version__,
-    }
