@@ -2,7 +2,9 @@
 
 import errno
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from retinamask import detectors
+from retinamask import cli, detectors
 from retinamask.dataset import annotations, images
 from retinamask.dataset.sample import CLASSES
 from retinamask.detectors import _keras, snapshots, starting_weights
@@ -165,6 +167,30 @@ class StopAt(Watcher):
             raise KeyboardInterrupt
 
 
+class TerminateAt(StopAt):
+    def after_step(self, step, figures):
+        if step == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_sigterm_ends_training_with_one_line_and_leaves_what_resumes(small, table, tiny, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt, match="^training stopped; resume continues from .*x_checkpoint-00000002"):
+        run_of(small, table, tiny, tmp_path / "x", watchers=[TerminateAt(3)], epochs=2)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert len(run_of(small, table, tiny, tmp_path / "x", resume=True, epochs=2).log) == 2
+
+
+def test_a_stop_is_one_line_on_the_command_line(monkeypatch, capsys):
+    def stopped(given):
+        raise KeyboardInterrupt("training stopped; resume continues from x")
+
+    monkeypatch.setattr("retinamask.commands.training.train_command", stopped)
+    assert cli.main(["train", "a.csv", "classes.csv"]) == 130
+    assert capsys.readouterr().err == "retinamask: training stopped; resume continues from x\n"
+
+
 @pytest.mark.slow  # as test_survival, where a process is killed
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(small, table, tiny, tmp_path, capsys):
     more = {"ema": 0.9, "freeze_epochs": 1, "optimizer": "adamw", "schedule": "cosine", "checkpoint_minutes": 0.0}
@@ -172,7 +198,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(small, table, tiny, t
     with pytest.raises(KeyboardInterrupt):
         run_of(small, table, tiny, tmp_path / "torn", watchers=[StopAt(4)], **more)
     resumed = run_of(small, table, tiny, tmp_path / "torn", resume=True, **more)
-    assert "goes on after step" in capsys.readouterr().out
+    assert "resuming after step" in capsys.readouterr().out
     for end in ("best", "last"):
         one, other = (detectors.load(getattr(run, end), "training")[1].get_weights() for run in (whole, resumed))
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True)), end
@@ -189,7 +215,7 @@ def test_a_run_that_is_over_is_not_trained_again(trained, tiny, table, capsys):
     settings = settings_of(known_in({**parameters, **parameters["augmentation"]}))
     again = train(Examples(table, tiny, detector), settings, stem, log_csv=tiny / "log.csv", resume=True)
     assert again.last.record == trained.last.record and len(again.log) == 2
-    assert "is over, it ended with epoch 2" in capsys.readouterr().out
+    assert "has finished, with epoch 2" in capsys.readouterr().out
 
 
 def test_another_run_is_not_resumed(small, table, tiny, tmp_path):
@@ -312,7 +338,7 @@ def test_what_training_will_learn_is_said(name, tmp_path, caplog):
     assert [each.shape for each in examples.boxes] == [(1, 4), (2, 4), (0, 4)]
     assert examples.summary().splitlines() == [
         "learning from 3 images, 1 of them without a box, and 3 boxes: mask 3, no_mask 0",
-        "1 of 3 boxes can be learnt at 64 x 64 pixels; the other 2 reach no anchor (none overlaps them by half) and "
+        "1 of 3 boxes can be learnt at 64 x 64 pixels; the rest reach no anchor (none overlaps them by half) and "
         "are never learnt: take a larger image_size",
         "1 image(s) left out, named above",
         "nothing to learn for no_mask: the training table has no boxes of it",

@@ -122,9 +122,7 @@ class Examples:
         side = f"{self.canvas_wh[0]} x {self.canvas_wh[1]} pixels"
         if reached == count:
             return f"every box reaches an anchor at {side}"
-        said = (
-            f"{reached} of {count} boxes can be learnt at {side}; the other {count - reached} {self.detector.unreached}"
-        )
+        said = f"{reached} of {count} boxes can be learnt at {side}; the rest {self.detector.unreached}"
         if not reached:
             raise TrainingError(f"nothing to learn: {said}")
         return said

@@ -93,7 +93,7 @@ class Loop:
         self._early_stop.restore(known["early_stop"])
         self.keeper.restore(known["keeper"])
         self.record |= known["record"]
-        print(f"goes on after step {saved.step} of {self.total_steps}", flush=True)
+        print(f"resuming after step {saved.step} of {self.total_steps}", flush=True)
 
     def _train_epoch(self, batches, end: int) -> None:
         """The steps that are left until step ``end``."""

@@ -1,12 +1,15 @@
-"""One function that trains any detector, and goes on where a killed run stopped.
+"""One function that trains any detector, and resumes a run that was stopped or killed.
 
-The top of `training`. The evaluation of each epoch and everything that looks on come from the caller, so that
+The top of `training`. The evaluation of each epoch and everything that watches come from the caller, so that
 training knows nothing of them.
 """
 
+import contextlib
 import math
+import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,14 +70,14 @@ def train(
         examples: images and boxes to learn from.
         settings: how to train.
         stem: snapshots are written to ``<stem>_best.h5`` and ``<stem>_last.h5`` with their JSON files, checkpoints
-            to ``<stem>_checkpoint-...`` until the run is over.
+            to ``<stem>_checkpoint-...`` until the run has finished.
         weights: what to start from, see `retinamask.detectors.starting_weights.start`.
         evaluate: called with the network after every ``evaluate_every`` epochs and the last one.
-        watchers: look on; see `retinamask.evaluation.watchers`.
+        watchers: told how training goes; see `retinamask.evaluation.watchers`.
         record: further entries for the snapshots' training record.
         log_csv: where to keep the log, rewritten after each epoch.
         resume: continue the run of this ``stem`` from its last whole checkpoint, so that its end is the same as
-            if it had never stopped; a run that is over is returned as it is, one that never began is begun.
+            if it had never stopped; a finished run is returned as it is, one that never began is begun.
 
     Raises:
         TrainingError: the loss is no longer a finite number, a batch does not fit into memory, the disk is full,
@@ -102,7 +105,7 @@ def train(
         print(examples.summary(), flush=True)
         if weights == "none" and not saved and len(examples) < MANY_IMAGES and examples.detector.published:
             print(_RANDOM.format(MANY_IMAGES, " or ".join(examples.detector.published)), flush=True)
-    with training_errors.explained(settings, stem), distribution.stopping_together(strategy):
+    with _stopping(stem), training_errors.explained(settings, stem), distribution.stopping_together(strategy):
         updates = steps * settings.epochs
         used = saved.record["precision"] if saved else precision_to_use(examples, settings, updates, strategy)
         seen = {"checkpoint": saved and saved.step, "usable images": examples.paths, "precision": used, **identity}
@@ -117,6 +120,26 @@ def train(
                 loop.restore(saved)
             loop.run()
     return Trained(loop.keeper.best, loop.keeper.last, pd.DataFrame(loop.rows))
+
+
+@contextlib.contextmanager
+def _stopping(stem: Path) -> Iterator[None]:
+    """Within this block take SIGTERM as Ctrl-C, and let either say from where the run can be resumed."""
+
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt
+
+    in_main = threading.current_thread() is threading.main_thread()  # elsewhere Python takes no handlers
+    before = in_main and signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        saved = checkpoints.files_of(stem)
+        where = f"resume continues from {saved[-1]}" if saved else "before the first checkpoint; start it again"
+        raise KeyboardInterrupt(f"training stopped; {where}") from None
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def finished(stem: Path, identity: dict[str, Any], log_csv: str | Path | None) -> Trained | None:
@@ -135,5 +158,5 @@ def finished(stem: Path, identity: dict[str, Any], log_csv: str | Path | None) -
         )
     run_identity.check_same_run(training.get("identity", identity), identity, stem)
     rows = pd.read_csv(log_csv) if log_csv and Path(log_csv).exists() else pd.DataFrame([training["metrics"]])
-    print(f"the run {stem} is over, it ended with epoch {training['epoch']}", file=sys.stdout, flush=True)
+    print(f"the run {stem} has finished, with epoch {training['epoch']}", file=sys.stdout, flush=True)
     return Trained(snapshots.read(best), snapshot, rows)
