@@ -16,7 +16,7 @@ from pathlib import Path
 from retinamask import detectors
 from retinamask.dataset import annotations
 from retinamask.detectors import _keras
-from retinamask.training import distribution, feeding, precision
+from retinamask.training import distribution, input_pipeline, precision
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import TrainingSettings
@@ -34,7 +34,7 @@ class Ours:
         settings = TrainingSettings(batch_size=BATCH_SIZE, learning_rate=1e-5)
         with precision.computing(name):
             self._learner = Learner(examples.detector, settings, strategy, name, "none")
-            self._batches = iter(feeding.batches(strategy, examples, settings, 0))
+            self._batches = iter(input_pipeline.dealt_out(strategy, examples, settings, 0))
         self.network, self._number = self._learner.network, 0
 
     def seconds(self) -> float:

@@ -13,7 +13,7 @@ import time
 from benchmarks.training import ROOT, start
 from retinamask import detectors
 from retinamask.detectors import _keras
-from retinamask.training import distribution, feeding, precision
+from retinamask.training import distribution, input_pipeline, precision
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import TrainingSettings
@@ -31,7 +31,7 @@ class Sides:
         settings = TrainingSettings(batch_size=BATCH_SIZE, learning_rate=1e-5)
         examples = Examples(table, ROOT, detector, "memory")
         self._learner = Learner(detector, settings, strategy, "float32", "none")
-        self._batches = iter(feeding.batches(strategy, examples, settings, 0))
+        self._batches = iter(input_pipeline.dealt_out(strategy, examples, settings, 0))
         self._ready, self._number = next(self._batches), 0
         self._images = detector.network_input(self._ready["images"], self._ready["sizes_wh"])
         self._passes = self._passes_alone(detector)

@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"retinamask: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("retinamask: stopped", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"retinamask: {stop or 'stopped'}", file=sys.stderr)
         return 130
 
 

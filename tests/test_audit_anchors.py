@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sound_data import COUNT, SIZE, DataSet, only
 
+from retinamask.dataset.anchors import Anchors, best_overlaps, coverage, suggest
 from retinamask.dataset.audit import audit, read_source
-from retinamask.dataset.audit.anchors import Anchors, best_overlaps, coverage, suggest
 
 
 @pytest.fixture

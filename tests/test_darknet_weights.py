@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from retinamask.detectors import _keras
 from retinamask.detectors.darknet import cfg, network, weights
-from retinamask.detectors.starting import Loaded, WeightsError
+from retinamask.detectors.starting_weights import Loaded, WeightsError
 
 SMALL, THREE = cfg.describe(SMALL_CFG), described(2)
 NUMBERS = 248 + 32 + 189

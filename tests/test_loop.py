@@ -74,7 +74,7 @@ def counted(strategy, examples, settings, first_step):
 def run(tmp_path, monkeypatch):
     """A function that runs a loop, of three epochs of two steps unless told otherwise, and gives it back."""
 
-    monkeypatch.setattr("retinamask.training.feeding.batches", counted)
+    monkeypatch.setattr("retinamask.training.input_pipeline.dealt_out", counted)
 
     def start(name="x", evaluate=None, watchers=(), steps=2, batch_losses=None, **settings) -> Loop:
         learner = CountingLearner(TrainingSettings(**{**PLAIN, "epochs": 3, **settings}))
@@ -210,7 +210,7 @@ def test_a_run_killed_right_after_its_first_snapshot_goes_on(run, tmp_path, monk
         run("torn", epochs=epochs, checkpoint_minutes=10.0)
     monkeypatch.undo()
     assert (tmp_path / "torn_last.h5").exists() and checkpoints.newest(tmp_path / "torn").step == 2
-    monkeypatch.setattr("retinamask.training.feeding.batches", counted)
+    monkeypatch.setattr("retinamask.training.input_pipeline.dealt_out", counted)
     torn = run("torn", epochs=epochs, checkpoint_minutes=10.0)
     assert np.array_equal(whole.learner.weight, torn.learner.weight)
     assert [row["loss"] for row in torn.rows] == [row["loss"] for row in whole.rows]

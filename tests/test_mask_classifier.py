@@ -126,7 +126,8 @@ def test_what_learns_in_each_phase():
     assert learning(network) == head
 
 
-def test_random_weights_learn_throughout_and_pretrained_ones_keep_their_statistics():
+def test_random_weights_learn_throughout_and_pretrained_ones_keep_their_statistics(monkeypatch):
+    monkeypatch.setattr(detectors.named("mask_classifier"), "published_weights", lambda self, name: None)
     created = {weights: detectors.create_for("mask_classifier", CLASSES, weights) for weights in ("none", "imagenet")}
     assert {weights: each.settings.normalisation for weights, each in created.items()} == {
         "none": "live",

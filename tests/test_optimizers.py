@@ -227,21 +227,6 @@ def test_a_strategy_changes_no_update(name, precision, strategy):
         np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_xla_compiles_an_update(name, precision):
-    optimizer, weights = built(settings(name, gradient_clip=1.0), precision)
-    alone, expected = built(settings(name, gradient_clip=1.0), precision)
-    compiled = tf.function(lambda gradients: optimizer.apply(optimizer.unscaled(gradients), weights), jit_compile=True)
-    for step in range(2):
-        scaled = [tf.constant(value) * alone.scaled(tf.constant(1.0)) for value in values(step + 1)]
-        optimizer.scaled(tf.constant(1.0))
-        compiled(scaled)
-        alone.apply(alone.unscaled(scaled), expected)
-    for found, wanted in zip([*weights, *optimizer.variables], [*expected, *alone.variables], strict=True):
-        np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-5, atol=1e-6)
-
-
 TWO_REPLICAS = """
 from retinamask.detectors import _keras
 _keras.prepare()

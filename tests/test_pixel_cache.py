@@ -251,12 +251,6 @@ def test_auto_takes_memory_as_long_as_it_is_little(folder, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("5 images, 0 MB in memory\n")
 
 
-def test_progress_is_told(folder):
-    told = []
-    open_pixels(folder, paths(), to_48, "memory", progress=lambda done, total: told.append((done, total)))
-    assert told == [(n, 5) for n in range(1, 6)]
-
-
 def test_git_does_not_see_the_cache(folder):
     open_pixels(folder, paths(), to_48, "file")
     assert (folder / pixel_file.FOLDER / ".gitignore").read_text() == "*\n"

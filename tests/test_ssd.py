@@ -9,7 +9,7 @@ import pytest
 from retinamask import detectors
 from retinamask.dataset.sample import CLASSES
 from retinamask.detectors import _keras, snapshots
-from retinamask.detectors.starting import Loaded, WeightsError
+from retinamask.detectors.starting_weights import Loaded, WeightsError
 
 NAME = "ssd_mobilenet_v2_fpnlite"
 IMAGENET = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"

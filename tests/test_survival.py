@@ -72,7 +72,7 @@ def killed_and_resumed(tiny, folder, detector: dict, kills: int, seed: int, **se
             if torn.with_name(f"torn_{end}.json").exists():
                 snapshots.read(torn.with_name(f"torn_{end}.h5"))
     printed = finish(process(tiny, torn, detector, **settings))
-    assert "goes on after step" in printed
+    assert "resuming after step" in printed
     assert_same_end(whole, torn)
     assert not list(folder.glob("*checkpoint*")) and not list(folder.glob(".*"))
     return killed

@@ -2,18 +2,23 @@
 
 import errno
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from retinamask import detectors
-from retinamask.dataset import annotations
+from retinamask import cli, detectors
+from retinamask.dataset import annotations, images
 from retinamask.dataset.sample import CLASSES
-from retinamask.detectors import _keras, snapshots, weights
+from retinamask.detectors import _keras, snapshots, starting_weights
 from retinamask.evaluation.watchers import Watcher
-from retinamask.training import checkpoints, distribution, failures, feeding, records
+from retinamask.training import checkpoints, distribution, input_pipeline, run_identity, training_errors
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import (
@@ -21,6 +26,7 @@ from retinamask.training.settings import (
     AugmentationSettings,
     TrainingError,
     TrainingSettings,
+    known_in,
     settings_of,
 )
 from retinamask.training.train import train
@@ -51,7 +57,7 @@ def batch_of(small, table, tiny):
 
     def first(settings):
         examples = Examples(table, tiny, small)
-        return next(iter(feeding.batches(distribution.strategy(), examples, settings, 0)))
+        return next(iter(input_pipeline.dealt_out(distribution.strategy(), examples, settings, 0)))
 
     return first
 
@@ -104,19 +110,6 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(frozen, batch_of):
     for gradient, in_parts in zip(one, other, strict=True):
         scale = np.abs(gradient).max()
         assert scale > 0 and np.abs(gradient - in_parts).max() < 1e-4 * scale
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("parts", [1, 2])
-def test_xla_compiles_a_step_to_the_same_gradients(frozen, batch_of, parts):
-    plain, compiled = learner_of(frozen), learner_of(frozen, xla=True, accumulate=parts)
-    (one_loss, one), (other_loss, other) = (
-        learner.step.gradients(batch_of(PLAIN_SETTINGS)) for learner in (plain, compiled)
-    )
-    assert float(one_loss) == pytest.approx(float(other_loss), rel=1e-4)
-    for gradient, other_gradient in zip(one, other, strict=True):
-        scale = np.abs(gradient).max()
-        assert scale > 0 and np.abs(gradient - other_gradient).max() < 1e-3 * scale
 
 
 def test_averages_follow_the_weights_as_worked_out_by_hand(small, batch_of):
@@ -174,6 +167,30 @@ class StopAt(Watcher):
             raise KeyboardInterrupt
 
 
+class TerminateAt(StopAt):
+    def after_step(self, step, figures):
+        if step == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_sigterm_ends_training_with_one_line_and_leaves_what_resumes(small, table, tiny, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt, match="^training stopped; resume continues from .*x_checkpoint-00000002"):
+        run_of(small, table, tiny, tmp_path / "x", watchers=[TerminateAt(3)], epochs=2)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert len(run_of(small, table, tiny, tmp_path / "x", resume=True, epochs=2).log) == 2
+
+
+def test_a_stop_is_one_line_on_the_command_line(monkeypatch, capsys):
+    def stopped(given):
+        raise KeyboardInterrupt("training stopped; resume continues from x")
+
+    monkeypatch.setattr("retinamask.commands.training.train_command", stopped)
+    assert cli.main(["train", "a.csv", "classes.csv"]) == 130
+    assert capsys.readouterr().err == "retinamask: training stopped; resume continues from x\n"
+
+
 @pytest.mark.slow  # as test_survival, where a process is killed
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(small, table, tiny, tmp_path, capsys):
     more = {"ema": 0.9, "freeze_epochs": 1, "optimizer": "adamw", "schedule": "cosine", "checkpoint_minutes": 0.0}
@@ -181,7 +198,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(small, table, tiny, t
     with pytest.raises(KeyboardInterrupt):
         run_of(small, table, tiny, tmp_path / "torn", watchers=[StopAt(4)], **more)
     resumed = run_of(small, table, tiny, tmp_path / "torn", resume=True, **more)
-    assert "goes on after step" in capsys.readouterr().out
+    assert "resuming after step" in capsys.readouterr().out
     for end in ("best", "last"):
         one, other = (detectors.load(getattr(run, end), "training")[1].get_weights() for run in (whole, resumed))
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True)), end
@@ -194,14 +211,15 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(small, table, tiny, t
 def test_a_run_that_is_over_is_not_trained_again(trained, tiny, table, capsys):
     detector = detectors.restore(trained.last)
     stem = trained.last.weights.with_name("tiny")
-    settings = settings_of(trained.last.record["training"]["parameters"])
+    parameters = trained.last.record["training"]["parameters"]
+    settings = settings_of(known_in({**parameters, **parameters["augmentation"]}))
     again = train(Examples(table, tiny, detector), settings, stem, log_csv=tiny / "log.csv", resume=True)
     assert again.last.record == trained.last.record and len(again.log) == 2
-    assert "is over, it ended with epoch 2" in capsys.readouterr().out
+    assert "has finished, with epoch 2" in capsys.readouterr().out
 
 
 def test_another_run_is_not_resumed(small, table, tiny, tmp_path):
-    before = records.identity(Examples(table, tiny, small), PLAIN_SETTINGS, "none")
+    before = run_identity.identity(Examples(table, tiny, small), PLAIN_SETTINGS, "none")
     checkpoints.save(tmp_path / "x", 3, {}, {"identity": before})
     with pytest.raises(TrainingError, match="learning_rate: 0.001 then, 0.01 now"):
         run_of(small, table, tiny, tmp_path / "x", resume=True, **{**PLAIN, "learning_rate": 1e-2})
@@ -234,7 +252,7 @@ def test_decoded_images_that_vanish_are_made_anew_by_resuming(small, table, tiny
 def test_advice_for_a_batch_that_does_not_fit_can_be_followed(tmp_path, parts, advice):
     with (
         pytest.raises(TrainingError, match=advice),
-        failures.explained(TrainingSettings(batch_size=6, accumulate=parts), tmp_path),
+        training_errors.explained(TrainingSettings(batch_size=6, accumulate=parts), tmp_path),
     ):
         raise MemoryError
 
@@ -242,10 +260,10 @@ def test_advice_for_a_batch_that_does_not_fit_can_be_followed(tmp_path, parts, a
 def test_a_disk_that_is_full_is_said_to_be(tmp_path):
     with (
         pytest.raises(TrainingError, match="the disk is full; free space, then resume. The last good .*log.csv"),
-        failures.explained(TrainingSettings(), tmp_path),
+        training_errors.explained(TrainingSettings(), tmp_path),
     ):
         raise OSError(errno.ENOSPC, "No space left on device", "log.csv")
-    with pytest.raises(FileNotFoundError), failures.explained(TrainingSettings(), tmp_path):
+    with pytest.raises(FileNotFoundError), training_errors.explained(TrainingSettings(), tmp_path):
         raise FileNotFoundError("gone")
 
 
@@ -257,7 +275,7 @@ def test_what_goes_by_the_ap50_is_refused_where_nothing_measures_it(small, table
 
 def test_a_run_is_not_resumed_with_fewer_images(small, table, tiny, tmp_path):
     examples = Examples(table, tiny, small)
-    checkpoints.save(tmp_path / "x", 3, {}, {"identity": records.identity(examples, PLAIN_SETTINGS, "none")})
+    checkpoints.save(tmp_path / "x", 3, {}, {"identity": run_identity.identity(examples, PLAIN_SETTINGS, "none")})
     examples.paths.pop()
     with pytest.raises(TrainingError, match="readable images: 12 then, 11 now"):
         train(examples, PLAIN_SETTINGS, tmp_path / "x", resume=True)
@@ -266,13 +284,13 @@ def test_a_run_is_not_resumed_with_fewer_images(small, table, tiny, tmp_path):
 def test_a_run_of_an_earlier_version_goes_on_where_later_settings_are_at_their_defaults(small, table, tiny, tmp_path):
     def identity(**multi_scale):
         settings = TrainingSettings(**PLAIN, augmentation=AugmentationSettings(**multi_scale))
-        return json.loads(json.dumps(records.identity(Examples(table, tiny, small), settings, "none")))
+        return json.loads(json.dumps(run_identity.identity(Examples(table, tiny, small), settings, "none")))
 
     before = identity()
     del before["augmentation"]["multi_scale"], before["early_stop"]
-    records.check_same_run(before, identity(), tmp_path / "x")
+    run_identity.check_same_run(before, identity(), tmp_path / "x")
     with pytest.raises(TrainingError, match="'multi_scale': 1.0, .* then"):
-        records.check_same_run(before, identity(multi_scale=1.4), tmp_path / "x")
+        run_identity.check_same_run(before, identity(multi_scale=1.4), tmp_path / "x")
 
 
 def test_earlier_snapshots_are_not_overwritten(trained, small, table, tiny):
@@ -291,12 +309,127 @@ def test_a_class_that_the_detector_lacks_is_named(small, tiny):
         Examples(other, tiny, small)
 
 
+def write_image(folder, name, size_wh=(160, 120)):
+    pixels = np.random.default_rng(0).integers(0, 255, (size_wh[1], size_wh[0], 3), np.uint8)
+    cv2.imwrite(str(folder / name), pixels)
+
+
+def examples_of(rows, folder, detector):
+    for name in {row[0] for row in rows}:
+        write_image(folder, name)
+    return Examples(annotations.make_table(rows), folder, detector)
+
+
+BOXES = [
+    ("a.jpg", 200, 100, 260, 150, "mask"),  # outside an image of 160 x 120
+    ("b.jpg", 20, 10, 50, 40, "mask"),  # 12 pixels at a size of 64, the smallest anchors have 32
+    ("c.jpg", 20, 10, 120, 110, "mask"),
+    ("c.jpg", 150, 100, 260, 150, "mask"),
+    ("d.jpg", *[None] * 5),
+]
+
+
+@pytest.mark.parametrize("name", ["retinanet", "ssd_mobilenet_v2_fpnlite"])
+def test_what_training_will_learn_is_said(name, tmp_path, caplog):
+    detector = detectors.create(name, {"mask": 0, "no_mask": 1}, image_size=64)
+    examples = examples_of(BOXES, tmp_path, detector)
+    assert examples.paths == ["b.jpg", "c.jpg", "d.jpg"]
+    assert "left out of training: a.jpg: all of its boxes lie outside the image of 160 x 120 pixels" in caplog.text
+    assert [each.shape for each in examples.boxes] == [(1, 4), (2, 4), (0, 4)]
+    assert examples.summary().splitlines() == [
+        "learning from 3 images, 1 of them without a box, and 3 boxes: mask 3, no_mask 0",
+        "1 of 3 boxes can be learnt at 64 x 64 pixels; the rest reach no anchor (none overlaps them by half) and "
+        "are never learnt: take a larger image_size",
+        "1 image(s) left out, named above",
+        "nothing to learn for no_mask: the training table has no boxes of it",
+    ]
+    kept = examples.pixels.read(1)
+    np.testing.assert_array_equal(kept, detector_pixels(tmp_path / "c.jpg", detector))
+
+
+def detector_pixels(path, detector):
+    image_rgb = images.read_image(path)
+    return images.resize(image_rgb, detector.scale(image_rgb.shape[1::-1]))
+
+
+@pytest.mark.parametrize("name", ["retinanet", "ssd_mobilenet_v2_fpnlite"])
+def test_boxes_that_reach_an_anchor_are_those_that_the_matcher_matches(name, table, tiny):
+    detector = detectors.create(name, CLASSES, image_size=96)
+    examples = Examples(table, tiny, detector)
+    boxes, sizes_wh = np.concatenate(examples.boxes), np.tile([[96, 96]], (sum(map(len, examples.boxes)), 1))
+    labels, each = np.zeros((len(boxes), 1), np.int32), np.int32(sizes_wh)
+    matched = detector.targets(boxes[:, None], labels, each, (96, 96))["matched"].numpy()  # each box alone
+    found = detector.reached(boxes, np.arange(len(boxes)), sizes_wh)
+    np.testing.assert_array_equal(found, (matched >= 0).any(axis=1))
+    assert 0 < np.count_nonzero(found) < len(found)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (BOXES[1:2], "nothing to learn: 0 of 1 boxes can be learnt at 64 x 64 pixels; .*take a larger image_size"),
+        (BOXES[4:], "nothing to learn: none of the 1 images has a box that lies inside it"),
+        (BOXES[:1], "none of the images below .* can be used:\na.jpg: all of its boxes lie outside"),
+    ],
+)
+def test_nothing_to_learn_is_refused_before_anything_is_written(rows, message, tmp_path):
+    detector = detectors.create("ssd_mobilenet_v2_fpnlite", CLASSES, image_size=64, alpha=0.35)
+    with pytest.raises(ValueError, match=message):
+        train(examples_of(rows, tmp_path, detector), PLAIN_SETTINGS, tmp_path / "out" / "x")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_classifier_is_told_its_images_of_each_class(tmp_path):
+    detector = detectors.create("mask_classifier", {"mask": 0, "no_mask": 1, "other": 2})
+    rows = [(f"{number}.jpg", 0, 0, 160, 120, "mask" if number else "no_mask") for number in range(3)]
+    assert examples_of(rows, tmp_path, detector).summary().splitlines() == [
+        "learning from 3 images: mask 2, no_mask 1, other 0",
+        "nothing to learn for other: the training table has no images of it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "settings", "message"),
+    [
+        ("retinanet", "imagnet", {}, "weights is 'imagnet', expected none, imagenet, coco or the path"),
+        ("ssd_mobilenet_v2_fpnlite", "coco", {}, "no coco weights .* take none or imagenet, or give a file"),
+        ("yolov4_tiny", "imagenet", {}, "no imagenet weights .* take none or coco, or give a file"),
+        ("mask_classifier", "coco", {}, "no coco weights .* take none or imagenet"),
+        ("retinanett", "none", {}, "no detector named 'retinanett'; there are: retinanet, "),
+        ("retinanet", "none", {"alpha": 0.5}, "retinanet has no alpha; it has backbone, "),
+        ("retinanet", "none", {"image_size": 10}, "image_size is 10, expected 64 to 4096"),
+    ],
+)
+def test_a_wrong_start_is_refused_at_once(name, weights, settings, message):
+    with pytest.raises(ValueError, match=message):
+        detectors.check_start(name, weights, **settings)
+    with pytest.raises(ValueError, match=message):
+        detectors.create_for(name, CLASSES, weights, **settings)
+
+
+def test_a_start_is_checked_without_tensorflow():
+    code = "import sys; from retinamask import detectors; detectors.check_start('retinanet', 'coco', image_size=64)"
+    subprocess.run([sys.executable, "-c", f"{code}; assert 'tensorflow' not in sys.modules"], check=True)
+
+
+def test_published_weights_are_fetched_before_anything_else(monkeypatch):
+    def unreachable(self, name):
+        raise starting_weights.WeightsError(f"{name} could not be downloaded")
+
+    monkeypatch.setattr(type(detectors.create("retinanet", CLASSES)), "published_weights", unreachable)
+    with pytest.raises(starting_weights.WeightsError, match="imagenet could not be downloaded"):
+        detectors.create_for("retinanet", CLASSES, "imagenet")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"epochs": 0}, "epochs is 0, expected at least 1"),
         ({"steps": -1}, "steps is -1, expected at least 0"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0, expected 1e-09 to 10"),
+        ({"balance": "yes"}, "balance is 'yes', expected True, False"),
+        ({"learning_rat": 1e-3}, r"no setting 'learning_rat'; did you mean 'learning_rate'\? Known are: epochs, "),
+        ({"xla": True}, "no setting 'xla'"),
         ({"schedule": "stairs"}, "schedule is 'stairs', expected cosine, step, plateau, constant"),
         ({"precision": "int8"}, "precision is 'int8'"),
         ({"batch_size": 4, "accumulate": 3}, "batch_size 4 does not divide into accumulate 3"),
@@ -315,7 +448,7 @@ def test_wrong_settings_are_refused(settings, message):
 
 
 def test_settings_are_picked_from_named_values():
-    settings = settings_of({"epochs": 3, "mosaic": 0.5, "other": 1})
+    settings = settings_of(known_in({"epochs": 3, "mosaic": 0.5, "other": 1}))
     assert (settings.epochs, settings.augmentation.mosaic, settings.batch_size) == (3, 0.5, 4)
     assert settings_of({"augment": False}).augmentation == NO_AUGMENTATION
 
@@ -323,7 +456,7 @@ def test_settings_are_picked_from_named_values():
 def test_weights_of_another_class_count_fit_in_part(trained, capsys):
     detector = detectors.create("retinanet", {"face": 0}, image_size=96, normalisation="live")
     network = detector.network(seed=1)
-    loaded = weights.start(network, detector, str(trained.last.weights))
+    loaded = starting_weights.start(network, detector, str(trained.last.weights))
     assert loaded["in_part"] == ["classification_submodel"] and loaded["layers"] > 60
     assert "in part only: classification_submodel" in capsys.readouterr().out
     theirs = detectors.load(trained.last, "training")[1]
@@ -333,8 +466,10 @@ def test_weights_of_another_class_count_fit_in_part(trained, capsys):
 
 
 def test_a_slip_in_weights_is_named_before_anything_is_built():
-    with pytest.raises(weights.WeightsError, match="weights is 'imagnet', expected none, imagenet, coco or the path"):
-        weights.normalisation_for("imagnet")
+    with pytest.raises(
+        starting_weights.WeightsError, match="weights is 'imagnet', expected none, imagenet, coco or the path"
+    ):
+        starting_weights.normalisation_for("imagnet")
 
 
 def test_snapshots_are_found_by_run_and_kind(trained, tiny):

@@ -6,12 +6,12 @@ import pytest
 from retinamask import detectors
 from retinamask.dataset import annotations
 from retinamask.dataset.sample import CLASSES
-from retinamask.detectors import _keras, snapshots, starting, weights, yolov4_tiny
+from retinamask.detectors import _keras, snapshots, starting_weights, yolov4_tiny
 from retinamask.detectors.darknet import weights as darknet_weights
 from retinamask.detectors.darknet.loss import LOSSES
 from retinamask.detectors.darknet.template import YOLOV4_TINY_ANCHORS
 from retinamask.inference.convert import convert
-from retinamask.training import distribution, feeding, multi_scale
+from retinamask.training import distribution, input_pipeline, multi_scale
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import AugmentationSettings, TrainingSettings
@@ -56,7 +56,7 @@ def learner_of(detector, **changes) -> Learner:
 
 
 def first_batch(examples, settings) -> dict:
-    return next(iter(feeding.batches(distribution.strategy(), examples, settings, 0)))
+    return next(iter(input_pipeline.dealt_out(distribution.strategy(), examples, settings, 0)))
 
 
 def test_the_size_is_that_of_the_cfg_or_the_published_one():
@@ -239,31 +239,17 @@ def test_a_run_is_trained_converted_and_read_again(tiny_yolo, examples, tmp_path
 
 
 @pytest.mark.slow
-def test_xla_compiles_a_step_to_the_same_gradients(tiny_yolo, examples):
-    plain, compiled = learner_of(tiny_yolo), learner_of(tiny_yolo, xla=True)
-    batch = first_batch(examples, plain.settings)
-    (one_loss, one), (other_loss, other) = (learner.step.gradients(batch) for learner in (plain, compiled))
-    assert float(one_loss) == pytest.approx(float(other_loss), rel=1e-4)
-    for gradient, other_gradient in zip(one, other, strict=True):
-        np.testing.assert_allclose(gradient, other_gradient, atol=1e-3 * np.abs(gradient).max())
-
-
-@pytest.mark.slow
-def test_changing_sides_go_through_one_graph_in_parts_and_compiled_too(examples, monkeypatch):
-    """The losses of a step that is compiled are those of one that is not, for each side."""
+def test_changing_sides_go_through_one_graph_in_parts_too(examples, monkeypatch):
     monkeypatch.setattr(multi_scale, "UPDATES", 1)
     varied = AugmentationSettings(multi_scale=1.5)
-    learners = [
-        learner_of(examples.detector, accumulate=2, learning_rate=1e-6, augmentation=varied, xla=xla, seed=0)
-        for xla in (False, True)
-    ]
+    learner = learner_of(examples.detector, accumulate=2, learning_rate=1e-6, augmentation=varied, seed=0)
     seen = set()
-    for step, batch in enumerate(feeding.batches(distribution.strategy(), examples, learners[0].settings, 0).take(4)):
+    for step, batch in enumerate(
+        input_pipeline.dealt_out(distribution.strategy(), examples, learner.settings, 0).take(4)
+    ):
         seen.add(batch["images"].shape[1])
-        plain, compiled = (float(learner.step(batch, step)["total_loss"]) for learner in learners)
-        assert plain == pytest.approx(compiled, rel=1e-3)
-    assert seen == {64, 96, 128}
-    assert [learner.step._step.experimental_get_tracing_count() for learner in learners] == [2, 2]
+        assert np.isfinite(learner.step(batch, step)["total_loss"])
+    assert seen == {64, 96, 128} and learner.step._step.experimental_get_tracing_count() == 2
 
 
 def test_the_backbone_is_what_all_heads_stand_on():
@@ -285,13 +271,13 @@ def test_darknets_weights_and_an_h5_are_starts(tiny_yolo, tmp_path):
     network.save_weights(tmp_path / "tiny.h5")
     for name in ("tiny.weights", "tiny.h5"):
         begun = tiny_yolo.network(seed=10)
-        loaded = weights.start(begun, tiny_yolo, str(tmp_path / name))
+        loaded = starting_weights.start(begun, tiny_yolo, str(tmp_path / name))
         assert loaded["source"].endswith(name) and not loaded["unmapped"] and loaded["layers"] >= 5
         for one, other in zip(network.get_weights(), begun.get_weights(), strict=True):
             np.testing.assert_array_equal(one, other)
-    with pytest.raises(starting.WeightsError, match="numbers, expected"):
+    with pytest.raises(starting_weights.WeightsError, match="numbers, expected"):
         other = detectors.create("yolov4_tiny", CLASSES, image_size=64)
-        weights.start(other.network(), other, str(tmp_path / "tiny.weights"))
+        starting_weights.start(other.network(), other, str(tmp_path / "tiny.weights"))
 
 
 def test_published_weights_are_fetched_from_alexeyab(monkeypatch, tmp_path):
@@ -301,7 +287,7 @@ def test_published_weights_are_fetched_from_alexeyab(monkeypatch, tmp_path):
     assert [detector.published_weights("coco") for detector in both] == [tmp_path, tmp_path]
     base = "https://github.com/AlexeyAB/darknet/releases/download/darknet_yolo_v4_pre/"
     assert asked == [f"{base}yolov4-tiny.weights", f"{base}yolov4-tiny.conv.29"]
-    with pytest.raises(starting.WeightsError, match="no imagenet weights are published for yolov4_tiny"):
+    with pytest.raises(starting_weights.WeightsError, match="no imagenet weights are published for yolov4_tiny"):
         both[0].published_weights("imagenet")
 
 
@@ -319,3 +305,11 @@ def test_layers_have_the_same_names_in_every_build(tiny_yolo):
     _keras.prepare()
     names = [[layer.name for layer in tiny_yolo.inference_network(tiny_yolo.network()).layers] for _ in range(2)]
     assert names[0] == names[1]
+
+
+def test_boxes_that_share_cell_and_anchor_are_counted_by_hand():
+    """Of 96 pixels, cells of 32 and 16: two tiny boxes in one cell want one place, a third elsewhere its own."""
+    detector = detectors.create("yolov4_tiny", CLASSES, image_size=96)
+    tiny = np.float32([[2, 2, 7, 7], [8, 8, 13, 13], [50, 50, 55, 55], [2, 2, 7, 7]])
+    reached = detector.reached(tiny, np.array([0, 0, 0, 1]), np.full((4, 2), 96))
+    assert reached.tolist() == [True, False, True, True]

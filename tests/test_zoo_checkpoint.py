@@ -11,8 +11,8 @@ import pytest
 
 from retinamask import detectors
 from retinamask.dataset.sample import CLASSES
-from retinamask.detectors import _keras, weights, zoo_checkpoint
-from retinamask.detectors.starting import WeightsError
+from retinamask.detectors import _keras, starting_weights, zoo_checkpoint
+from retinamask.detectors.starting_weights import WeightsError
 
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -208,5 +208,9 @@ def test_checkpoints_of_other_things_and_damaged_ones_are_refused(network, zoo, 
     assert zoo_checkpoint.load(network, tmp_path / "cut").layers > 100
     assert zoo_checkpoint.prefix_of(tmp_path / "nothing.h5") is None
     with pytest.raises(WeightsError, match="a TensorFlow checkpoint is named by its .index file"):
-        weights.normalisation_for(str(prefix.parent))
-    assert weights.normalisation_for(str(prefix)) == weights.normalisation_for(f"{prefix}.index") == "frozen"
+        starting_weights.normalisation_for(str(prefix.parent))
+    assert (
+        starting_weights.normalisation_for(str(prefix))
+        == starting_weights.normalisation_for(f"{prefix}.index")
+        == "frozen"
+    )

@@ -2,8 +2,8 @@
 
 A detector is built from its name, its classes and its settings. It offers ``prepare`` (images to network input),
 ``network``, ``inference_network`` and ``record``, and for training, in the graph: ``canvas_wh`` and ``targets`` (for
-the input pipeline), ``network_input``, ``counts`` and ``losses`` (for the step), ``rest_backbone`` and
-``make_compilable`` (for XLA). What differs between detectors stays in their own files.
+the input pipeline), ``network_input``, ``counts`` and ``losses`` (for the step) and ``rest_backbone``. What differs
+between detectors stays in their own files.
 """
 
 from dataclasses import fields
@@ -14,7 +14,7 @@ from retinamask.detectors.mask_classifier import MaskClassifier
 from retinamask.detectors.retinanet import RetinaNet
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
 from retinamask.detectors.ssd_mobilenet_v2_fpnlite import SSDMobileNetV2FPNLite
-from retinamask.detectors.weights import normalisation_for
+from retinamask.detectors.starting_weights import PUBLISHED, check, normalisation_for
 from retinamask.detectors.yolov4_tiny import YOLOv4Tiny
 
 DETECTORS = {kind.name: kind for kind in (RetinaNet, SSDMobileNetV2FPNLite, YOLOv4Tiny, MaskClassifier)}
@@ -29,19 +29,40 @@ def create(name: str, classes: dict[str, int], **settings):
 def create_for(name: str, classes: dict[str, int], weights: str, **settings):
     """As `create`, ready to start from ``weights``: a RetinaNet with the batch normalisation that suits them.
 
+    Published weights are downloaded here, before a single image is decoded.
+
     Raises:
         ValueError: a setting is not one of this detector's.
-        WeightsError: no such file.
+        WeightsError: no such file, or no network connection.
+    """
+    check_start(name, weights, **settings)
+    kind = named(name)
+    if kind.normalisation_by_weights:
+        settings = {"normalisation": normalisation_for(weights), **settings}
+    detector = create(name, classes, **settings)
+    if weights in PUBLISHED:
+        detector.published_weights(weights)
+    return detector
+
+
+def check_start(name: str, weights: str, **settings) -> None:
+    """Check what a training is to start from, without TensorFlow and before anything is made.
+
+    Args:
+        name: of the detector.
+        weights: ``none``, ``imagenet``, ``coco`` or a file, see `retinamask.detectors.starting_weights.start`.
+        settings: of the detector.
+
+    Raises:
+        ValueError: no such detector, a setting is not one of its own or out of range, no such weights or file.
     """
     kind = named(name)
     known = {field.name for field in fields(kind.Settings)}
     unknown = sorted(set(settings) - known)
     if unknown:
         raise ValueError(f"{name} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-    normalisation = normalisation_for(weights)
-    if kind.normalisation_by_weights:
-        settings = {"normalisation": normalisation, **settings}
-    return create(name, classes, **settings)
+    kind.Settings(**settings)
+    check(kind, weights)
 
 
 def restore(snapshot: Snapshot):

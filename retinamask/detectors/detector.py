@@ -12,7 +12,7 @@ import numpy as np
 from retinamask.dataset import images
 from retinamask.detectors import _keras
 from retinamask.detectors.network_input import network_input
-from retinamask.detectors.starting import Loaded, WeightsError, load_by_name
+from retinamask.detectors.starting_weights import Loaded, WeightsError, load_by_name
 
 
 class Detector:
@@ -27,6 +27,8 @@ class Detector:
         normalisation_by_weights: whether batch normalisation is frozen where training starts from pretrained weights.
         classifies: whether it says what an image shows as a whole; a detector says where something is.
         any_canvas: whether the sides of the input may change from batch to batch, in steps of 32 pixels.
+        published: names of published weights that `published_weights` can be asked for.
+        unreached: what becomes of the boxes that `reached` is False for, and what to do.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Detector:
     normalisation_by_weights = False
     any_canvas = False
     classifies = False
+    published: tuple[str, ...] = ()
+    unreached = "cannot be learnt"
 
     def __init__(self, classes: dict[str, int], settings):
         self.classes = dict(sorted(classes.items(), key=lambda item: item[1]))
@@ -83,6 +87,16 @@ class Detector:
         """Width and height of network input that holds resized images of these sizes."""
         return self.settings.image_size, self.settings.image_size
 
+    def reached(self, boxes_xyxy: np.ndarray, of_image: np.ndarray, sizes_wh: np.ndarray) -> np.ndarray:
+        """Tell which boxes training can teach, ``bool`` ``(N,)``; before augmentation, which may change it.
+
+        Args:
+            boxes_xyxy: ``(N, 4)`` in pixels of the resized images.
+            of_image: ``(N,)``, the number of the image of each box.
+            sizes_wh: ``(N, 2)``, the size of that image, resized.
+        """
+        return np.ones(len(boxes_xyxy), bool)
+
     def network_input(self, images, sizes_wh):
         """In the graph: ``uint8`` RGB ``(N, height, width, 3)``, zero padded, as `batch` gives it."""
         return network_input(images, sizes_wh, self.preprocessing)
@@ -102,9 +116,6 @@ class Detector:
             WeightsError: nothing fits, or the file is damaged.
         """
         return load_by_name(network, path)
-
-    def make_compilable(self, network) -> None:
-        """Let XLA compile the training of ``network``, where it could not as it was built."""
 
 
 def decoded(inference_network):

@@ -18,7 +18,7 @@ from retinamask.detectors import _keras, mobilenet_v2_fpnlite
 from retinamask.detectors.detector import Detector
 from retinamask.detectors.replayed_dropout import replayed_dropout
 from retinamask.detectors.retinanet import NORMALISATIONS
-from retinamask.detectors.starting import WeightsError
+from retinamask.detectors.starting_weights import WeightsError
 
 POOLINGS = ("average", "max")
 CLASSIFIER_LOSSES = ("categorical", "binary")
@@ -90,6 +90,7 @@ class MaskClassifier(Detector):
     preprocessing = "tf_rgb"
     normalisation_by_weights = True
     classifies = True
+    published = ("imagenet",)
 
     def __init__(self, classes: dict[str, int], settings: MaskClassifierSettings):
         super().__init__(classes, settings)

@@ -24,7 +24,7 @@ That is 2,598,116 with 6 anchors and 2 classes, and 2,667,002 with the zoo's 91 
 from pathlib import Path
 
 from retinamask.detectors import _keras
-from retinamask.detectors.starting import WeightsError, downloaded_from
+from retinamask.detectors.starting_weights import WeightsError, downloaded_from
 
 DEPTH = 128
 LEVELS = ("P3", "P4", "P5", "P6", "P7")

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from retinamask.dataset import images
+from retinamask.dataset import anchors, images
 from retinamask.detectors import _keras
 from retinamask.detectors.anchor_targets import AnchorMatcher
 from retinamask.detectors.detector import Detector
-from retinamask.detectors.starting import WeightsError, downloaded, downloaded_from
-from retinamask.detectors.upsampling import make_compilable
+from retinamask.detectors.starting_weights import WeightsError, downloaded, downloaded_from
 
 BACKBONES = {
     **dict.fromkeys(["resnet50", "resnet101", "resnet152", "vgg16", "vgg19"], "caffe"),
@@ -75,6 +74,8 @@ class RetinaNet(Detector):
     name = "retinanet"
     Settings = RetinaNetSettings
     normalisation_by_weights = True
+    published = ("imagenet", "coco")
+    unreached = "reach no anchor (none overlaps them by half) and are never learnt: take a larger image_size"
     sigma = 3.0  # of smooth L1, which is a parabola below 1 / sigma ** 2
     own_layers = re.compile(r"C[345]_reduced|P[3-7](_|$)|C6_relu|regression|classification")  # the rest is the backbone
 
@@ -161,6 +162,12 @@ class RetinaNet(Detector):
         """
         return {"matched": self._matcher.match(boxes, labels, sizes_wh, canvas_wh)}
 
+    def reached(self, boxes_xyxy: np.ndarray, of_image: np.ndarray, sizes_wh: np.ndarray) -> np.ndarray:
+        """See `Detector.reached`: whether some anchor overlaps the box by half."""
+        chosen = self.settings
+        own = anchors.Anchors(chosen.sizes, chosen.strides, chosen.ratios, chosen.scales)
+        return anchors.best_overlaps(boxes_xyxy, sizes_wh, own) >= anchors.POSITIVE_OVERLAP
+
     def counts(self, batch: dict) -> dict:
         """In the graph: the anchors with an object, by which both losses are divided."""
         import tensorflow
@@ -215,10 +222,6 @@ class RetinaNet(Detector):
         if backbone not in COCO_URLS:
             raise WeightsError(f"COCO weights are published for {', '.join(COCO_URLS)}, not for {backbone}")
         return downloaded_from(COCO_URLS[backbone], f"COCO weights for {backbone}")
-
-    def make_compilable(self, network) -> None:
-        """Let XLA compile the training of ``network``, which it could not as keras-retinanet builds it."""
-        make_compilable(network)
 
     @cached_property
     def _matcher(self) -> AnchorMatcher:

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from retinamask.detectors import _keras, mobilenet_v2_fpnlite, zoo_checkpoint
 from retinamask.detectors.retinanet import NORMALISATIONS, RetinaNet
-from retinamask.detectors.starting import Loaded, WeightsError, load_by_name
+from retinamask.detectors.starting_weights import Loaded, WeightsError, load_by_name
 
 LOCALIZATIONS = {"huber": 1.0, "smooth_l1": 3.0}
 """Names of the loss of the offsets, and the sigma with which keras-retinanet's smooth L1 is this loss.
@@ -86,6 +86,7 @@ class SSDMobileNetV2FPNLite(RetinaNet):
     name = "ssd_mobilenet_v2_fpnlite"
     Settings = SSDMobileNetV2FPNLiteSettings
     normalisation_by_weights = False
+    published = ("imagenet",)
     preprocessing = "tf_rgb"
     own_layers = re.compile(r"C[34]_reduced|P[3-7](_|$)|head_|regression|classification")
 

@@ -14,13 +14,14 @@ import numpy as np
 
 from retinamask.detectors import _keras
 from retinamask.detectors.darknet import anchors, cfg, weights
+from retinamask.detectors.darknet.assignment import match
 from retinamask.detectors.darknet.decoding import decode
 from retinamask.detectors.darknet.description import Network, Route
 from retinamask.detectors.darknet.loss import LOSSES, head_losses
 from retinamask.detectors.darknet.network import build
 from retinamask.detectors.darknet.template import yolov4_tiny_cfg
 from retinamask.detectors.detector import Detector
-from retinamask.detectors.starting import Loaded, WeightsError, downloaded_from
+from retinamask.detectors.starting_weights import Loaded, WeightsError, downloaded_from
 
 RELEASE = "https://github.com/AlexeyAB/darknet/releases/download/darknet_yolo_v4_pre/"
 WHOLE, FIRST_LAYERS = "yolov4-tiny.weights", "yolov4-tiny.conv.29"
@@ -62,6 +63,8 @@ class YOLOv4Tiny(Detector):
     name = "yolov4_tiny"
     Settings = YOLOv4TinySettings
     any_canvas = True
+    published = ("coco",)
+    unreached = "share cell and anchor with another box, and only one can be found there: take a larger image_size"
 
     def __init__(self, classes: dict[str, int], settings: YOLOv4TinySettings):
         super().__init__(classes, settings)
@@ -129,6 +132,21 @@ class YOLOv4Tiny(Detector):
     def targets(self, boxes, labels, sizes_wh, canvas_wh) -> dict:
         """In the graph: nothing; boxes are assigned where the losses are computed, and know no canvas before."""
         return {}
+
+    def reached(self, boxes_xyxy: np.ndarray, of_image: np.ndarray, sizes_wh: np.ndarray) -> np.ndarray:
+        """See `Detector.reached`: every box has an anchor, but of several in one place only one can be found."""
+        _keras.prepare()
+        side = self.settings.image_size
+        found = np.zeros(len(boxes_xyxy), bool)
+        for head in self.description.heads:
+            cells = side // head.stride
+            labels = np.zeros((1, len(boxes_xyxy)), np.int32)
+            matches = match(boxes_xyxy[None], labels, head, np.int32([cells, cells]), np.float32([side, side]))
+            hit = matches.hit[0].numpy()
+            places = matches.places[0].numpy() + (of_image * cells * cells * len(head.mask))[:, None]
+            first = np.unique(places[hit], return_index=True)[1]
+            found[np.nonzero(hit)[0][first]] = True
+        return found
 
     def counts(self, batch: dict) -> dict:
         """In the graph: the images, by which Darknet divides all losses."""

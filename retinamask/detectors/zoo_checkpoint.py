@@ -12,7 +12,7 @@ import numpy as np
 
 from retinamask.detectors import _keras
 from retinamask.detectors.mobilenet_v2_fpnlite import LEVELS, TOWER_LAYERS
-from retinamask.detectors.starting import Loaded, WeightsError
+from retinamask.detectors.starting_weights import Loaded, WeightsError
 
 _INDEX = ".index"
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"

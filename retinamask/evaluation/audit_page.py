@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from retinamask.dataset import files
+from retinamask.dataset.anchors import Anchors
 from retinamask.dataset.annotations import BOX_COLUMNS, objects
 from retinamask.dataset.audit import Audit, Example, Finding
-from retinamask.dataset.audit.anchors import Anchors
 from retinamask.dataset.images import ImageError, read_image
 from retinamask.evaluation import drawing, plots
 from retinamask.evaluation.page import document, grid, missing, paragraphs, section

@@ -17,6 +17,7 @@ from retinamask.dataset.annotations import DETECTION_COLUMNS, AnnotationError, i
 from retinamask.detectors.detector import decoded
 from retinamask.evaluation import coco
 from retinamask.inference.detect import Predictor, table_rows
+from retinamask.progress import track
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class EpochEvaluation:
                 return pictures, self.detector.batch([p.resized_rgb for p in pictures]) if pictures else None
 
             following = [maker.submit(make, part) for part in parts[:1]]
-            for place in range(len(parts)):
+            for place, _ in enumerate(track(parts, "evaluating", "image", count=len)):
                 pictures, batch = following.pop().result()
                 following += [maker.submit(make, part) for part in parts[place + 1 : place + 2]]
                 if pictures:

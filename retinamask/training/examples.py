@@ -4,7 +4,6 @@ Between `pixel_cache`, which holds the pixels, and `input_pipeline`, which makes
 """
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError, check_c
 from retinamask.dataset.boxes import areas, clip, reach_outside
 from retinamask.training import distribution
 from retinamask.training.pixel_cache import open_pixels
+from retinamask.training.settings import TrainingError
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class Examples:
     Attributes:
         table, detector: what they were made from.
         paths: image paths as in the table, without unusable ones.
-        unusable: one message for each image that was left out because it is missing or damaged.
+        unusable: one message for each image that was left out: missing, damaged, or with all of its boxes outside.
         pixels: the resized images, by `retinamask.training.pixel_cache.Pixels.read`.
         canvas_wh: width and height of the network's input.
         boxes: an array ``(M, 4)`` of ``float32`` for each image, in its resized pixels, clipped to it.
@@ -35,52 +35,94 @@ class Examples:
         folder: the folder that the image paths are relative to.
         detector: from `retinamask.detectors.create`; gives classes, scale and canvas.
         cache: where the pixels are kept, see `retinamask.training.pixel_cache.open_pixels`.
-        progress: called with how many images are decoded and how many there are.
 
     Raises:
-        AnnotationError: a class is unknown, or not one image can be read.
+        AnnotationError: a class is unknown, or not one image can be used.
         PixelCacheError: no room for the pixels.
     """
 
-    def __init__(
-        self,
-        table: pd.DataFrame,
-        folder: str | Path,
-        detector,
-        cache: str = "auto",
-        progress: Callable[[int, int], None] | None = None,
-    ):
+    def __init__(self, table: pd.DataFrame, folder: str | Path, detector, cache: str = "auto"):
         check_classes(table, detector.classes, "the training table")
         distribution.strategy()  # with several machines before TensorFlow is used for anything, and pixels are tensors
         self.table, self.detector = table, detector
-        self.pixels = open_pixels(folder, image_paths(table), detector.scale, cache, progress)
-        self.paths, self.unusable = self.pixels.paths, self.pixels.unusable
-        if not self.paths:
-            listed = "\n".join(self.unusable[:20])
-            raise AnnotationError(f"none of the images below {folder} can be read:\n{listed}")
-        for message in self.unusable:
-            log.warning("left out of training: %s", message)
-        self.canvas_wh: tuple[int, int] = detector.canvas_wh(self.pixels.sizes_wh)
+        self.pixels = open_pixels(folder, image_paths(table), detector.scale, cache)
         self.boxes: list[np.ndarray] = []
         self.labels: list[np.ndarray] = []
-        self._read_objects(objects(table))
+        outside = self._read_objects(objects(table))
+        self.paths, self.unusable = self.pixels.paths, self.pixels.unusable + outside
+        for message in self.unusable:
+            log.warning("left out of training: %s", message)
+        if not self.paths:
+            listed = "\n".join(self.unusable[:20])
+            raise AnnotationError(f"none of the images below {folder} can be used:\n{listed}")
+        self.canvas_wh: tuple[int, int] = detector.canvas_wh(self.pixels.sizes_wh)
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def _read_objects(self, table: pd.DataFrame) -> None:
-        rows = dict(iter(table.groupby("image_path")))
-        none = table.iloc[:0]
-        for path, size_wh, scale in zip(self.paths, self.pixels.original_sizes_wh, self.pixels.scales, strict=True):
-            boxes, labels = self._clipped(rows.get(path, none), size_wh)
-            self.boxes.append((boxes * scale).astype(np.float32))
-            self.labels.append(labels)
+    def _read_objects(self, table: pd.DataFrame) -> list[str]:
+        """Fill boxes and labels; leave out images whose boxes all lie outside, and give a message about each."""
+        rows, none = dict(iter(table.groupby("image_path"))), table.iloc[:0]
+        outside, kept = [], []
+        pixels = self.pixels
+        for path, size_wh, scale in zip(pixels.paths, pixels.original_sizes_wh, pixels.scales, strict=True):
+            of_image = rows.get(path, none)
+            boxes, labels = self._clipped(of_image, size_wh)
+            kept.append(len(boxes) > 0 or of_image.empty)
+            if kept[-1]:
+                self.boxes.append((boxes * scale).astype(np.float32))
+                self.labels.append(labels)
+            else:
+                outside.append(f"{path}: all of its boxes lie outside the image of {size_wh[0]} x {size_wh[1]} pixels")
+        self.pixels.keep(kept)
+        return outside
 
     def _clipped(self, rows: pd.DataFrame, size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """An image's boxes ``(M, 4)``, clipped to it, and class ids; what reaches outside is logged."""
         written = rows[BOX_COLUMNS].to_numpy(float)
-        for box in written[reach_outside(written, size_wh) > 0]:
-            log.warning("%s: box %s reaches outside the image of %s", rows["image_path"].iloc[0], box.tolist(), size_wh)
         inside = clip(written, size_wh)
         keep = areas(inside) > 0
+        for box, stays in zip(written, keep, strict=True):
+            if reach_outside(box[None], size_wh)[0] > 0:
+                what = "is cut at the edge of" if stays else "is left out: it lies outside"
+                log.warning("%s: box %s %s the image of %s", rows["image_path"].iloc[0], box.tolist(), what, size_wh)
         return inside[keep], rows["class_name"].map(self.detector.classes).to_numpy(np.int32)[keep]
+
+    def summary(self) -> str:
+        """Say, a line each, what there is to learn: images, boxes, those that training cannot use, empty classes.
+
+        Raises:
+            TrainingError: there is nothing to learn.
+        """
+        names, labels = list(self.detector.classes), np.concatenate(self.labels)
+        ids = list(self.detector.classes.values())
+        counts = {name: int(np.count_nonzero(labels == number)) for name, number in zip(names, ids, strict=True)}
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        if not len(labels):
+            raise TrainingError(f"nothing to learn: none of the {len(self)} images has a box that lies inside it")
+        if self.detector.classifies:
+            lines = [f"learning from {len(self)} images: {listed}"]
+        else:
+            empty = sum(not len(each) for each in self.labels)
+            lines = [
+                f"learning from {len(self)} images, {empty} of them without a box, and {len(labels)} boxes: {listed}"
+            ]
+            lines.append(self._reached(len(labels)))
+        if self.unusable:
+            lines.append(f"{len(self.unusable)} image(s) left out, named above")
+        if absent := [name for name, count in counts.items() if not count]:
+            what = "images" if self.detector.classifies else "boxes"
+            lines.append(f"nothing to learn for {', '.join(absent)}: the training table has no {what} of it")
+        return "\n".join(lines)
+
+    def _reached(self, count: int) -> str:
+        of_image = np.repeat(np.arange(len(self)), list(map(len, self.boxes)))
+        sizes_wh = np.array(self.pixels.sizes_wh)[of_image]
+        reached = int(np.count_nonzero(self.detector.reached(np.concatenate(self.boxes), of_image, sizes_wh)))
+        side = f"{self.canvas_wh[0]} x {self.canvas_wh[1]} pixels"
+        if reached == count:
+            return f"every box reaches an anchor at {side}"
+        said = f"{reached} of {count} boxes can be learnt at {side}; the rest {self.detector.unreached}"
+        if not reached:
+            raise TrainingError(f"nothing to learn: {said}")
+        return said

@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from retinamask.detectors import _keras
-from retinamask.training import augmentation, multi_scale, warping
+from retinamask.training import augmentation, distribution, multi_scale, warping
 from retinamask.training.examples import Examples
-from retinamask.training.settings import AugmentationSettings
+from retinamask.training.settings import AugmentationSettings, TrainingSettings
 
 _LARGEST = 2**31 - 1  # of an int32
 _MOSAIC = 1_000_003  # what is folded into an example's seed to draw its mosaic; any number augmentation does not use
@@ -85,6 +85,30 @@ def batches(
         .prefetch(tf.data.AUTOTUNE)
         .with_options(options)
     )
+
+
+def dealt_out(strategy, examples: Examples, settings: TrainingSettings, first_step: int):
+    """An endless data set whose elements are global batches, dealt out to the devices of ``strategy``.
+
+    Every worker knows the order of the whole run and takes its own part of each batch, each of its devices a part
+    of that; so the batches are the same for any number of devices.
+    """
+
+    def pipeline(shard: tuple[int, int], parts: int):
+        chosen = settings.augmentation, settings.seed, first_step, settings.balance
+        return batches(examples, settings.batch_size, *chosen, shard, parts)
+
+    if distribution.is_default(strategy):
+        return pipeline((0, 1), 1)
+    import tensorflow
+
+    def of_worker(context):
+        workers = context.num_input_pipelines
+        data = pipeline((context.input_pipeline_id, workers), strategy.num_replicas_in_sync // workers)
+        # Else all workers would ask each other before every batch whether one is left.
+        return data.apply(tensorflow.data.experimental.assert_cardinality(tensorflow.data.INFINITE_CARDINALITY))
+
+    return strategy.distribute_datasets_from_function(of_worker)
 
 
 def _share(batch_size: int, count: int, parts: int) -> int:

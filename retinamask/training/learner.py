@@ -3,12 +3,11 @@
 Between `steps` and `train`. What it holds can be taken out as arrays and put back, bit by bit.
 """
 
-import time
 from typing import Any
 
 import numpy as np
 
-from retinamask.detectors import weights as starting_weights
+from retinamask.detectors import starting_weights
 from retinamask.training import distribution, precision
 from retinamask.training.optimizers import Optimizer
 from retinamask.training.settings import TrainingError, TrainingSettings
@@ -23,7 +22,7 @@ class Learner:
         settings: how to train.
         strategy: how devices share the work.
         used: the precision, ``float32``, ``bfloat16`` or ``float16``.
-        weights: what to start from, see `retinamask.detectors.weights.start`; None if state will be put in.
+        weights: what to start from, see `retinamask.detectors.starting_weights.start`; None if state will be put in.
 
     Attributes:
         step: the `TrainingStep`.
@@ -34,8 +33,6 @@ class Learner:
         self.detector, self.settings = detector, settings
         with strategy.scope(), precision.building(used):
             self.network = detector.network(settings.seed)
-            if settings.xla:
-                detector.make_compilable(self.network)
             self.loaded: dict[str, Any] = starting_weights.start(self.network, detector, weights) if weights else {}
             self.optimizer = Optimizer(settings, used)
             self.optimizer.build(self.network.trainable_variables)
@@ -84,14 +81,6 @@ class Learner:
         _assign(self.optimizer.variables, by_part["optimizer"], "optimizer")
         if self.averages:
             _assign(self.averages.variables, by_part.get("averages", []), "averages")
-
-    def seconds_of_a_step(self, batch, repeats: int = 3) -> float:
-        """How long gradients of a batch take, after the first time; nothing is updated."""
-        self.step.gradients(batch)
-        started = time.perf_counter()
-        for _ in range(repeats):
-            self.step.gradients(batch)[0].numpy()
-        return (time.perf_counter() - started) / repeats
 
 
 def _assign(variables, values, what: str) -> None:

@@ -1,7 +1,7 @@
 """Find a learning rate: train with one that grows from step to step, and look where the loss falls and blows up.
 
 The range test of Smith, *Cyclical Learning Rates for Training Neural Networks*, https://arxiv.org/abs/1506.01186,
-section 3.3. Sits above `settings`; what a step is, on weights that are thrown away afterwards, the caller says.
+section 3.3. Above `learner`; the weights that it trains are thrown away.
 """
 
 import math
@@ -10,11 +10,40 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from retinamask.training.settings import TrainingError
+from retinamask.training import distribution, input_pipeline, precision, training_errors
+from retinamask.training.examples import Examples
+from retinamask.training.learner import Learner
+from retinamask.training.precision_choice import precision_to_use
+from retinamask.training.settings import TrainingError, TrainingSettings
 
 SMOOTHING = 0.9  # share of the moving average that each step keeps
 DIVERGED = 4.0  # times the lowest smoothed loss
 COLUMNS = ["rate", "measured", "loss"]
+
+
+def rates_and_losses(
+    examples: Examples, settings: TrainingSettings, weights: str = "none", steps: int = 60
+) -> pd.DataFrame:
+    """Train a copy for ``steps`` steps with a rising learning rate; see `find`.
+
+    Args:
+        examples, settings, weights: as for `retinamask.training.train.train`.
+        steps: how many at most; the trial ends when the loss grows out of bounds.
+
+    Returns:
+        The table of `find`.
+    """
+    strategy = distribution.strategy()
+    used = precision_to_use(examples, settings, steps, strategy)
+    with training_errors.explained(settings), precision.computing(used):
+        learner = Learner(examples.detector, settings, strategy, used, weights)
+        batches = iter(input_pipeline.dealt_out(strategy, examples, settings, 0))
+
+        def step(rate: float) -> float:
+            learner.optimizer.set_rate(rate)
+            return float(learner.step(next(batches), 0)["total_loss"])
+
+        return find(step, steps=steps)
 
 
 def find(step: Callable[[float], float], low: float = 1e-6, high: float = 1.0, steps: int = 60) -> pd.DataFrame:

@@ -15,9 +15,9 @@ import pandas as pd
 
 from retinamask.dataset import files
 from retinamask.detectors import snapshots
-from retinamask.training import checkpoints, distribution, feeding, schedules
-from retinamask.training.keeping import SnapshotKeeper
+from retinamask.training import checkpoints, distribution, input_pipeline, schedules
 from retinamask.training.settings import TrainingError
+from retinamask.training.snapshot_keeper import SnapshotKeeper
 
 _STEADIER = "use a smaller learning_rate or gradient_clip, or start from pretrained weights"
 _SHOWN = ("loss", "localization_loss", "objectness_loss", "classification_loss", "AP50", "AP", "accuracy", "val_loss")
@@ -68,7 +68,7 @@ class Loop:
     def run(self) -> None:
         """Train to the end."""
         self._started = self._said = self._reported = self._saved = time.monotonic()
-        batches = iter(feeding.batches(self._strategy, self.examples, self.settings, self._step))
+        batches = iter(input_pipeline.dealt_out(self._strategy, self.examples, self.settings, self._step))
         try:
             self._tell("started", self)
             while len(self.rows) < self.settings.epochs and not self._stopped:
@@ -93,7 +93,7 @@ class Loop:
         self._early_stop.restore(known["early_stop"])
         self.keeper.restore(known["keeper"])
         self.record |= known["record"]
-        print(f"goes on after step {saved.step} of {self.total_steps}", flush=True)
+        print(f"resuming after step {saved.step} of {self.total_steps}", flush=True)
 
     def _train_epoch(self, batches, end: int) -> None:
         """The steps that are left until step ``end``."""

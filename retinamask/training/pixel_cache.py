@@ -7,7 +7,7 @@ import ctypes
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ import numpy as np
 
 from retinamask.dataset import images
 from retinamask.detectors import _keras
+from retinamask.progress import track
 from retinamask.training import pixel_file
 from retinamask.training.pixel_file import PixelCacheError, PixelFile
 
@@ -23,7 +24,6 @@ MEMORY_BYTES = 2_000_000_000  # up to here ``auto`` keeps pixels in memory
 _ROW_BYTES = 4096
 
 Scale = Callable[[tuple[int, int]], float]
-Progress = Callable[[int, int], None]
 
 
 class _Image(NamedTuple):
@@ -61,16 +61,24 @@ class Pixels:
 
     def __init__(self, laid_out: list[_Image], unusable: list[str], damaged: dict[str, str], held):
         """``held``: a ``uint8`` tensor of all pixels, or a `PixelFile`."""
-        usable = [image for image in laid_out if image.path not in damaged]
-        self.paths = [image.path for image in usable]
         self.unusable = unusable + list(damaged.values())
+        self.where = str(held.path) if isinstance(held, PixelFile) else "memory"
+        self._held = held
+        self._take([image for image in laid_out if image.path not in damaged])
+
+    def keep(self, kept: Sequence[bool]) -> None:
+        """Leave out the images for which ``kept``, of one truth value an image, is False."""
+        self._take([image for image, stays in zip(self._usable, kept, strict=True) if stays])
+
+    def _take(self, usable: list[_Image]) -> None:
+        self._usable = usable
+        self.paths = [image.path for image in usable]
         self.original_sizes_wh = [image.original_wh for image in usable]
         self.sizes_wh = [image.size_wh for image in usable]
         self.scales = [image.scale for image in usable]
         self.nbytes = sum(image.nbytes for image in usable)
-        self.where = str(held.path) if isinstance(held, PixelFile) else "memory"
-        self._held = held
-        self._begins = [image.record if isinstance(held, PixelFile) else image.offset for image in usable]
+        in_file = isinstance(self._held, PixelFile)
+        self._begins = [image.record if in_file else image.offset for image in usable]
 
     def reader(self):
         """A function from an index, an integer or a tensor, to pixels ``uint8 (height, width, 3)`` RGB as a tensor.
@@ -111,9 +119,7 @@ class Pixels:
             ) from error
 
 
-def open_pixels(
-    folder: str | Path, paths: list[str], scale: Scale, cache: str = "auto", progress: Progress | None = None
-) -> Pixels:
+def open_pixels(folder: str | Path, paths: list[str], scale: Scale, cache: str = "auto") -> Pixels:
     """Decode and resize every image once, on all cores, or take what an earlier run left in a file.
 
     What is about to be kept is printed first.
@@ -123,7 +129,6 @@ def open_pixels(
         paths: the images; one that cannot be read is left out and named in ``unusable``.
         scale: resized size / original size, from an original ``(width, height)``.
         cache: ``memory``, ``file``, or ``auto``: memory up to `MEMORY_BYTES`.
-        progress: called with how many images are decoded and how many there are.
 
     Raises:
         PixelCacheError: no room, or no permission to write beside the data.
@@ -134,8 +139,8 @@ def open_pixels(
     nbytes = sum(image.nbytes for image in laid_out)
     if cache == "memory" or (cache == "auto" and nbytes <= MEMORY_BYTES):
         _say(laid_out, "in memory")
-        return _in_memory(folder, laid_out, unusable, progress)
-    return _in_file(folder, laid_out, unusable, progress)
+        return _in_memory(folder, laid_out, unusable)
+    return _in_file(folder, laid_out, unusable)
 
 
 def _say(laid_out: list[_Image], where: str) -> None:
@@ -170,9 +175,7 @@ def _resized(size_wh: tuple[int, int], scale: float) -> tuple[int, int]:
     return width, height
 
 
-def _decoded(
-    folder: Path, laid_out: list[_Image], progress: Progress | None
-) -> Iterator[tuple[_Image, np.ndarray | str]]:
+def _decoded(folder: Path, laid_out: list[_Image]) -> Iterator[tuple[_Image, np.ndarray | str]]:
     """Every image in order, resized, or the message about its damage; only a few are held at any time."""
 
     def decode(image: _Image) -> np.ndarray | str:
@@ -189,16 +192,14 @@ def _decoded(
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         ahead, waiting = iter(laid_out), deque()
-        for done in range(len(laid_out)):
+        for _ in track(laid_out, "decoding", "image"):
             for image in itertools.islice(ahead, 2 * workers + 1 - len(waiting)):
                 waiting.append((image, pool.submit(decode, image)))
             image, future = waiting.popleft()
             yield image, future.result()
-            if progress:
-                progress(done + 1, len(laid_out))
 
 
-def _in_file(folder: Path, laid_out: list[_Image], unusable: list[str], progress: Progress | None) -> Pixels:
+def _in_file(folder: Path, laid_out: list[_Image], unusable: list[str]) -> Pixels:
     """The pixels in the file that is there for them, else in a new one."""
     path = pixel_file.path_for([(folder / image.path, image.scale) for image in laid_out], folder)
     nbytes = sum(image.nbytes + pixel_file.RECORD_OVERHEAD for image in laid_out)
@@ -206,7 +207,7 @@ def _in_file(folder: Path, laid_out: list[_Image], unusable: list[str], progress
     _say(laid_out, f"in {path}" if damaged is None else f"found in {path}")
     if damaged is None:
         damaged = {}
-        pixel_file.write(path, nbytes, _sound(_decoded(folder, laid_out, progress), damaged), damaged)
+        pixel_file.write(path, nbytes, _sound(_decoded(folder, laid_out), damaged), damaged)
     pixel_file.remove_stale(path)
     return Pixels(laid_out, unusable, damaged, PixelFile(path))
 
@@ -220,7 +221,7 @@ def _sound(decoded: Iterator[tuple[_Image, np.ndarray | str]], damaged: dict[str
         yield pixels
 
 
-def _in_memory(folder: Path, laid_out: list[_Image], unusable: list[str], progress: Progress | None) -> Pixels:
+def _in_memory(folder: Path, laid_out: list[_Image], unusable: list[str]) -> Pixels:
     """The pixels in one tensor."""
     import tensorflow as tf
 
@@ -230,8 +231,7 @@ def _in_memory(folder: Path, laid_out: list[_Image], unusable: list[str], progre
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise PixelCacheError(f"{nbytes:,} bytes of pixels do not fit into memory; use cache='file'") from None
     filled = _writable(held)
-    decoded = _decoded(folder, laid_out, progress)
-    for image, pixels in zip(laid_out, _sound(decoded, damaged), strict=True):
+    for image, pixels in zip(laid_out, _sound(_decoded(folder, laid_out), damaged), strict=True):
         filled[image.offset : image.offset + image.nbytes] = pixels.reshape(-1)
     return Pixels(laid_out, unusable, damaged, held)
 

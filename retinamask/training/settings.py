@@ -1,92 +1,76 @@
-"""How to train: every choice with its default, checked before anything heavy starts.
+"""How to train: every parameter with its default, bounds and help, checked before anything heavy starts.
 
-The lowest file of `training`; the others read it. Each parameter of the training notebooks is a field here.
+The lowest file of `training`. Command line and notebooks take names, defaults and help from here; `KNOWN` lists all.
 """
 
+import difflib
 import math
-import operator
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("cosine", "step", "plateau", "constant", "darknet")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 CACHES = ("auto", "memory", "file")
-_CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS, "cache": CACHES}
 
 
 class TrainingError(RuntimeError, ValueError):
     """Training cannot go on; the message says what to do."""
 
 
-def _check_numbers(settings: Any) -> None:
-    """Raise `ValueError` for a field that is to hold a number, or a whole one, and holds something else."""
+def setting(
+    default: Any, text: str, low: float = -math.inf, high: float = math.inf, choices: tuple[str, ...] = ()
+) -> Any:
+    """Declare a field: its default, its help, and which values it takes: ``low`` to ``high``, or one of ``choices``."""
+    return field(default=default, metadata={"help": text, "low": low, "high": high, "choices": choices})
+
+
+def _check(settings: Any) -> None:
+    """Raise `ValueError` for a field whose value is not of its type or not within its bounds."""
     for known in fields(settings):
         value = getattr(settings, known.name)
-        if known.type not in (int, float):
-            continue
-        try:
-            usable = not isinstance(value, bool) and math.isfinite(value)
-            if known.type is int:
-                operator.index(value)
-        except TypeError:
-            usable = False
-        if not usable:
-            raise ValueError(
-                f"{known.name} is {value!r}, expected a {'whole number' if known.type is int else 'finite number'}"
-            )
+        if expected := _expected(known, value):
+            raise ValueError(f"{known.name} is {value!r}, expected {expected}")
 
 
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        bound = f"at least {low}" if high == float("inf") else f"{low} to {high}"
-        raise ValueError(f"{name} is {value}, expected {bound}")
+def _expected(known: Field, value: Any) -> str | None:
+    """What a field takes, if ``value`` is something else."""
+    if known.type not in (int, float):
+        choices = known.metadata.get("choices") or ((True, False) if known.type is bool else (value,))
+        return None if value in choices else ", ".join(map(str, choices))
+    kinds, low, high = (int, known.type), known.metadata["low"], known.metadata["high"]
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+        return "a whole number" if known.type is int else "a finite number"
+    if low <= value <= high:
+        return None
+    return f"at least {low}" if high == math.inf else f"{low} to {high}"
 
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    """How training images are varied; the defaults of every field together leave faces natural.
+    """How training images are varied; the defaults of every field together leave faces natural."""
 
-    Attributes:
-        flip: probability of a flip left to right.
-        zoom_out, zoom_in: an image is scaled by a factor drawn between these two, evenly in its logarithm; above 1
-            a part of it is cut out at a random place, below 1 it is shrunk and padded. 1 and 1 leave it.
-        visible_share: a box of which less than this share of the area is left after the cut is dropped.
-        brightness: grey levels of 255 by which an image is made lighter or darker at most.
-        contrast, saturation: share by which each is raised or lowered at most.
-        mosaic: probability that an example is put together from four images.
-        multi_scale: every ten updates the side of the input is drawn anew between its own divided and multiplied by
-            this, in steps of 32 pixels; 1 leaves it. Only for detectors that allow it (``any_canvas``).
-        rotate: degrees by which a face is turned either way at most; this and the next three are for classifiers.
-        shift: share of its width and height by which a face is moved at most.
-        shear: how far a face is slanted at most: the tangent of the angle.
-        erase: probability that a rectangle in the lower half of a face is filled with noise.
-    """
-
-    flip: float = 0.5
-    zoom_out: float = 0.8
-    zoom_in: float = 1.25
-    visible_share: float = 0.4
-    brightness: float = 25.0
-    contrast: float = 0.2
-    saturation: float = 0.2
-    mosaic: float = 0.0
-    multi_scale: float = 1.0
-    rotate: float = 0.0
-    shift: float = 0.0
-    shear: float = 0.0
-    erase: float = 0.0
+    flip: float = setting(0.5, "probability of a flip left to right", 0, 1)
+    # The factor of the zoom is drawn evenly in its logarithm; above 1 a part is cut out at a random place, below 1 the
+    # image is shrunk and padded.
+    zoom_out: float = setting(0.8, "smallest factor of the random zoom; 1 for none", 0.1, 1)
+    zoom_in: float = setting(1.25, "largest factor of the random zoom, which cuts out a part of the image", 1, 10)
+    visible_share: float = setting(0.4, "a box of which the cut leaves less than this share is dropped", 0, 1)
+    brightness: float = setting(25.0, "grey levels of 255, up or down at most", 0, 255)
+    contrast: float = setting(0.2, "share up or down at most", 0, 1)
+    saturation: float = setting(0.2, "share up or down at most", 0, 1)
+    mosaic: float = setting(0.0, "probability of an example put together from four images", 0, 1)
+    multi_scale: float = setting(
+        1.0, "yolov4_tiny: every ten updates another side of the input, by at most this factor, in steps of 32", 1, 4
+    )
+    rotate: float = setting(0.0, "classifiers: degrees either way at most", 0, 180)
+    shift: float = setting(0.0, "classifiers: share of width and height at most", 0, 1)
+    shear: float = setting(0.0, "classifiers: slant at most, as a tangent", 0, 1)
+    erase: float = setting(0.0, "classifiers: probability of a noisy rectangle in the lower half of the face", 0, 1)
 
     def __post_init__(self):
-        _check_numbers(self)
-        for name in ("flip", "visible_share", "contrast", "saturation", "mosaic", "shift", "shear", "erase"):
-            _within(name, getattr(self, name), 0, 1)
-        _within("rotate", self.rotate, 0, 180)
-        _within("brightness", self.brightness, 0, 255)
-        _within("zoom_out", self.zoom_out, 0.1, 1)
-        _within("zoom_in", self.zoom_in, 1, 10)
-        _within("multi_scale", self.multi_scale, 1, 4)
+        _check(self)
 
 
 NO_AUGMENTATION = AugmentationSettings(
@@ -96,89 +80,57 @@ NO_AUGMENTATION = AugmentationSettings(
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train.
+    """How to train; each field says what it is, and the bounds that its value must keep."""
 
-    Attributes:
-        epochs: rounds; each ends with a snapshot, a checkpoint and, when due, an evaluation.
-        steps: updates in an epoch; 0 means as many as show every image once.
-        batch_size: images behind one update, over all devices and parts together.
-        accumulate: parts into which each device's share of a batch is cut, one after the other; the update is that
-            of the whole batch, the memory that of a part.
-        optimizer: ``adam``, ``adamw`` (Loshchilov and Hutter, https://arxiv.org/abs/1711.05101) or ``sgd``.
-        learning_rate: peak of the schedule.
-        schedule: ``cosine`` falls to a hundredth, ``step`` falls tenfold after 2/3 and 8/9 of all steps, ``plateau``
-            falls tenfold when ``plateau_patience`` evaluations brought nothing better, ``constant`` stays, ``darknet``
-            falls tenfold after 80 and 90 % of all steps.
-        warm_up: share of all steps over which the rate rises to its peak, in a line, with ``darknet`` as the fourth
-            power.
-        momentum: of ``sgd``.
-        weight_decay: of ``adamw``, not on biases and normalisation.
-        gradient_clip: largest norm of the whole gradient; 0 for none.
-        ema: share of the averaged weights that each step keeps (the first steps keep less); 0 for no averaging.
-            With averaging, evaluations and snapshots show the averaged weights.
-        freeze_epochs: epochs in which the backbone rests; -1 for all.
-        fine_tune_rate: share of the rate that is left once the backbone no longer rests: pretrained weights take small
-            steps.
-        balance: show images of rare classes more often (repeat factor sampling, https://arxiv.org/abs/1908.03195,
-            section B.2, with the commonest class as the measure).
-        early_stop: evaluations without a better AP50, or accuracy of a classifier, after which training ends; 0 for
-            never.
-        plateau_patience: as ``early_stop``, for the schedule ``plateau``.
-        evaluate_every: epochs between two evaluations.
-        keep_best, keep_last: how many epochs' snapshots stay beside ``best`` and ``last``; 1 is those two alone.
-        checkpoint_minutes: a checkpoint is written at each epoch's end, and within an epoch after this time.
-        precision: ``auto`` takes what is faster on this machine, measured; see `retinamask.training.precision`.
-        xla: compile the training step with XLA.
-        cache: where decoded images are kept: ``memory``, ``file`` (beside the data), or ``auto``: memory up to 2 GB.
-        augmentation: how images are varied.
-        seed: decides order, augmentation and random weights.
-    """
-
-    epochs: int = 20
-    steps: int = 0
-    batch_size: int = 4
-    accumulate: int = 1
-    optimizer: str = "adam"
-    learning_rate: float = 1e-4
-    schedule: str = "cosine"
-    warm_up: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    gradient_clip: float = 10.0
-    ema: float = 0.0
-    freeze_epochs: int = 0
-    fine_tune_rate: float = 1.0
-    balance: bool = False
-    early_stop: int = 0
-    plateau_patience: int = 3
-    evaluate_every: int = 1
-    keep_best: int = 1
-    keep_last: int = 1
-    checkpoint_minutes: float = 10.0
-    precision: str = "auto"
-    xla: bool = False
-    cache: str = "auto"
+    epochs: int = setting(20, "each ends with an evaluation if due, a snapshot and a checkpoint", 1)
+    steps: int = setting(0, "updates in an epoch; 0 shows every image once", 0)
+    batch_size: int = setting(4, "images of one update, over all devices and parts together", 1)
+    accumulate: int = setting(1, "parts in which a batch is computed, to save memory; the update is the same", 1)
+    # adamw: Loshchilov and Hutter, https://arxiv.org/abs/1711.05101
+    optimizer: str = setting("adam", "how gradients become updates", choices=OPTIMIZERS)
+    learning_rate: float = setting(1e-4, "peak of the schedule", 1e-9, 10)
+    schedule: str = setting(
+        "cosine",
+        "of the learning rate: cosine falls to a hundredth, step tenfold at 2/3 and 8/9 of all steps, plateau tenfold "
+        "when AP50 or accuracy stops rising, darknet tenfold at 80 and 90 percent",
+        choices=SCHEDULES,
+    )
+    warm_up: float = setting(0.1, "share of all steps over which the rate rises to its peak", 0, 0.99999)
+    momentum: float = setting(0.9, "of sgd", 0, 0.99999)
+    weight_decay: float = setting(1e-4, "of adamw; not on biases and normalisation", 0)
+    gradient_clip: float = setting(10.0, "largest norm of the whole gradient; 0 for none", 0)
+    # With averaging, evaluations and snapshots show the averaged weights.
+    ema: float = setting(
+        0.0, "share of the averaged weights that a step keeps, such as 0.998; 0 for no averaging", 0, 0.99999
+    )
+    freeze_epochs: int = setting(0, "epochs in which the backbone is frozen, for pretrained weights; -1 for all", -1)
+    fine_tune_rate: float = setting(1.0, "share of the learning rate once the backbone is unfrozen", 1e-6, 1)
+    # Repeat factor sampling, https://arxiv.org/abs/1908.03195, section B.2, with the commonest class as the measure.
+    balance: bool = setting(False, "show images of rare classes more often")
+    early_stop: int = setting(0, "evaluations without a better AP50, or accuracy, that end training; 0 for never", 0)
+    plateau_patience: int = setting(
+        3, "evaluations without a better AP50, or accuracy, after which plateau lowers the rate", 1
+    )
+    evaluate_every: int = setting(1, "epochs between two evaluations", 1)
+    keep_best: int = setting(
+        1, "epochs of the best AP50, or accuracy, whose snapshots stay; beyond 1 under their numbers too", 1
+    )
+    keep_last: int = setting(1, "last epochs whose snapshots stay", 1)
+    checkpoint_minutes: float = setting(10.0, "minutes between checkpoints within an epoch", 0)
+    precision: str = setting(
+        "auto",
+        "auto goes by the GPU, measures once on processors with bfloat16 if the run is long, else takes float32; "
+        "float16 is for GPUs",
+        choices=PRECISIONS,
+    )
+    cache: str = setting(
+        "auto", "where decoded images are kept; file: beside the images; auto: in memory up to 2 GB", choices=CACHES
+    )
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
-    seed: int = 0
+    seed: int = setting(0, "decides order, augmentation and random weights", 0, 2**32 - 1)  # what NumPy takes
 
     def __post_init__(self):
-        _check_numbers(self)
-        for name in (
-            "epochs", "batch_size", "accumulate", "evaluate_every", "keep_best", "keep_last", "plateau_patience",
-        ):  # fmt: skip
-            _within(name, getattr(self, name), 1, float("inf"))
-        for name in ("steps", "gradient_clip", "weight_decay", "early_stop", "checkpoint_minutes"):
-            _within(name, getattr(self, name), 0, float("inf"))
-        _within("seed", self.seed, 0, 2**32 - 1)  # what NumPy takes
-        _within("freeze_epochs", self.freeze_epochs, -1, float("inf"))
-        for name in ("warm_up", "momentum", "ema"):
-            _within(name, getattr(self, name), 0, 0.99999)
-        _within("fine_tune_rate", self.fine_tune_rate, 1e-6, 1)
-        if not 0 < self.learning_rate < 10:
-            raise ValueError(f"learning_rate is {self.learning_rate}, expected more than 0 and less than 10")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, expected {', '.join(choices)}")
+        _check(self)
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {self.batch_size} does not divide into accumulate {self.accumulate} equal parts"
@@ -189,16 +141,35 @@ class TrainingSettings:
         return asdict(self)
 
 
+KNOWN: dict[str, Field] = {
+    known.name: known for kind in (TrainingSettings, AugmentationSettings) for known in fields(kind) if known.metadata
+}
+"""Every setting of training and augmentation by name; a field's ``metadata`` has its ``help``, bounds and choices."""
+
+
+def known_in(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick what `settings_of` takes among other values, such as a notebook's ``globals()``."""
+    return {name: values[name] for name in (*KNOWN, "augment") if name in values}
+
+
 def settings_of(given: Mapping[str, Any]) -> TrainingSettings:
-    """The settings among named values, such as a notebook's ``globals()`` or the options of a command line.
+    """Make settings of values by name, such as ``settings_of({"epochs": 5, "mosaic": 0.5})``.
 
     Args:
-        given: values by the names of the fields of `TrainingSettings` and `AugmentationSettings`; those left out keep
-            their defaults, other names are not looked at. ``augment`` False stands for `NO_AUGMENTATION`.
-    """
+        given: values by the names of `KNOWN`; those left out keep their defaults. ``augment`` False stands for
+            `NO_AUGMENTATION`.
 
-    def of(settings: type) -> dict[str, Any]:
-        return {known.name: given[known.name] for known in fields(settings) if known.name in given}
+    Raises:
+        ValueError: an unknown name, or a value out of its bounds.
+    """
+    for name in given:
+        if name not in KNOWN and name != "augment":
+            close = difflib.get_close_matches(str(name), KNOWN, n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"training has no setting {name!r}{meant} Known are: {', '.join(KNOWN)}")
+
+    def of(kind: type) -> dict[str, Any]:
+        return {known.name: given[known.name] for known in fields(kind) if known.name in given}
 
     augmentation = AugmentationSettings(**of(AugmentationSettings)) if given.get("augment", True) else NO_AUGMENTATION
-    return TrainingSettings(**{**of(TrainingSettings), "augmentation": augmentation})
+    return TrainingSettings(**of(TrainingSettings), augmentation=augmentation)

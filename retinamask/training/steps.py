@@ -34,7 +34,7 @@ class TrainingStep:
         import tensorflow
 
         self._variables = self._network.trainable_variables
-        self._part = tensorflow.function(self._part_gradients, jit_compile=self._settings.xla or None)
+        self._part = tensorflow.function(self._part_gradients)
         # One graph for input of all sizes, where these change.
         self._step = tensorflow.function(self._global_step, reduce_retracing=True)
         self._gradients_alone = tensorflow.function(self._global_gradients, reduce_retracing=True)

@@ -1,12 +1,15 @@
-"""One function that trains any detector, and goes on where a killed run stopped.
+"""One function that trains any detector, and resumes a run that was stopped or killed.
 
-The top of `training`. The evaluation of each epoch and everything that looks on come from the caller, so that
+The top of `training`. The evaluation of each epoch and everything that watches come from the caller, so that
 training knows nothing of them.
 """
 
+import contextlib
 import math
+import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,26 @@ from typing import Any
 import pandas as pd
 
 from retinamask.detectors import snapshots
-from retinamask.training import checkpoints, distribution, failures, input_pipeline, keeping, precision, records, trial
+from retinamask.training import (
+    checkpoints,
+    distribution,
+    input_pipeline,
+    precision,
+    run_identity,
+    snapshot_keeper,
+    training_errors,
+)
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.loop import Loop
+from retinamask.training.precision_choice import precision_to_use
 from retinamask.training.settings import TrainingError, TrainingSettings
+
+MANY_IMAGES = 5000  # from which on random numbers are a start that photographs can be learnt from
+_RANDOM = (
+    "note: weights none starts from random numbers, which is right for the drawn sample; fewer than {:,} photographs "
+    "need weights {}"
+)
 
 Evaluate = Callable[[Any], dict[str, float | None]]  # a network to figures, of which AP50 or accuracy chooses the best
 
@@ -52,14 +70,14 @@ def train(
         examples: images and boxes to learn from.
         settings: how to train.
         stem: snapshots are written to ``<stem>_best.h5`` and ``<stem>_last.h5`` with their JSON files, checkpoints
-            to ``<stem>_checkpoint-...`` until the run is over.
-        weights: what to start from, see `retinamask.detectors.weights.start`.
+            to ``<stem>_checkpoint-...`` until the run has finished.
+        weights: what to start from, see `retinamask.detectors.starting_weights.start`.
         evaluate: called with the network after every ``evaluate_every`` epochs and the last one.
-        watchers: look on; see `retinamask.evaluation.watchers`.
+        watchers: told how training goes; see `retinamask.evaluation.watchers`.
         record: further entries for the snapshots' training record.
         log_csv: where to keep the log, rewritten after each epoch.
         resume: continue the run of this ``stem`` from its last whole checkpoint, so that its end is the same as
-            if it had never stopped; a run that is over is returned as it is, one that never began is begun.
+            if it had never stopped; a finished run is returned as it is, one that never began is begun.
 
     Raises:
         TrainingError: the loss is no longer a finite number, a batch does not fit into memory, the disk is full,
@@ -73,30 +91,55 @@ def train(
             "validation images, or take early_stop 0 and another schedule"
         )
     strategy = distribution.strategy()
-    identity = records.identity(examples, settings, weights)
+    identity = run_identity.identity(examples, settings, weights)
     saved = checkpoints.newest(stem) if resume else None
     if saved:
-        records.check_same_run(saved.record["identity"], identity, stem)
+        run_identity.check_same_run(saved.record["identity"], identity, stem)
     elif resume and (over := finished(stem, identity, log_csv)):
         return over
     elif distribution.is_chief(strategy):
-        keeping.refuse_existing(stem)
+        snapshot_keeper.refuse_existing(stem)
     distribution.check_batch(strategy, settings)
     steps = settings.steps or math.ceil(len(examples) / settings.batch_size)
-    with failures.explained(settings, stem), distribution.stopping_together(strategy):
-        used = saved.record["precision"] if saved else trial.precision_to_use(examples, settings, strategy)
+    if distribution.is_chief(strategy):
+        print(examples.summary(), flush=True)
+        if weights == "none" and not saved and len(examples) < MANY_IMAGES and examples.detector.published:
+            print(_RANDOM.format(MANY_IMAGES, " or ".join(examples.detector.published)), flush=True)
+    with _stopping(stem), training_errors.explained(settings, stem), distribution.stopping_together(strategy):
+        updates = steps * settings.epochs
+        used = saved.record["precision"] if saved else precision_to_use(examples, settings, updates, strategy)
         seen = {"checkpoint": saved and saved.step, "usable images": examples.paths, "precision": used, **identity}
         distribution.check_agreement(strategy, {**seen, "evaluation": evaluate is not None})
         with precision.computing(used):
             learner = Learner(examples.detector, settings, strategy, used, None if saved else weights)
             loop = Loop(learner, examples, steps, stem, strategy, evaluate, list(watchers), log_csv)
             loop.constants = {"identity": identity, "precision": used}
-            loop.record = records.of_run(examples, settings, weights, used, stem) | (record or {})
+            loop.record = run_identity.of_run(examples, settings, weights, used, stem) | (record or {})
             loop.record.setdefault("weights", learner.loaded)
             if saved:
                 loop.restore(saved)
             loop.run()
     return Trained(loop.keeper.best, loop.keeper.last, pd.DataFrame(loop.rows))
+
+
+@contextlib.contextmanager
+def _stopping(stem: Path) -> Iterator[None]:
+    """Within this block take SIGTERM as Ctrl-C, and let either say from where the run can be resumed."""
+
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt
+
+    in_main = threading.current_thread() is threading.main_thread()  # elsewhere Python takes no handlers
+    before = in_main and signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        saved = checkpoints.files_of(stem)
+        where = f"resume continues from {saved[-1]}" if saved else "before the first checkpoint; start it again"
+        raise KeyboardInterrupt(f"training stopped; {where}") from None
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def finished(stem: Path, identity: dict[str, Any], log_csv: str | Path | None) -> Trained | None:
@@ -113,7 +156,7 @@ def finished(stem: Path, identity: dict[str, Any], log_csv: str | Path | None) -
             f"{last} is of a run that did not end, and none of its checkpoints is whole; move its snapshots away "
             "and train anew, or start from them with weights"
         )
-    records.check_same_run(training.get("identity", identity), identity, stem)
+    run_identity.check_same_run(training.get("identity", identity), identity, stem)
     rows = pd.read_csv(log_csv) if log_csv and Path(log_csv).exists() else pd.DataFrame([training["metrics"]])
-    print(f"the run {stem} is over, it ended with epoch {training['epoch']}", file=sys.stdout, flush=True)
+    print(f"the run {stem} has finished, with epoch {training['epoch']}", file=sys.stdout, flush=True)
     return Trained(snapshots.read(best), snapshot, rows)

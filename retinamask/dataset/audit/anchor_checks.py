@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from retinamask.dataset import boxes
-from retinamask.dataset.audit.anchors import POSITIVE_OVERLAP, Anchors, best_overlaps, coverage, suggest
+from retinamask.dataset.anchors import POSITIVE_OVERLAP, Anchors, best_overlaps, coverage, suggest
 from retinamask.dataset.audit.box_checks import by_image, shown_box
 from retinamask.dataset.audit.findings import Example, Finding, found
 from retinamask.dataset.audit.looking import Look

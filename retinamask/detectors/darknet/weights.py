@@ -16,7 +16,7 @@ import numpy as np
 from retinamask.dataset import files
 from retinamask.detectors.darknet.cfg import MAX_CLASSES, Network
 from retinamask.detectors.darknet.description import Convolutional
-from retinamask.detectors.starting import Loaded, WeightsError
+from retinamask.detectors.starting_weights import Loaded, WeightsError
 
 VERSION = (0, 2, 5)
 """What AlexeyAB's Darknet writes."""

@@ -13,7 +13,7 @@ from retinamask.training.settings import TrainingError, TrainingSettings
 
 _PACKAGES = ("retinamask", "tensorflow", "tf-keras", "keras-retinanet", "numpy")
 # What does not touch the weights, so that a resumed run may have it otherwise.
-_FREE = ("keep_best", "keep_last", "checkpoint_minutes", "cache", "precision", "accumulate", "xla")
+_FREE = ("keep_best", "keep_last", "checkpoint_minutes", "cache", "precision", "accumulate")
 
 
 def of_run(examples: Examples, settings: TrainingSettings, weights: str, used: str, stem: Path) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import pytest
 
 from retinamask.detectors import snapshots
 from retinamask.training import checkpoints
-from retinamask.training.keeping import SnapshotKeeper, refuse_existing, run_stem
 from retinamask.training.settings import TrainingError
+from retinamask.training.snapshot_keeper import SnapshotKeeper, refuse_existing, run_stem
 
 
 class Network:
