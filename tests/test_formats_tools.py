@@ -330,7 +330,7 @@ MESSAGES = {
     "vott polygon": "asset '9ae1b3d4f5' regions[2]: the region is a POLYGON, expected a RECTANGLE",
     "vott two tags": "found 2 tags (mask, child), expected one class",
     "vott tag": "'tag' is null, expected a text",
-    "vott width": "'boundingBox' has left 5, top 6, width 0, height 19; expected numbers",
+    "vott width": "found left 5, top 6, width 0, height 19; expected numbers",
     "vott two boxes": "'points' have x [1.0, 9.0], 'boundingBox' 5 to 20; draw the box anew",
     "vott points": "'points' have x [nan], 'boundingBox' 5 to 20; draw the box anew",
     "vott csv two tags": "line 4: found 2 tags (child, mask) on one box, expected one class",

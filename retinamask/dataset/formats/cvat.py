@@ -6,6 +6,7 @@ cvat/apps/dataset_manager/formats/cvat.py. The SAX handler knows the line of eve
 
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from xml.sax import SAXParseException
@@ -15,7 +16,7 @@ import defusedxml
 import defusedxml.sax
 
 from retinamask.dataset.formats.documents import reader, text_number, unusable
-from retinamask.dataset.formats.reading import Entry, FoundObject, Reading
+from retinamask.dataset.formats.reading import Entry, FoundObject, Problem
 
 MAX_BYTES = 256 * 1024 * 1024  # a million boxes have about 150 MB
 VIDEO = "CVAT's XML for videos; export the task as 'CVAT for images 1.1'"
@@ -36,18 +37,17 @@ def looks_like(head: str) -> bool:
     return re.search(r"<annotations[\s>]", head) is not None
 
 
-def entries(path: Path, reading: Reading) -> list[Entry]:
-    """Give one entry an image, sorted by name; an image without a name is reported.
+def entries(path: Path, root: Path) -> Iterator[Entry | Problem]:
+    """Give one entry an image; an image without a name is a problem.
 
     Raises:
         ValueError: with path and line: too large, not XML, cut short, with entities, or not CVAT's XML for images.
     """
-    found = []
     for image, shapes in _parsed(path):
         where = f"{path} line {image.line}"
         name = image.attributes.get("name", "").strip()
         if not name:
-            reading.skip_file(where, ValueError("found an <image> without a name, expected name=..."))
+            yield Problem("skipped file", where, "found an <image> without a name, expected name=...")
             continue
         # a tag says something of the whole image: only an image that has nothing else is left out for it
         drawn = [shape for shape in shapes if shape.tag != "tag"] or shapes
@@ -55,8 +55,7 @@ def entries(path: Path, reading: Reading) -> list[Entry]:
         sides = [text_number(image.attributes.get(side)) for side in ("width", "height")]
         size_wh = tuple(map(int, sides)) if all(side >= 1 for side in sides) else None  # nan compares false
         label = "width and height of <image>"
-        found.append(Entry(path, f"{where} image {name!r}", objects, name, size_wh=size_wh, size_label=label))
-    return sorted(found, key=lambda entry: entry.written_name)
+        yield Entry(path, f"{where} image {name!r}", objects, name, size_wh=size_wh, size_label=label)
 
 
 read_cvat = reader(entries, "CVAT for images", [".xml"])

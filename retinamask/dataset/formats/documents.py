@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from retinamask.dataset.annotations import AnnotationError
+from retinamask.dataset.formats import json_files
 from retinamask.dataset.formats.reading import (
     Entry,
     FoundObject,
@@ -25,12 +26,13 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
 
 def reader(
-    entries: Callable[[Path, Reading], list[Entry]], tool: str, suffixes: Sequence[str]
+    entries: Callable[[Path, Path], Iterable[Entry | Problem]], tool: str, suffixes: Sequence[str]
 ) -> Callable[..., tuple[pd.DataFrame, list[Problem]]]:
     """Make a reader of `FORMATS`.
 
     Args:
-        entries: gives the entries of one file, one an image.
+        entries: what one file says. Takes the file and the folder that the user named; gives an entry an image, and
+            problems.
         tool: whose files they are, for messages.
         suffixes: endings of the files that count in a folder.
     """
@@ -48,7 +50,14 @@ def reader(
             listed = ", ".join(map(str, sources))
             raise AnnotationError(f"no {' or '.join(suffixes)} file below {listed}; expected files of {tool}")
         reading = Reading(Path(csv_folder), classes, f"{tool} entry", f"{tool} image(s)")
-        return read_documents(paths, entries, image_index(sources, image_folder), reading, with_unannotated)
+        return read_documents(paths, _listed, image_index(sources, image_folder), reading, with_unannotated)
+
+    def _listed(path: Path, reading: Reading) -> list[Entry]:
+        found = list(entries(path, path.parent))
+        problems = [item for item in found if isinstance(item, Problem)]
+        reading.problems += problems
+        reading.list_lost |= any(problem.action == "skipped file" for problem in problems)
+        return sorted((item for item in found if isinstance(item, Entry)), key=lambda entry: entry.written_name)
 
     return read
 
@@ -56,6 +65,19 @@ def reader(
 def unusable(where: str, error: ValueError | str) -> FoundObject:
     """An object that is reported and left out; an image that has only such is left out too."""
     return FoundObject(where, "", (0.0, 0.0, 0.0, 0.0), str(error))
+
+
+def box_of_sides(record: dict, sides: Sequence[str]) -> tuple[float, float, float, float]:
+    """The box of four numbers of a JSON object: left, top, width and height, under the names ``sides``.
+
+    Raises:
+        ValueError: one is missing or no number, or the width or height is not above 0.
+    """
+    left, top, width, height = (json_files.number(record.get(side)) for side in sides)
+    if not (width > 0 and height > 0 and left + top < math.inf):  # false for nan too
+        shown = ", ".join(f"{side} {json_files.called(record.get(side))}" for side in sides)
+        raise ValueError(f"found {shown}; expected numbers, width and height above 0")
+    return left, top, left + width, top + height
 
 
 def text_number(text: str | None) -> float:

@@ -6,12 +6,13 @@ carry in ``imageData`` is not used: it must lie where ``imagePath`` says.
 
 import math
 import re
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
 from retinamask.dataset.formats import json_files
 from retinamask.dataset.formats.documents import reader, unusable
-from retinamask.dataset.formats.reading import Entry, FoundObject, Reading
+from retinamask.dataset.formats.reading import Entry, FoundObject
 
 
 def looks_like(head: str) -> bool:
@@ -19,7 +20,7 @@ def looks_like(head: str) -> bool:
     return re.search(r'"shapes"\s*:\s*\[|"image(Path|Data)"\s*:', head) is not None
 
 
-def entries(path: Path, reading: Reading) -> list[Entry]:
+def entries(path: Path, root: Path) -> Iterator[Entry]:
     """Give the one entry of a file.
 
     Raises:
@@ -31,7 +32,7 @@ def entries(path: Path, reading: Reading) -> list[Entry]:
     objects = [_object(f"{path} shapes[{number}]", shape) for number, shape in enumerate(shapes)]
     size_wh = json_files.size_wh({"width": document.get("imageWidth"), "height": document.get("imageHeight")})
     label = "imageWidth, imageHeight" if size_wh else ""  # older files have none
-    return [Entry(path, str(path), objects, name, size_wh=size_wh, size_label=label)]
+    yield Entry(path, str(path), objects, name, size_wh=size_wh, size_label=label)
 
 
 read_labelme = reader(entries, "LabelMe", [".json"])

@@ -7,13 +7,12 @@ file, that is the class.
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 from retinamask.dataset.formats import json_files
-from retinamask.dataset.formats.documents import reader, unusable
-from retinamask.dataset.formats.reading import Entry, FoundObject, Reading
-
-_SIDES = ("x", "y", "width", "height")
+from retinamask.dataset.formats.documents import box_of_sides, reader, unusable
+from retinamask.dataset.formats.reading import Entry, FoundObject, Problem
 
 
 def looks_like(head: str) -> bool:
@@ -21,8 +20,8 @@ def looks_like(head: str) -> bool:
     return re.search(r'"(_via_\w+|region_attributes|file_attributes)"\s*:', head) is not None
 
 
-def entries(path: Path, reading: Reading) -> list[Entry]:
-    """Give one entry an image, sorted by name; a record that is none is reported.
+def entries(path: Path, root: Path) -> Iterator[Entry | Problem]:
+    """Give one entry an image; a record that is none is a problem.
 
     Raises:
         ValueError: not JSON, not VIA's, or several attributes of which any may be the class.
@@ -35,13 +34,11 @@ def entries(path: Path, reading: Reading) -> list[Entry]:
         try:
             images.append((where, json_files.text(record, "filename"), _regions(record)))
         except ValueError as error:
-            reading.skip_file(where, error)
+            yield Problem("skipped file", where, str(error))
     attribute = _class_attribute([region for _, _, regions in images for region in regions])
-    found = []
     for where, name, regions in images:
         objects = [_object(f"{where} regions[{number}]", region, attribute) for number, region in enumerate(regions)]
-        found.append(Entry(path, where, objects, name))
-    return sorted(found, key=lambda entry: entry.written_name)
+        yield Entry(path, where, objects, name)
 
 
 read_via = reader(entries, "VIA", [".json"])
@@ -84,10 +81,7 @@ def _object(where: str, region, attribute: str) -> FoundObject:
         kind = json_files.text(shape, "name")
         if kind != "rect":
             raise ValueError(f"the region is a {kind}, expected a rect; only boxes are read")
-        x, y, width, height = (json_files.number(shape.get(side)) for side in _SIDES)
-        if not (width > 0 and height > 0 and x + y < float("inf")):  # false for nan too
-            shown = ", ".join(f"{side} {json_files.called(shape.get(side))}" for side in _SIDES)
-            raise ValueError(f"found {shown}; expected numbers, width and height above 0")
+        box_xyxy = box_of_sides(shape, ("x", "y", "width", "height"))
         value = json_files.member(region, "region_attributes", dict).get(attribute, "")
         names = _texts(value)
         if len(names) != 1 or not isinstance(value, (str, dict)):
@@ -95,4 +89,4 @@ def _object(where: str, region, attribute: str) -> FoundObject:
             raise ValueError(f"found {shown} in 'region_attributes', expected one class as text")
     except ValueError as error:
         return unusable(where, error)
-    return FoundObject(where, names[0], (x, y, x + width, y + height))
+    return FoundObject(where, names[0], box_xyxy)

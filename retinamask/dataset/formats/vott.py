@@ -8,16 +8,16 @@ import csv
 import math
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
 from retinamask.dataset.formats import json_files
-from retinamask.dataset.formats.documents import reader, text_number, unusable
-from retinamask.dataset.formats.reading import Entry, FoundObject, Problem, Reading
+from retinamask.dataset.formats.documents import box_of_sides, reader, text_number, unusable
+from retinamask.dataset.formats.reading import Entry, FoundObject, Problem
 
 COLUMNS = ["image", "xmin", "ymin", "xmax", "ymax", "label"]
 
-_SIDES = ("left", "top", "width", "height")
 _FRAMES = (2, 3)  # types of assets: a video, and a frame of one
 
 
@@ -26,22 +26,22 @@ def looks_like(head: str) -> bool:
     return re.search(r'"assets?"\s*:\s*\{', head) is not None or _columns(head.partition("\n")[0]) == COLUMNS
 
 
-def entries(path: Path, reading: Reading) -> list[Entry]:
-    """Give one entry an image; an asset that is no image, and a row of no image, is reported.
+def entries(path: Path, root: Path) -> Iterable[Entry | Problem]:
+    """Give one entry an image; an asset that is none is a problem.
 
     Raises:
         ValueError: not JSON or CSV, or not VoTT's.
     """
-    return _of_csv(path) if path.suffix.lower() == ".csv" else _of_json(path, reading)
+    return _of_csv(path) if path.suffix.lower() == ".csv" else _of_json(path)
 
 
 read_vott = reader(entries, "VoTT", [".json", ".csv"])
 
 
-def _of_json(path: Path, reading: Reading) -> list[Entry]:
+def _of_json(path: Path) -> Iterator[Entry | Problem]:
     document = json_files.load_json(path, dict)
     one = "asset" in document
-    found, unopened = [], 0
+    unopened = 0
     for key, record in ({"": document} if one else json_files.member(document, "assets", dict)).items():
         where = str(path) if one else f"{path} asset {key!r}"
         try:
@@ -50,7 +50,7 @@ def _of_json(path: Path, reading: Reading) -> list[Entry]:
             if asset.get("type") in _FRAMES:
                 raise ValueError(f"{name!r} is a video or a frame of one; save the frame as an image")
         except ValueError as error:
-            reading.skip_file(where, error)
+            yield Problem("skipped file", where, str(error))
             continue
         if asset.get("state") == 0 and not regions:
             unopened += 1
@@ -58,11 +58,10 @@ def _of_json(path: Path, reading: Reading) -> list[Entry]:
         objects = [_object(f"{where} regions[{number}]", region) for number, region in enumerate(regions)]
         size_wh = json_files.size_wh(asset["size"]) if isinstance(asset.get("size"), dict) else None
         label = "size" if size_wh else ""
-        found.append(Entry(path, where, objects, _decoded(path, name), size_wh=size_wh, size_label=label))
+        yield Entry(path, where, objects, _decoded(path, name), size_wh=size_wh, size_label=label)
     if unopened:
         message = f"{unopened} asset(s) that nobody opened in VoTT count as images without annotation"
-        reading.problems.append(Problem("note", str(path), message))
-    return sorted(found, key=lambda entry: entry.written_name)
+        yield Problem("note", str(path), message)
 
 
 def _decoded(path: Path, name: str) -> str:
@@ -78,12 +77,7 @@ def _object(where: str, region) -> FoundObject:
         if len(tags) != 1:
             raise ValueError(f"found {len(tags)} tags ({', '.join(map(str, tags))}), expected one class")
         name = json_files.text({"tag": tags[0]}, "tag")
-        box = json_files.member(region, "boundingBox", dict)
-        left, top, width, height = (json_files.number(box.get(side)) for side in _SIDES)
-        if not (width > 0 and height > 0 and left + top < float("inf")):  # false for nan too
-            shown = ", ".join(f"{side} {json_files.called(box.get(side))}" for side in _SIDES)
-            raise ValueError(f"'boundingBox' has {shown}; expected numbers, width and height above 0")
-        box_xyxy = (left, top, left + width, top + height)
+        box_xyxy = box_of_sides(json_files.member(region, "boundingBox", dict), ("left", "top", "width", "height"))
         if region.get("points"):
             _check_points(json_files.member(region, "points", list), box_xyxy)
     except ValueError as error:
@@ -103,7 +97,7 @@ def _check_points(points: list, box_xyxy: tuple[float, ...]) -> None:
 
 
 def _of_csv(path: Path) -> list[Entry]:
-    """One entry an image, sorted by name; VoTT writes a row for each tag of a region."""
+    """One entry an image; VoTT writes a row for each tag of a region."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, strict=True)
@@ -124,7 +118,7 @@ def _of_csv(path: Path) -> list[Entry]:
         labels[tuple(row[:5])].add(row[5])
     return [
         Entry(path, f"{path} image {name!r}", [_row(path, *row, labels) for row in rows], _decoded(path, name))
-        for name, rows in sorted(images.items())
+        for name, rows in images.items()
     ]
 
 
