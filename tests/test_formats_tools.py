@@ -207,6 +207,9 @@ def test_names_that_vott_took_from_a_url(folder):
     draw(folder / "c%20d.jpg")  # VoTT's export copies it to that name
     table, _ = read("vott", [folder], folder)
     assert rows(table)[0] == ("c%20d.jpg", *BOX, "mask")
+    for name in ("%" * 500, "%\0", "%\ud800"):  # never a foreign exception
+        with pytest.raises(AnnotationError, match="could be used"):
+            read_file(folder, "vott", vott_asset(name, 2, vott_region("mask", 5, 6, 15, 19)))
 
 
 def test_exports_of_via_1_and_2(folder):

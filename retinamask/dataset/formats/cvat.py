@@ -108,9 +108,8 @@ class _Handler(ContentHandler):
         if depth == 1 and name == "image":
             self.images.append((_Element(line, name, dict(attrs.items())), []))
         elif depth == 1 and name not in ("version", "meta"):
-            raise ValueError(
-                f"line {line}: found <{name}>, expected <image>" + f"; this is {VIDEO}" * (name == "track")
-            )
+            hint = f"; this is {VIDEO}" if name == "track" else ""
+            raise ValueError(f"line {line}: found <{name}>, expected <image>{hint}")
         elif depth >= 2 and self._tags[1] == "image" and name != "attribute" and "skeleton" not in self._tags:
             self.images[-1][1].append(_Element(line, "/".join([*self._tags[2:], name]), dict(attrs.items())))
         self._tags.append(name)

@@ -6,6 +6,7 @@ src/models/applicationState.ts. Boxes are in pixels. An asset that nobody has op
 
 import csv
 import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,8 @@ _FRAMES = (2, 3)  # types of assets: a video, and a frame of one
 
 def looks_like(head: str) -> bool:
     """Whether the beginning of a JSON or CSV is VoTT's."""
-    return re.search(r'"assets?"\s*:\s*\{', head) is not None or _columns(head.partition("\n")[0]) == COLUMNS
+    header = head.partition("\n")[0].replace('"', "").strip()
+    return header == ",".join(COLUMNS) or re.search(r'"assets?"\s*:\s*\{', head) is not None
 
 
 def entries(path: Path, root: Path) -> Iterable[Entry | Problem]:
@@ -66,7 +68,7 @@ def _of_json(path: Path) -> Iterator[Entry | Problem]:
 
 def _decoded(path: Path, name: str) -> str:
     """The image's name; VoTT takes it from a URL, so it may say ``a%20b.jpg``, which its exports copy it to."""
-    return name if "%" not in name or (path.parent / name).exists() else unquote(name)
+    return name if "%" not in name or os.path.exists(path.parent / name) else unquote(name)
 
 
 def _object(where: str, region) -> FoundObject:
@@ -130,10 +132,3 @@ def _row(path: Path, line: int, row: list[str], labels: dict[tuple[str, ...], se
     if not all(map(math.isfinite, box_xyxy)):
         return unusable(where, f"found {','.join(row[1:5])[:200]!r}, expected four numbers xmin,ymin,xmax,ymax")
     return FoundObject(where, row[5].strip(), box_xyxy)
-
-
-def _columns(line: str) -> list[str]:
-    try:
-        return next(csv.reader([line.lstrip("\ufeff").strip()]), [])
-    except csv.Error:
-        return []
