@@ -29,7 +29,7 @@ _HEADS = {
     ".json": [
         (r'"(rectanglelabels|polygonlabels|original_width|lead_time|completed_by)"\s*:', "Label Studio's JSON"),
         (r'"(classTitle|geometryType)"\s*:', "Supervisely's JSON"),
-        (r'"className"\s*:.*"(pointLabels|attributes)"\s*:', "SuperAnnotate's JSON"),
+        (r'"pointLabels"\s*:', "SuperAnnotate's JSON"),
         (r'"(__VIA_PROJECT_ID__|vid_list|loc_prefix)"', "VIA 3's project"),
         (r'"(data_row|media_attributes|Labeled Data)"\s*:', "Labelbox's JSON"),
         (r'"box2d"\s*:', "JSON of Scalabel or BDD100K"),
