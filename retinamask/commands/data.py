@@ -47,8 +47,8 @@ def add_commands(subparsers) -> None:
 
 def _add_reading(command) -> None:
     """What both commands that read annotations take."""
-    text = "voc, yolo, coco, createml, csv, open_images or class_folders; without it, told by the files"
-    command.add_argument("--from", dest="format", help=text)
+    text = "voc, yolo, coco, createml, csv, open_images, cvat, labelme, via, vott or class_folders"
+    command.add_argument("--from", dest="format", help=f"{text}; without it, told by the files")
     text = "rename or join classes: with_mask=mask,without_mask=no_mask; names not in it stay"
     command.add_argument("--class-map", help=text)
 

@@ -14,12 +14,16 @@ from retinamask.dataset.formats.class_folders import folder_classes, read_class_
 from retinamask.dataset.formats.class_names import apply_class_map, class_ids, map_classes, parse_class_map
 from retinamask.dataset.formats.coco_json import coco_classes, read_coco, write_coco
 from retinamask.dataset.formats.createml import read_createml, write_createml
+from retinamask.dataset.formats.cvat import read_cvat
 from retinamask.dataset.formats.guessing import guess
+from retinamask.dataset.formats.labelme import read_labelme
 from retinamask.dataset.formats.open_images import read_open_images
 from retinamask.dataset.formats.reading import Problem, summary
 from retinamask.dataset.formats.retinanet_csv import read_csv, write_csv
+from retinamask.dataset.formats.via import read_via
 from retinamask.dataset.formats.voc import read_voc, write_voc_folder
 from retinamask.dataset.formats.voc_xml import write_voc
+from retinamask.dataset.formats.vott import read_vott
 from retinamask.dataset.formats.yolo import read_yolo, yolo_classes
 from retinamask.dataset.formats.yolo_write import write_yolo
 
@@ -65,6 +69,10 @@ FORMATS = {
     "createml": Format(read_createml, write_createml, _beside),
     "csv": Format(read_csv, write_csv, _beside),
     "open_images": Format(read_open_images, None, _beside),
+    "cvat": Format(read_cvat, None, _beside),
+    "labelme": Format(read_labelme, None, _beside),
+    "via": Format(read_via, None, _beside),
+    "vott": Format(read_vott, None, _beside),
     "class_folders": Format(read_class_folders, None, folder_classes),
 }
 

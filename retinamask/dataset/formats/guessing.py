@@ -14,6 +14,7 @@ from retinamask.dataset.annotations import AnnotationError, read_annotations
 from retinamask.dataset.formats import yolo_lists
 from retinamask.dataset.formats.class_folders import folder_classes
 from retinamask.dataset.formats.image_files import is_hidden, is_image
+from retinamask.dataset.formats.known_kinds import KNOWN_ENDINGS, known_kind, tool_format
 from retinamask.dataset.formats.open_images import has_box_header
 
 LOOKED_FOR = {
@@ -23,10 +24,14 @@ LOOKED_FOR = {
     "createml": "a JSON file with a list of images and annotations",
     "open_images": "a CSV file with a header that has ImageID, XMin, ...",
     "csv": "a CSV file with rows of path,x1,y1,x2,y2,class",
+    "cvat": "an XML with images and boxes (CVAT for images)",
+    "labelme": "JSON files with shapes, one an image (LabelMe)",
+    "via": "a JSON file with regions (VGG Image Annotator 1 or 2)",
+    "vott": "a JSON file with assets and regions, or a CSV with image,xmin,ymin,xmax,ymax,label (VoTT 2)",
     "class_folders": "folders called like classes, with images in them",
 }
 
-_ENDINGS = (".xml", ".json", ".csv", ".txt", *yolo_lists.YAML, ".data", *yolo_lists.NAME_LISTS)
+_ENDINGS = (".xml", ".json", ".csv", ".txt", *KNOWN_ENDINGS, *yolo_lists.YAML, ".data", *yolo_lists.NAME_LISTS)
 _HEAD = 65_536  # bytes of a JSON that are enough to tell
 
 
@@ -49,6 +54,10 @@ def guess(sources: Iterable[str | Path]) -> str:
     formats = [name for name in found if name != "csv"] or list(found)
     if not formats and all(source.is_dir() for source in sources) and _has_class_folders(sources):
         formats = ["class_folders"]
+    kinds = [] if formats else [(path, known_kind(path)) for source in sources for path in _files(source)]
+    for path, kind in kinds:
+        if kind:
+            raise AnnotationError(f"{path} is {kind}")
     if not formats:
         listed = "".join(f"\n- {name}: {text}" for name, text in LOOKED_FOR.items())
         raise AnnotationError(f"no annotations that are known in {shown}; looked for:{listed}")
@@ -72,6 +81,10 @@ def _files(source: Path) -> list[Path]:
 def _format_of(path: Path) -> str | None:
     """The format of one file, if it is an annotation file."""
     suffix = path.suffix.lower()
+    if known_kind(path):
+        return None
+    if tool := tool_format(path):
+        return tool
     if suffix == ".xml":
         return "voc"
     if suffix == ".json":
