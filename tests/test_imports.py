@@ -119,6 +119,7 @@ ORDER = [
     "training.train",
     "inference.suppression",
     "inference.detect",
+    "inference.detect_in_parts",
     "inference.tiles",
     "inference.face_finding",
     "inference.face_model_files",
