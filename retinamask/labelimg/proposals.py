@@ -142,7 +142,7 @@ def _write_chunk(session: Session, found, record: dict[str, dict], about: dict) 
 
 
 def _proposed(rows) -> port.Labelled:
-    """Select the detections worth a box: with a whole pixel after rounding, and the most confident of each object.
+    """The detections that are worth a box: with a whole pixel after rounding, and one for each object.
 
     The network suppresses weaker boxes within a class only; a person would have to delete the face's second class.
     """
