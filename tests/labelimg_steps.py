@@ -139,10 +139,6 @@ def show_image(window, row):
     QApplication.processEvents()
 
 
-def select_nothing(window):
-    window.canvas.de_select_shape()
-
-
 def picture(window, path):
     QApplication.processEvents()
     return window.grab().save(path)
@@ -163,19 +159,11 @@ def resize_box(window, x1, y1, x2, y2):
 def make_unwritable(window, folder):
     """Put a folder where the annotation file is to be, so that it cannot be written; errors are answered with OK."""
     Path(folder).mkdir(parents=True)
-    QTimer.singleShot(50, press_ok)
+    QTimer.singleShot(50, lambda: press("ok"))
 
 
 def make_writable(window, folder):
     Path(folder).rmdir()
-
-
-def press_ok():
-    dialog = QApplication.activeModalWidget()
-    if dialog is None:
-        QTimer.singleShot(20, press_ok)
-        return
-    QTest.keyClick(dialog, Qt.Key_Return)
 
 
 def delete_image(window, button):
@@ -189,7 +177,7 @@ def press(button):
     if dialog is None:
         QTimer.singleShot(20, lambda: press(button))
         return
-    QTest.mouseClick(dialog.button({"yes": dialog.Yes, "no": dialog.No}[button]), Qt.LeftButton)
+    QTest.mouseClick(dialog.button({"yes": dialog.Yes, "no": dialog.No, "ok": dialog.Ok}[button]), Qt.LeftButton)
 
 
 def state(window):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,13 +34,17 @@ def qt() -> dict[str, str]:
     return environment
 
 
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory) -> list[Path]:
+    return draw_sample(tmp_path_factory.mktemp("drawn"), images=3, size=256, seed=1)
+
+
 @pytest.fixture
-def data(tmp_path, monkeypatch) -> Path:
+def data(tmp_path, scenes, monkeypatch) -> Path:
     """Three drawn scenes of 256 px under awkward names, a class list, and a home with labelImg settings in it."""
-    drawn = draw_sample(tmp_path / "drawn", images=3, size=256, seed=1)
     (tmp_path / "my images").mkdir()
-    for path, name in zip(drawn, NAMES, strict=True):
-        path.rename(tmp_path / "my images" / name)
+    for path, name in zip(scenes, NAMES, strict=True):
+        shutil.copy(path, tmp_path / "my images" / name)
     (tmp_path / "classes.csv").write_text(CLASSES)
     home = tmp_path / "home"
     home.mkdir()

@@ -14,7 +14,7 @@ from pathlib import Path
 from retinamask.dataset import files, images
 from retinamask.dataset.annotations import AnnotationError
 from retinamask.dataset.formats import Problem
-from retinamask.dataset.formats.image_files import is_hidden, is_image
+from retinamask.dataset.formats.image_files import is_image
 from retinamask.labelimg import port
 
 RECORD = "preannotated.json"  # written by `retinamask.labelimg.proposals` among the annotation files
@@ -101,7 +101,7 @@ def state(session: Session) -> dict[str, str]:
     suffixes = (".xml", ".txt", ".json")  # the last is what its third format would write
     found = sorted(path for path in session.annotation_folder.glob("*") if path.suffix in suffixes and path.is_file())
     others = (RECORD, port.CLASSES_TXT)
-    return {path.name: files.sha256(path) for path in found if path.name not in others and not is_hidden(path)}
+    return {path.name: files.sha256(path) for path in found if path.name not in others and path.name[0] != "."}
 
 
 def complete_class_lines(session: Session) -> None:
