@@ -166,7 +166,7 @@ def test_weights_that_are_no_numbers_are_not_saved(run, tmp_path, monkeypatch, r
         run(checkpoint_minutes=10.0)
     assert (tmp_path / "x_last.h5").exists() == (ruined == 4)
     assert [path.name for path in checkpoints.files_of(tmp_path / "x")][-1:] == (
-        ["x_checkpoint-00000002.state"] if ruined == 4 else []
+        ["x_checkpoint-00000002.npz"] if ruined == 4 else []
     )
 
 

@@ -165,7 +165,7 @@ def test_a_best_snapshot_that_is_gone(tmp_path, caplog):
     assert epoch_of(other.best) == 3
 
 
-@pytest.mark.parametrize("name", ["best.h5", "last.json", "001.h5", "1234.json", "checkpoint-00000001.state"])
+@pytest.mark.parametrize("name", ["best.h5", "last.json", "001.h5", "1234.json", "checkpoint-00000001.npz"])
 def test_an_existing_run_is_refused(name, tmp_path):
     (tmp_path / f"r[u]n*_{name}").write_text("")
     with pytest.raises(TrainingError, match=r"r\[u\]n\*_.* exists; choose another run name, move it away, or resume"):

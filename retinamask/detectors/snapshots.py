@@ -204,7 +204,9 @@ def stems(folder: str | Path, run: str) -> Iterator[Path]:
 
 
 def _is_taken(stem: Path) -> bool:
-    left = re.compile(rf"{re.escape(stem.name)}_((best|last|\d{{3,}})(_inference)?\.(h5|json)|checkpoint-\d+\.state)")
+    left = re.compile(
+        rf"{re.escape(stem.name)}_((best|last|\d{{3,}})(_inference)?\.(h5|json)|checkpoint-\d+\.(npz|state))"
+    )
     return stem.parent.is_dir() and any(left.fullmatch(path.name) for path in stem.parent.iterdir())
 
 

@@ -1,18 +1,16 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped, in one file that is whole or not there.
+"""Checkpoints: everything that a run needs to resume as if it had never stopped, in one file, whole or absent.
 
-A leaf of `training`; the loop says what goes in. Nothing pickled is ever written or read. The file, all numbers little
-endian: 16 bytes ``retinamask state``; the length of a JSON header as uint64; the header (``step``, ``record``, and
-``name``, ``dtype`` and ``shape`` of each array); the arrays in that order and in C order, each begun at the next
-multiple of 16 from the file's start; last the CRC-32 of all before it as uint32.
+A leaf of `training`; the loop says what goes in. ``<stem>_checkpoint-<step>.npz`` is NumPy's archive of the arrays,
+whose checksums find damage, and of one more, ``record``: step, record and names as UTF-8 JSON. Nothing pickled is
+ever written or read.
 """
 
 import json
 import logging
-import math
 import os
 import re
+import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +22,9 @@ from retinamask.training.settings import TrainingError
 
 log = logging.getLogger(__name__)
 
-SUFFIX = ".state"
 KEPT = 2
-_MAGIC = b"retinamask state"
-_HEADER_START = len(_MAGIC) + 8
-_ALIGNMENT = 16
+_EARLIER = ".state"  # suffix of what an earlier version wrote
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -47,114 +43,91 @@ class Checkpoint:
 
 
 def save(stem: str | Path, step: int, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> Path:
-    """Write ``<stem>_checkpoint-<step>.state``; once it is whole, older ones but one and all of later steps go.
+    """Write ``<stem>_checkpoint-<step>.npz``; then remove all but it and the one before it, and all of later steps.
 
     Later steps than ``step`` are those of damaged files that `newest` has skipped.
 
     Args:
         stem: folder and run name; one process at a time may write for it.
         step: updates done so far.
-        arrays: numbers or truth values of any shape.
+        arrays: numbers or truth values of any shape, under any name but ``record``.
         record: JSON values; NaN is allowed, tuples become lists.
 
     Raises:
         TrainingError: the disk is full; the earlier checkpoints are as they were.
-        TypeError: an array holds something else, or ``record`` is not JSON.
+        TypeError, ValueError: ``record`` is not JSON, or an array holds objects.
     """
     stem = Path(stem)
-    path = stem.with_name(f"{stem.name}_checkpoint-{step:08d}{SUFFIX}")
-    chunks = list(_chunks(step, arrays, record))
+    path = stem.with_name(f"{stem.name}_checkpoint-{step:08d}.npz")
+    text = json.dumps({"step": step, "record": record, "arrays": list(arrays)}).encode()
     stem.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(stem)
     try:
-        _write(temporary, chunks)
+        with open(temporary, "wb") as file:
+            np.savez(file, allow_pickle=False, record=np.frombuffer(text, np.uint8), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
         files.sync_folder(path.parent)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # zipfile raises either when it cannot write its end
         if not files.is_full(error):
             raise
-        raise TrainingError(_no_room(stem, path, sum(map(len, chunks)))) from None
+        needed = files.no_room(path, sum(np.asarray(array).nbytes for array in arrays.values()) + len(text))
+        saved = files_of(stem)
+        stays = f"{saved[-1]} stays" if saved else "there is no earlier checkpoint of this run"
+        raise TrainingError(f"{needed}; {stays}. Free space, then resume") from None
     finally:
         temporary.unlink(missing_ok=True)
-    _remove_all_but(stem, step)
+    found = _found(stem)
+    kept = [path for saved, path in found if saved <= step][-KEPT:]
+    for _, path_of_other in found:
+        if path_of_other not in kept:
+            path_of_other.unlink(missing_ok=True)
     return path
 
 
 def newest(stem: str | Path) -> Checkpoint | None:
-    """The checkpoint of the highest step that is whole, or none; damaged ones are skipped with a warning."""
-    for _, path in reversed(_saved(Path(stem))):
+    """Read the checkpoint of the highest step that is whole, or none; damaged ones are skipped with a warning.
+
+    Raises:
+        TrainingError: there are only checkpoints of an earlier version.
+    """
+    for _, path in reversed(_found(Path(stem))):
         try:
             return read(path)
-        except (ValueError, OSError) as error:
+        except TrainingError as error:
             log.warning("%s; an older checkpoint is looked for", error)
+    if earlier := _found(Path(stem), _EARLIER):
+        raise TrainingError(
+            f"{earlier[-1][1]} was written by an earlier version of retinamask and cannot be resumed; finish the run "
+            "with that version, or train under another name, from its last snapshot with weights"
+        )
     return None
 
 
 def remove(stem: str | Path) -> None:
     """Remove all checkpoints of a stem, with what a killed process left half written."""
-    for _, path in _saved(Path(stem)):
+    for path in files_of(stem):
         path.unlink(missing_ok=True)
     _temporary(Path(stem)).unlink(missing_ok=True)
 
 
 def files_of(stem: str | Path) -> list[Path]:
-    """The checkpoint files of a stem, whole or not, by step."""
-    return [path for _, path in _saved(Path(stem))]
+    """List the checkpoint files of a stem, whole or not, by step."""
+    return [path for _, path in _found(Path(stem))]
 
 
 def read(path: str | Path) -> Checkpoint:
-    """Read one file; raises `TrainingError` if any byte of it is not as it was written."""
-    content = np.fromfile(path, np.uint8)
-    if content.size < _HEADER_START + 4 or content[: len(_MAGIC)].tobytes() != _MAGIC:
-        raise TrainingError(f"{path}: not a whole checkpoint")
-    if zlib.crc32(content[:-4]) != int.from_bytes(content[-4:].tobytes(), "little"):
-        raise TrainingError(f"{path}: is damaged, its bytes do not have the checksum they were written with")
-    position = _HEADER_START + int.from_bytes(content[len(_MAGIC) : _HEADER_START].tobytes(), "little")
-    header = json.loads(content[_HEADER_START:position].tobytes())
-    arrays = {}
-    for about in header["arrays"]:
-        position += _padding(position)
-        arrays[about["name"]] = _array(content, position, about)
-        position += arrays[about["name"]].nbytes
-    return Checkpoint(header["step"], arrays, header["record"])
-
-
-def _chunks(step: int, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> Iterator[memoryview]:
-    """The file in pieces, without copying arrays that are contiguous."""
-    arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    for name, array in arrays.items():
-        if array.dtype.kind not in "biufc":
-            raise TypeError(f"array {name} has type {array.dtype}, expected numbers or truth values")
-    about = [{"name": name, "dtype": array.dtype.str, "shape": list(array.shape)} for name, array in arrays.items()]
-    header = json.dumps({"step": step, "record": record, "arrays": about}).encode()
-    yield memoryview(_MAGIC + len(header).to_bytes(8, "little") + header)
-    position = _HEADER_START + len(header)
-    for array in arrays.values():
-        yield memoryview(bytes(_padding(position)))
-        yield memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-        position += _padding(position) + array.nbytes
-
-
-def _array(content: np.ndarray, position: int, about: dict[str, Any]) -> np.ndarray:
-    """The array at a place of the file, sharing its memory."""
-    kind = np.dtype(about["dtype"])
-    return content[position : position + math.prod(about["shape"]) * kind.itemsize].view(kind).reshape(about["shape"])
-
-
-def _padding(position: int) -> int:
-    return -position % _ALIGNMENT
-
-
-def _write(path: Path, chunks: list[memoryview]) -> None:
-    """Write pieces and their CRC-32, and wait until the disk has them."""
-    checksum = 0
-    with open(path, "wb") as file:
-        for chunk in chunks:
-            checksum = zlib.crc32(chunk, checksum)
-            file.write(chunk)
-        file.write(checksum.to_bytes(4, "little"))
-        file.flush()
-        os.fsync(file.fileno())
+    """Read one file; raises `TrainingError` if what it holds is not as it was written."""
+    try:
+        with open(path, "rb") as file, np.load(file) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        known = json.loads(arrays.pop("record").tobytes())
+        if list(arrays) != known["arrays"]:  # damage to the archive's index may hide some
+            raise ValueError(f"{len(arrays)} arrays, expected {len(known['arrays'])}")
+        return Checkpoint(known["step"], arrays, known["record"])
+    except _DAMAGE as error:
+        raise TrainingError(f"{path}: is damaged or no checkpoint ({error})") from None
 
 
 def _temporary(stem: Path) -> Path:
@@ -162,24 +135,10 @@ def _temporary(stem: Path) -> Path:
     return stem.with_name(f".{stem.name}_checkpoint.new")
 
 
-def _saved(stem: Path) -> list[tuple[int, Path]]:
+def _found(stem: Path, suffix: str = ".npz") -> list[tuple[int, Path]]:
     """Step and file of every checkpoint of this stem, by step."""
-    pattern = re.compile(rf"{re.escape(stem.name)}_checkpoint-(\d{{8,}}){re.escape(SUFFIX)}")
+    pattern = re.compile(rf"{re.escape(stem.name)}_checkpoint-(\d{{8,}}){re.escape(suffix)}")
     if not stem.parent.is_dir():
         return []
     matches = [(pattern.fullmatch(path.name), path) for path in stem.parent.iterdir()]
     return sorted((int(match[1]), path) for match, path in matches if match)
-
-
-def _remove_all_but(stem: Path, step: int) -> None:
-    """Keep the one of this step and those just before it."""
-    kept = [path for saved, path in _saved(stem) if saved <= step][-KEPT:]
-    for _, path in _saved(stem):
-        if path not in kept:
-            path.unlink(missing_ok=True)
-
-
-def _no_room(stem: Path, path: Path, needed_bytes: int) -> str:
-    saved = _saved(stem)
-    stays = f"{saved[-1][1]} stays" if saved else "there is no earlier checkpoint of this run"
-    return f"{files.no_room(path, needed_bytes)}; {stays}. Free space, then resume"
