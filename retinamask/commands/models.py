@@ -40,9 +40,7 @@ def add_commands(subparsers) -> None:
     text = "any_class: one box a face, of its best class; per_class: also one for each other class"
     detect.add_argument("--suppress", choices=SUPPRESS, default="any_class", help=text)
     detect.add_argument("--batch-size", type=int, default=4, help="images per network call")
-    detect.add_argument(
-        "--save-images", metavar="DIR", help="save each image with its boxes drawn, in its folders"
-    )
+    detect.add_argument("--save-images", metavar="DIR", help="save each image with its boxes drawn, in its folders")
     detect.add_argument("--resume", action="store_true", help="go on with a run on images that was stopped")
     detect.add_argument("--force", action="store_true", help="replace existing files")
     add_predictor_options(detect)
