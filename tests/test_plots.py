@@ -75,6 +75,47 @@ def test_the_best_score_is_on_top():
         assert tuple(drawn[79, 50]) == GREEN
 
 
+def overlap(chips: np.ndarray) -> float:
+    """The largest area that two labels share."""
+    sides = np.minimum(chips[:, None, 2:], chips[None, :, 2:]) - np.maximum(chips[:, None, :2], chips[None, :, :2])
+    return np.triu(sides.clip(0).prod(axis=2), 1).max()
+
+
+def test_a_label_stands_at_its_box_and_inside_the_image():
+    corners = [(0, 0, 40, 40), (160, 0, 200, 40), (0, 160, 40, 200), (160, 160, 200, 200)]
+    for box in [*corners, (80, 80, 120, 120), (0, 0, 200, 200), (199, 199, 200, 200)]:
+        ((left, top, right, bottom),) = drawing.place_labels([box], [(70, 16)], (200, 200))
+        assert left >= 0 and right <= 200 and top >= 0 and bottom <= 200 and (right - left, bottom - top) == (70, 16)
+        assert left <= box[2] and right >= box[0] and top <= box[3] and bottom >= box[1]  # it touches the box
+    assert drawing.place_labels([(80, 80, 120, 120)], [(70, 16)], (200, 200)).tolist() == [[80, 64, 150, 80]]  # above
+    assert drawing.place_labels([], np.empty((0, 2)), (200, 200)).shape == (0, 4)
+
+
+def test_no_label_hides_another_where_there_is_room():
+    both = drawing.place_labels([(50, 60, 100, 120), (52, 61, 102, 121)], [(70, 16)] * 2, (200, 200))
+    assert overlap(both) == 0
+    random = np.random.default_rng(0)
+    for count in (5, 40, 100):  # the last cover a quarter of the image
+        corners = random.uniform(0, (600, 440), (count, 2))
+        boxes_xyxy = np.concatenate([corners, corners + random.uniform(5, 40, (count, 2))], axis=1)
+        chips = drawing.place_labels(boxes_xyxy, np.c_[random.integers(40, 70, count), [14] * count], (640, 480))
+        assert overlap(chips) == 0 and (chips >= 0).all() and (chips[:, 2:] <= (640, 480)).all()
+    full = drawing.place_labels(boxes_xyxy / 6.4, [(50, 20)] * 100, (100, 75))
+    assert overlap(full) > 0 and (full >= 0).all() and (full[:, 2:] <= (100, 75)).all()
+
+
+def test_labels_of_a_crowd_get_shorter_before_they_hide_it():
+    lefts = range(4, 400, 20)
+    hidden = {}
+    for rows in (1, 6, 60):
+        faces = [("a", x, 4 + 8 * y, x + 5, 9 + 8 * y, "mask", 0.9) for y in range(rows) for x in lefts]
+        boxes = make_table(faces, DETECTION_COLUMNS)
+        boxed = draw_boxes(white(400, 500), boxes, CLASSES, labels=False)
+        drawn = draw_boxes(white(400, 500), boxes, CLASSES)
+        hidden[rows] = (np.asarray(drawn) != np.asarray(boxed)).any(axis=2).mean()
+    assert 0.04 < hidden[1] < hidden[6] < 0.41 and hidden[60] == 0  # of 1200 labels not one
+
+
 @pytest.mark.parametrize("name", STRANGE_NAMES)
 def test_strange_class_names_can_be_drawn(name):
     boxes = detection(10, 10, 60, 60, class_name=name)

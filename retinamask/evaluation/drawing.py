@@ -16,6 +16,7 @@ import pandas as pd
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
 from retinamask.dataset.annotations import BOX_COLUMNS, objects
+from retinamask.dataset.boxes import overlaps
 from retinamask.dataset.images import read_image
 
 # The palette of Okabe and Ito, which the common kinds of colour blindness can tell apart
@@ -31,6 +32,7 @@ FALLBACK_COLOR = "#8c8c8c"  # for a class that is not among the classes
 INK, FADED_INK, PAPER, CELL = "#1f2933", "#66727f", "#ffffff", "#eef1f4"
 SHADOW = (0, 0, 0, 110)
 HALO_WIDTH = 1
+_LABELLED = 0.4  # share of an image that labels may cover, or there are none
 # matplotlib brings a font that knows more letters than Pillow's own.
 _FONT_FILE = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
 
@@ -102,10 +104,42 @@ def draw_boxes(
     rows = list(_best_last(objects(boxes)).itertuples(index=False))
     for row in rows:
         _draw_outline(draw, _pixels(row, image.size), line_width, colors.get(row.class_name, FALLBACK_COLOR))
-    # Labels come after all outlines, so that no line crosses a label.
-    for row in rows if labels else ():
-        _draw_label(draw, row, image.size, line_width, colors.get(row.class_name, FALLBACK_COLOR))
+    if labels:  # after all outlines, so that no line crosses a label
+        _draw_labels(draw, rows, image.size, line_width, colors)
     return image
+
+
+def place_labels(boxes_xyxy: np.ndarray, sizes_wh: np.ndarray, image_wh: tuple[int, int]) -> np.ndarray:
+    """Find a place for the label of each box: at the box, or the nearest where no label stands yet.
+
+    Args:
+        boxes_xyxy: shape ``(N, 4)``; the first choose first.
+        sizes_wh: of the labels, shape ``(N, 2)``.
+        image_wh: of the image, inside which all labels stay, as far as they are not larger.
+
+    Returns:
+        The labels as boxes ``int (N, 4)``. They overlap only where there is no room.
+    """
+    boxes_xyxy, image_wh = np.asarray(boxes_xyxy, float).reshape(-1, 4), np.asarray(image_wh)
+    placed = np.empty((0, 4))
+    for index, (size_wh, (x1, y1, x2, y2)) in enumerate(zip(np.asarray(sizes_wh), boxes_xyxy, strict=True)):
+        width, height = size_wh
+        last = np.maximum(0, image_wh - size_wh)
+        # Above, below, inside and beside the box.
+        wanted = np.array([[x1, x2 - width, x2, x1 - width], [y1 - height, y2, y1, y2 - height]])
+        xs, ys = np.round(np.clip(wanted, 0, last[:, None]))
+        covered = _covered(xs, ys, size_wh, placed)
+        hidden = _covered(xs, ys, size_wh, np.delete(boxes_xyxy, index, axis=0))
+        hidden += 0.5 * _covered(xs, ys, size_wh, boxes_xyxy[index : index + 1])
+        hidden += height * (np.abs(xs - wanted[0]) + np.abs(ys - wanted[1])[:, None])  # moved by the image's edge
+        if covered.min() > 0:  # the nearest free place anywhere
+            xs, ys = (np.arange(0, end + 1, max(1, side // 3)) for end, side in zip(last, size_wh, strict=True))
+            covered = _covered(xs, ys, size_wh, placed)
+            hidden = np.abs(xs + (width - x1 - x2) / 2) + np.abs(ys + (height - y1 - y2) / 2)[:, None]
+        best = np.unravel_index(np.lexsort((hidden.ravel(), covered.ravel()))[0], covered.shape)
+        corner = np.array([xs[best[1]], ys[best[0]]])
+        placed = np.append(placed, [[*corner, *(corner + size_wh)]], axis=0)
+    return placed.astype(int)
 
 
 def contact_sheet(
@@ -187,23 +221,51 @@ def _draw_dashed(draw: ImageDraw.ImageDraw, box: tuple, line_width: int) -> None
             draw.rectangle((x, y, min(x + thickness - 1, right), min(y + dash, bottom)), fill="white")
 
 
-def _draw_label(
-    draw: ImageDraw.ImageDraw, row: NamedTuple, size_wh: tuple[int, int], line_width: int, color: str
+def _draw_labels(
+    draw: ImageDraw.ImageDraw, rows: list[NamedTuple], size_wh: tuple[int, int], line_width: int, colors: dict
 ) -> None:
-    """Draw the class and score on a chip: on top of the box, or inside it where there is no room above."""
-    font = text_font(max(12, max(size_wh) / 50))
+    """Draw class and score of each box on a chip; a line leads to one that is not at its box.
+
+    Where there is no room for all they get smaller, then the score has to do, since the color says the class.
+    """
+    rows = rows[::-1]
+    boxes_xyxy = np.array([_pixels(row, size_wh) for row in rows]).reshape(-1, 4) + [0, 0, 1, 1]
+    for size, named in ((max(12, max(size_wh) / 50), True), (9, True), (9, False)):
+        font = text_font(size)
+        padding, height = round(font.size / 3), round(font.size * 1.35)
+        texts = [_label_text(row, named, font, size_wh[0] - 2 * padding) for row in rows]
+        sizes_wh = [(round(font.getlength(text)) + 2 * padding, height) for text in texts]
+        if sum(width * height for width, height in sizes_wh) > _LABELLED * size_wh[0] * size_wh[1]:
+            chips = np.empty((0, 4), int)  # they would hide the image, and still each other
+            continue
+        chips = place_labels(boxes_xyxy, sizes_wh, size_wh)
+        if not (overlaps(chips, chips) > np.eye(len(chips))).any():
+            break
+    chosen = [colors.get(row.class_name, FALLBACK_COLOR) for row in rows]
+    for chip, box, color in zip(chips, boxes_xyxy, chosen, strict=False):
+        ends = [(np.clip(one[:2], other[:2], other[2:])) for one, other in ((box, chip), (chip, box))]
+        if np.abs(ends[0] - ends[1]).max() > 2:
+            draw.line([tuple(end) for end in ends], fill=color, width=max(1, line_width // 2))
+    for (left, top, right, bottom), text, color in zip(chips.tolist(), texts, chosen, strict=False):
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=color)
+        draw.text((left + padding, (top + bottom) / 2), text, fill=_readable_on(color), font=font, anchor="lm")
+
+
+def _label_text(row: NamedTuple, named: bool, font: ImageFont.FreeTypeFont, room: float) -> str:
     score = getattr(row, "score", None)
     suffix = "" if score is None or pd.isna(score) else f" {score:.2f}"
-    padding = round(font.size / 3)
-    text = shortened(row.class_name, font, size_wh[0] - 2 * padding - font.getlength(suffix)) + suffix
-    width, height = round(font.getlength(text)) + 2 * padding, round(font.size * 1.35)
-    box_left, box_top, _, _ = _pixels(row, size_wh)
-    left = max(0, min(box_left, size_wh[0] - width))
-    top = box_top - height + line_width if box_top >= height - line_width else box_top
-    top = max(0, min(top, size_wh[1] - height))
-    draw.rectangle((left, top, left + width - 1, top + height - 1), fill=color)
-    middle = top + height / 2
-    draw.text((left + padding, middle), text, fill=_readable_on(color), font=font, anchor="lm")
+    if suffix and not named:
+        return suffix.strip()
+    return shortened(row.class_name, font, room - font.getlength(suffix)) + suffix
+
+
+def _covered(xs: np.ndarray, ys: np.ndarray, size_wh: np.ndarray, others_xyxy: np.ndarray) -> np.ndarray:
+    """Area that others cover of a label of ``size_wh`` with its left top corner at each ``x`` and ``y``, ``(Y, X)``."""
+    shared = []
+    for axis, starts in enumerate((xs, ys)):
+        ends = np.minimum(starts[:, None] + size_wh[axis], others_xyxy[:, 2 + axis])
+        shared.append(np.clip(ends - np.maximum(starts[:, None], others_xyxy[:, axis]), 0, None))
+    return shared[1] @ shared[0].T
 
 
 def _readable_on(color: str) -> str:
