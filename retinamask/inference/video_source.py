@@ -173,10 +173,11 @@ def _opened_webcam(index: int) -> Iterator[cv2.VideoCapture]:
 def _webcam_frames(video: Frames, capture: cv2.VideoCapture) -> Iterator[Frame]:
     """Yield frames with the times at which they come; those that come while the caller is busy are lost."""
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # rather the newest picture than a queue of old ones
-    number, start, before = 0, time.monotonic(), -1 / USUAL_RATE
+    number, start, before = 0, None, -1 / USUAL_RATE
     while (read := capture.read())[0]:
-        start = start if number else time.monotonic()
-        seconds = time.monotonic() - start
+        now = time.monotonic()
+        start = now if start is None else start
+        seconds = now - start
         yield Frame(number, seconds, seconds - before, np.ascontiguousarray(read[1][..., ::-1]))
         number, before = number + 1, seconds
     video.remark = f"{video.name}: stopped giving pictures after {number} frames"
