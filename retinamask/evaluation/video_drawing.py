@@ -1,7 +1,4 @@
-"""A frame of a video as it is shown: the boxes on it, and below it a bar with counts, time and speed.
-
-Above `drawing`, whose colors and boxes it uses. The bar lies below the picture, where it hides no face.
-"""
+"""A frame of a video as it is shown: the boxes on it, and below it, where it hides no face, a bar of numbers."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +10,7 @@ LARGEST_COUNT = 999  # there is room for it, so that nothing moves when the coun
 
 
 class FrameDrawing:
-    """Draws the frames of one video: always the same places and the same size.
+    """Draw the frames of one video, with the bar's entries always in the same places.
 
     Args:
         classes: name to id; decides the colors and the order of the counts.
@@ -21,60 +18,53 @@ class FrameDrawing:
     """
 
     def __init__(self, classes: dict[str, int], size_wh: tuple[int, int]):
-        self._classes, self._colors = classes, class_colors(classes)
-        self._width = size_wh[0]
+        self._classes, self._colors, self._width = classes, class_colors(classes), size_wh[0]
         self._font = text_font(max(11, max(size_wh) / 50))
-        self._places, lines = self._lay_out()
+        self._swatch, gap = 1.2 * self._font.size, self._font.size
+        longest = [(f"{name} {LARGEST_COUNT}", self._swatch) for name in classes] + [
+            (_clock(35999), 0),
+            (_speed(999), 0),
+        ]
+        left, line, self._places = gap / 2, 0, []
+        for text, swatch in longest:
+            width = self._font.getlength(text) + swatch
+            if self._places and left + width > self._width - gap / 2:
+                left, line = gap / 2, line + 1
+            self._places.append((left, line))
+            left += width + gap
         self._line_height = round(1.7 * self._font.size)
-        self._height = lines * self._line_height
+        self._bar_height = (line + 1) * self._line_height
 
-    def __call__(self, image_rgb: np.ndarray, boxes: pd.DataFrame, seconds: float, rate: float) -> np.ndarray:
+    def __call__(self, image_rgb: np.ndarray, boxes: pd.DataFrame, seconds: float, speed: float) -> np.ndarray:
         """Return the frame with its boxes and the bar below it, ``uint8`` RGB.
 
         Args:
             image_rgb: the frame, ``uint8``.
             boxes: its detections.
             seconds: where in the video it is.
-            rate: frames per second that are worked through at present.
+            speed: frames per second that are worked through at present.
         """
         drawn = draw_boxes(image_rgb, boxes, self._classes)
-        canvas = Image.new("RGB", (drawn.width, drawn.height + self._height), INK)
+        canvas = Image.new("RGB", (drawn.width, drawn.height + self._bar_height), INK)
         canvas.paste(drawn)
-        draw = ImageDraw.Draw(canvas)
+        draw, side = ImageDraw.Draw(canvas), 0.8 * self._font.size
         counts = boxes["class_name"].value_counts()
-        texts = [f"{name} {counts.get(name, 0)}" for name in self._classes] + [_clock(seconds), _speed(rate)]
-        colors = [self._colors[name] for name in self._classes] + [None, None]
-        for text, color, (left, line) in zip(texts, colors, self._places, strict=True):
-            self._draw_entry(draw, text, color, left, drawn.height + (line + 0.5) * self._line_height)
+        entries = [(f"{name} {counts.get(name, 0)}", self._colors[name]) for name in self._classes]
+        entries += [(_clock(seconds), None), (_speed(speed), None)]
+        for (text, color), (left, line) in zip(entries, self._places, strict=True):
+            middle = drawn.height + (line + 0.5) * self._line_height
+            if color:
+                draw.rectangle((left, middle - side / 2, left + side, middle + side / 2), fill=color)
+                left += self._swatch
+            text = shortened(text, self._font, self._width - left)
+            draw.text((left, middle), text, fill=PAPER, font=self._font, anchor="lm")
         return np.asarray(canvas)
-
-    def _lay_out(self) -> tuple[list[tuple[float, int]], int]:
-        """Where each entry stands, as left edge and line, with room for its longest text; and their lines."""
-        longest = [f"{name} {LARGEST_COUNT}" for name in self._classes] + [_clock(35999), _speed(999)]
-        swatches = [1.2] * len(self._classes) + [0, 0]
-        gap = self._font.size
-        left, line, places = gap / 2, 0, []
-        for text, swatch in zip(longest, swatches, strict=True):
-            width = self._font.getlength(text) + swatch * self._font.size
-            if places and left + width > self._width - gap / 2:
-                left, line = gap / 2, line + 1
-            places.append((left, line))
-            left += width + gap
-        return places, line + 1
-
-    def _draw_entry(self, draw: ImageDraw.ImageDraw, text: str, color: str | None, left: float, middle: float) -> None:
-        side = 0.8 * self._font.size
-        if color is not None:
-            draw.rectangle((left, middle - side / 2, left + side, middle + side / 2), fill=color)
-            left += 1.2 * self._font.size
-        text = shortened(text, self._font, self._width - left)
-        draw.text((left, middle), text, fill=PAPER, font=self._font, anchor="lm")
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds * 10), 600)
-    return f"{minutes}:{rest // 10:02}.{rest % 10}"
+    minutes, tenths = divmod(int(seconds * 10), 600)
+    return f"{minutes}:{tenths // 10:02}.{tenths % 10}"
 
 
-def _speed(rate: float) -> str:
-    return f"{rate:.1f} frames/s"
+def _speed(speed: float) -> str:
+    return f"{speed:.1f} frames/s"

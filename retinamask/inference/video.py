@@ -72,9 +72,9 @@ def annotate_video(
     class_ids = {class_name: label for label, class_name in enumerate(predictor.class_names)}
     rows, tables, remarks, done, drawing = [], [], [], 0, None
     finished = deque([(time.perf_counter(), 0)], maxlen=_SPEED_BATCHES + 1)
-    with video_source.frames(source) as video, contextlib.ExitStack() as stack:
+    output = video_files.video_file(out_video) if out_video is not None else contextlib.nullcontext()
+    with video_source.frames(source) as video, output as writer:
         name = name or (video.name if video.live else Path(source).name)
-        writer = stack.enter_context(video_files.video_file(out_video)) if out_video is not None else None
         stream, size = islice(video, limit), 1 if video.live else batch_size
         batches = iter(lambda: list(islice(stream, size)), [])
         total = min(filter(None, (video.total, limit)), default=None)
@@ -115,8 +115,10 @@ def counts_by_frame(table: pd.DataFrame, classes: Iterable[str]) -> pd.DataFrame
         classes: names, the columns of the result in this order.
 
     Returns:
-        One row per frame, indexed by ``frame`` and ``seconds``; one column of whole numbers per class.
+        One row per frame, indexed by ``frame`` and ``seconds``, to the millisecond; one column of whole numbers per
+        class.
     """
+    table = table.assign(seconds=table["seconds"].round(3))
     every = pd.MultiIndex.from_frame(table[["frame", "seconds"]].drop_duplicates())
     boxes = objects(table)
     counts = boxes.groupby(["frame", "seconds", "class_name"]).size().unstack("class_name", fill_value=0)
@@ -124,5 +126,5 @@ def counts_by_frame(table: pd.DataFrame, classes: Iterable[str]) -> pd.DataFrame
 
 
 def write_counts(counts: pd.DataFrame, path: str | Path) -> None:
-    """Write `counts_by_frame` as a CSV with the header ``frame,seconds,<class>,...``; seconds to the millisecond."""
-    files.write_text(path, counts.reset_index().round({"seconds": 3}).to_csv(index=False, lineterminator="\n"))
+    """Write `counts_by_frame` as a CSV with the header ``frame,seconds,<class>,...``."""
+    files.write_text(path, counts.to_csv(lineterminator="\n"))

@@ -120,7 +120,8 @@ def _file_frames(video: Frames, container: av.container.InputContainer, stream: 
             zero = stamp if zero is None else zero
             seconds = before + step if stamp is None else stamp - zero
             if seconds < before:  # the clock was set back, as where two recordings were joined
-                zero, seconds = stamp - before - step, before + step
+                seconds = before + step
+                zero = stamp - seconds
             known = frame.duration and stream.average_rate  # without a rate FFmpeg makes durations up
             duration = float(frame.duration * frame.time_base) if known else seconds - before
             upright = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
@@ -129,18 +130,19 @@ def _file_frames(video: Frames, container: av.container.InputContainer, stream: 
             number += 1
     if kind == "gif":
         damaged += _gif_is_damaged(video.name)
-    announced = float(
-        stream.duration * stream.time_base if stream.duration else (container.duration or 0) / av.time_base
-    )
+    if kind == "avi":  # whose duration FFmpeg takes down to that of a file that is cut short
+        announced = stream.frames * step
+    elif stream.duration:
+        announced = float(stream.duration * stream.time_base)
+    else:
+        announced = (container.duration or 0) / av.time_base
     end = seconds + duration
     if end < 0.95 * announced - 2 * step:  # the sound may be a little longer than the pictures
-        video.remark = (
-            f"{video.name}: ends after {number} frames, {end:.1f} of {announced:.1f} seconds; it may be cut short"
-        )
+        remark = f"ends after {number} frames, {end:.1f} of {announced:.1f} seconds; it may be cut short"
+        video.remark = f"{video.name}: {remark}"
     elif damaged:
-        video.remark = (
-            f"{video.name}: {number} frames read; damaged in {damaged} place(s), where some are lost or blurred"
-        )
+        remark = f"{number} frames read; damaged in {damaged} place(s), where some are lost or blurred"
+        video.remark = f"{video.name}: {remark}"
 
 
 def _gif_is_damaged(path: str) -> bool:
@@ -173,10 +175,11 @@ def _opened_webcam(index: int) -> Iterator[cv2.VideoCapture]:
 def _webcam_frames(video: Frames, capture: cv2.VideoCapture) -> Iterator[Frame]:
     """Yield frames with the times at which they come; those that come while the caller is busy are lost."""
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # rather the newest picture than a queue of old ones
-    number, start, before = 0, time.monotonic(), -1 / USUAL_RATE
+    number, start, before = 0, None, -1 / USUAL_RATE
     while (read := capture.read())[0]:
-        start = start if number else time.monotonic()
-        seconds = time.monotonic() - start
+        now = time.monotonic()
+        start = now if start is None else start
+        seconds = now - start
         yield Frame(number, seconds, seconds - before, np.ascontiguousarray(read[1][..., ::-1]))
         number, before = number + 1, seconds
     video.remark = f"{video.name}: stopped giving pictures after {number} frames"
