@@ -115,9 +115,8 @@ def test_files_are_hashed_upright_and_bad_ones_reported(tmp_path):
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "turned.jpg").read_bytes()[:20_000])
     (tmp_path / "folder.jpg").mkdir()
     paths = ["turned.jpg", "text.jpg", "plain.png", "gone.jpg", "cut.jpg", "folder.jpg", "copy.png"]
-    seen = []
-    hashes = copies.hash_images(paths, tmp_path, lambda done, count: seen.append((done, count)))
-    assert hashes.paths == ["turned.jpg", "plain.png", "copy.png"] and seen == [(i, 7) for i in range(1, 8)]
+    hashes = copies.hash_images(paths, tmp_path)
+    assert hashes.paths == ["turned.jpg", "plain.png", "copy.png"]
     assert hashes.upright.shape == hashes.mirrored.shape == (3, 10) and hashes.upright.dtype == np.uint8
     upright = np.unpackbits(hashes.upright, axis=1).astype(bool)
     assert (upright[1] == by_definition(large)).all() and (upright[0] != upright[1]).sum() <= 2
@@ -126,7 +125,22 @@ def test_files_are_hashed_upright_and_bad_ones_reported(tmp_path):
         assert str(tmp_path / name) in message
 
 
+def test_copies_are_remarked_upon_in_one_line(tmp_path):
+    names = ["a.png", "b.png", "c.png", "d.jpg", "e.jpg"]
+    for name, seed in zip(names, (1, 2, 3, 1, 2), strict=True):
+        Image.fromarray(photo(seed, 300, 200)).save(tmp_path / name)
+    assert copies.copies_remark(names[:3], tmp_path) == []
+    assert copies.copies_remark(names, tmp_path) == [
+        "4 of 5 images are copies of each other, in 2 groups, such as a.png and d.jpg: each counts"
+    ]
+    (remark,) = copies.copies_remark([*names, "gone.png"], tmp_path)
+    assert remark.endswith("each counts; 1 cannot be read and were not compared")
+    (remark,) = copies.copies_remark(["a.png", "gone.png"], tmp_path)
+    assert remark == "copies among the images: none found; 1 cannot be read and were not compared"
+
+
 def test_no_image_at_all(tmp_path):
+    assert copies.copies_remark([], tmp_path) == []
     hashes = copies.hash_images([], tmp_path)
     assert hashes.upright.shape == (0, 10) and copies.near_pairs(hashes).shape == (0, 2)
     assert copies.groups(0, copies.near_pairs(hashes)).tolist() == []

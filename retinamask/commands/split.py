@@ -33,8 +33,7 @@ def split_command(given) -> None:
     settings = SplitSettings(
         given.val, given.test, given.seed, given.folds, given.group_by, given.force, given.forget_gone
     )
-    with _Bar() as bar:
-        made = split_beside(given.annotations, table, settings, bar)
+    made = split_beside(given.annotations, table, settings)
     for problem in [*made.groups.unreadable, *made.rejoined]:
         print(problem, file=sys.stderr)
     print(_sizes(made.tables, classes or sorted(annotations.objects(table)["class_name"].unique())).to_string())
@@ -86,20 +85,3 @@ def _leak(made) -> str:
         f"seed, of {mean:.1f} on average over {len(made.leaked)} seeds; this one has none "
         f"(test: {len(image_paths(made.tables['test']))} images)"
     )
-
-
-class _Bar:
-    """A progress bar on a terminal, nothing elsewhere."""
-
-    def __enter__(self):
-        from tqdm import tqdm
-
-        self.bar = tqdm(desc="comparing", unit="image", disable=not sys.stderr.isatty())
-        return self
-
-    def __call__(self, done: int, count: int) -> None:
-        self.bar.total = count
-        self.bar.update(1)
-
-    def __exit__(self, *error) -> None:
-        self.bar.close()

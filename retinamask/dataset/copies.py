@@ -9,7 +9,7 @@ The hash is the DCT hash ("pHash") of C. Zauner, "Implementation and Benchmarkin
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from PIL import Image
 
 from retinamask.dataset import files
 from retinamask.dataset.images import ImageError, read_image
+from retinamask.progress import track
 
 NEAR_BITS = 12  # copies differ by at most this many bits; two unrelated photographs by about 40
 HASH_BITS = 80
@@ -58,28 +59,26 @@ def packed_hashes(image_rgb: np.ndarray) -> np.ndarray:
     return np.packbits([_above_median(frequencies), _above_median(frequencies * signs)], axis=1)
 
 
-def hash_images(paths: Iterable[str], folder: str | Path, progress: Callable[[int, int], None] | None = None) -> Hashes:
+def hash_images(paths: Iterable[str], folder: str | Path) -> Hashes:
     """Hash image files, several at a time; memory holds one image a processor, however many there are.
 
     Args:
         paths: as in a table, relative to ``folder``.
         folder: see ``paths``.
-        progress: called with how many are done and how many there are.
 
     Returns:
         The hashes in the order of ``paths``; a file that cannot be read is left out and reported in ``unreadable``.
     """
     paths, readable, hashes, sums, unreadable = list(paths), [], [], [], []
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and hashlib sums outside Python's lock
-        for done, result in enumerate(pool.map(_hash_file, (Path(folder, path) for path in paths)), start=1):
+        results = pool.map(_hash_file, (Path(folder, path) for path in paths))
+        for path, result in zip(paths, track(results, "comparing", "image", len(paths)), strict=True):
             if isinstance(result, str):
                 unreadable.append(result)
             else:
-                readable.append(paths[done - 1])
+                readable.append(path)
                 hashes.append(result[0])
                 sums.append(result[1])
-            if progress:
-                progress(done, len(paths))
     both = np.array(hashes, dtype=np.uint8).reshape(-1, 2, HASH_BITS // 8)
     return Hashes(readable, both[:, 0], both[:, 1], sums, unreadable)
 
@@ -135,6 +134,29 @@ def groups(count: int, pairs: np.ndarray | Sequence[tuple[int, int]]) -> np.ndar
         parents[high] = low
     numbers: dict[int, int] = {}
     return np.array([numbers.setdefault(root(member), len(numbers)) for member in range(count)], dtype=np.int64)
+
+
+def copies_remark(paths: Iterable[str], folder: str | Path) -> list[str]:
+    """Say in one line how many of the images show the same picture as another, or nothing if none does.
+
+    For images that something is judged on, where each copy counts. What cannot be read, or is not there, is counted.
+
+    Args:
+        paths: as in a table, relative to ``folder``.
+        folder: see ``paths``.
+    """
+    hashes = hash_images(paths, folder)
+    numbers = groups(len(hashes.paths), near_pairs(hashes, most_per_image=1))
+    sizes = np.bincount(numbers)
+    copied = np.flatnonzero(sizes[numbers] > 1)
+    missing = f"; {len(hashes.unreadable)} cannot be read and were not compared" if hashes.unreadable else ""
+    if not len(copied):
+        return [f"copies among the images: none found{missing}"] if missing else []
+    first = [hashes.paths[index] for index in np.flatnonzero(numbers == numbers[copied[0]])[:2]]
+    return [
+        f"{len(copied)} of {len(hashes.paths)} images are copies of each other, in {(sizes > 1).sum()} groups, such as "
+        f"{' and '.join(first)}: each counts{missing}"
+    ]
 
 
 def _thinned(near: np.ndarray, agreement: np.ndarray, numbers: np.ndarray, start: int, most: int) -> np.ndarray:

@@ -7,7 +7,6 @@ classifier.
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +25,7 @@ from retinamask.dataset.annotations import (
 )
 from retinamask.dataset.formats.writing import new_folder
 from retinamask.dataset.groups import image_groups
+from retinamask.progress import track
 
 MARGIN = 0.2
 FACES_CSV = "faces.csv"
@@ -55,7 +55,6 @@ def cut_faces(
     margin: float = MARGIN,
     least_side: int = 8,
     classes: dict[str, int] | None = None,
-    progress: Callable[[int, int], None] | None = None,
     replace: bool = False,
 ) -> Crops:
     """Write what is in the boxes of a table as ``<out>/<class>/<group>_<stem>_<n>.png``, and ``faces.csv``.
@@ -70,7 +69,6 @@ def cut_faces(
         margin: see `crop`.
         least_side: boxes with a shorter side of fewer pixels are left out.
         classes: name to id, for a ``classes.csv`` beside the table.
-        progress: called with how many images are compared and how many there are.
         replace: remove the faces of an earlier call from ``out``.
 
     Raises:
@@ -79,7 +77,7 @@ def cut_faces(
     _check_margin(margin)
     found = objects(table)
     _check_classes(found)
-    grouped = image_groups(found["image_path"], folder, progress=progress)
+    grouped = image_groups(found["image_path"], folder)
     numbers = dict(zip(grouped.paths, grouped.numbers.tolist(), strict=True))
     left_out: list[str] = []
     rows: list[tuple] = []
@@ -87,7 +85,7 @@ def cut_faces(
     if replace and Path(out, FACES_CSV).is_file():
         shutil.rmtree(out)
     with new_folder(out) as temporary:
-        for path, of_image in found.groupby("image_path", sort=False):
+        for path, of_image in track(found.groupby("image_path", sort=False), "cutting faces", "image"):
             try:
                 image_rgb = images.read_image(Path(folder, path))
             except images.ImageError as error:

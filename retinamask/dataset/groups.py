@@ -4,7 +4,7 @@ Above `copies`, below `splits`.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,12 +37,7 @@ def by_path(paths: Iterable[str]) -> ImageGroups:
     return ImageGroups(paths, np.arange(len(paths)), paths, np.empty((0, 2), dtype=np.int64), [], 0)
 
 
-def image_groups(
-    paths: Iterable[str],
-    folder: str | Path,
-    pattern: str | Iterable[str] = "",
-    progress: Callable[[int, int], None] | None = None,
-) -> ImageGroups:
+def image_groups(paths: Iterable[str], folder: str | Path, pattern: str | Iterable[str] = "") -> ImageGroups:
     """Group images by what they show and, with a pattern, by what their paths say.
 
     Args:
@@ -50,7 +45,6 @@ def image_groups(
         folder: see ``paths``.
         pattern: regular expression with one group, searched in each path; images where it captures the same text
             stay together, such as ``"video_([0-9]+)"``. Of several each ties images; an empty one ties none.
-        progress: called with how many images are done and how many there are.
 
     Raises:
         ValueError: the pattern is none, or is found in no path.
@@ -59,7 +53,7 @@ def image_groups(
     patterns = filter(None, [pattern] if isinstance(pattern, str) else pattern)
     by_text = [_pairs_by_text(paths, _compiled(each)) for each in patterns]
     tied = [pair for pairs, _ in by_text for pair in pairs]
-    hashes = copies.hash_images(paths, folder, progress)
+    hashes = copies.hash_images(paths, folder)
     position = {path: index for index, path in enumerate(paths)}
     readable = np.array([position[path] for path in hashes.paths], dtype=np.int64)
     near = readable[copies.near_pairs(hashes, most_per_image=_MOST_PAIRS)]

@@ -7,7 +7,6 @@ Above `splits`. ``annotations.csv`` gets ``annotations_train.csv``, ``annotation
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,12 +51,7 @@ class Split(NamedTuple):
     leaked: list[int]  # see `retinamask.dataset.groups.leaked_by_chance`; the first is that of the seed
 
 
-def split_beside(
-    annotations_csv: str | Path,
-    table: pd.DataFrame,
-    settings: SplitSettings,
-    progress: Callable[[int, int], None] | None = None,
-) -> Split:
+def split_beside(annotations_csv: str | Path, table: pd.DataFrame, settings: SplitSettings) -> Split:
     """Split a table into files beside it; a split that is there already decides where its images stay.
 
     A group that has old images on two sides, because a new image ties them together, goes to test if one of them is
@@ -67,7 +61,6 @@ def split_beside(
         annotations_csv: the table's file; the files lie beside it.
         table: its content.
         settings: shares, seed and so on.
-        progress: called with how many images are compared and how many there are.
 
     Raises:
         AnnotationError: too few groups, a side without a box, or files of another split in the way.
@@ -89,7 +82,7 @@ def split_beside(
             f"{len(gone)} image(s) of the split are not in {annotations_csv}, such as {gone[0]}, and would lose their "
             "side; put them back, or forget them with --forget-gone"
         )
-    groups = image_groups(table["image_path"], Path(annotations_csv).parent, settings.group_by, progress)
+    groups = image_groups(table["image_path"], Path(annotations_csv).parent, settings.group_by)
     if len(groups.unreadable) == len(groups.paths):
         raise AnnotationError(f"none of {len(groups.paths)} image(s) can be read, the first: {groups.unreadable[0]}")
     sides = deal_images(table, groups, shares, settings.seed, known)
