@@ -94,7 +94,7 @@ def test_comments_and_spaces_do_not_matter():
         TINY.replace("=", " = ").replace("classes = 3", "classes = 3  # mine").replace("[yolo]", "; head\n [yolo] ")
     )
     plain, other = cfg.describe(TINY), cfg.describe(f"# YOLOv4\n\n{spaced}")
-    assert [layer.source for layer in other.convolutions] == [layer.source for layer in plain.convolutions]
+    assert [layer.sources for layer in other.layers] == [layer.sources for layer in plain.layers]
     assert other.class_count == 3
 
 
@@ -174,14 +174,14 @@ def test_a_file_that_cannot_be_built_as_written_is_refused_with_its_line(old, ne
     [
         ("", "no section, expected .net. with width"),
         ("width=416", "line 1: found 'width=416', expected .* with .net. first"),
-        (TINY.split("[yolo]")[0], "no .yolo. section, expected one behind each last"),
+        (TINY.split("[yolo]")[0], "no .yolo. section, expected one after each last"),
         ("[net]\nwidth=32\nheight=32\n[yolo]\nclasses=1", r"line 4: \[yolo\] with something else above, expected"),
         ("[net]\nwidth=32\nheight=32\n[maxpool]\nsize=2\nstride=2", r"line 4: \[maxpool\] is the first layer"),
         ("[net]\nwidth=32\nheight=32\n[route]\nlayers=-1", "line 5: .*expected whole numbers"),
         (SMALL, "width=64 and height=32, expected a square"),
         (SMALL.replace("height=32", "height=64"), r"joins layers of strides \[1, 2\]"),
         (TINY.replace("size=3\nstride=1", "size=3\nstride=2", 1), "strides|times smaller"),
-        (TINY + "[convolutional]\nfilters=1", r"\[convolutional\] behind a \[yolo\], expected a \[route\]"),
+        (TINY + "[convolutional]\nfilters=1", r"\[convolutional\] after a \[yolo\], expected a \[route\]"),
     ],
 )  # fmt: skip
 def test_a_file_without_its_parts_is_refused(text, message):

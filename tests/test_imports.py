@@ -71,7 +71,6 @@ ORDER = [
     "detectors.darknet.anchors",
     "detectors.darknet.files",
     "detectors.darknet.sections",
-    "detectors.darknet.description",
     "detectors.darknet.cfg",
     "detectors.darknet.checks",
     "detectors.darknet.network",

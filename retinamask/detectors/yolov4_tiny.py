@@ -16,7 +16,6 @@ from retinamask.detectors import _keras
 from retinamask.detectors.darknet import anchors, cfg, weights
 from retinamask.detectors.darknet.assignment import match
 from retinamask.detectors.darknet.decoding import decode
-from retinamask.detectors.darknet.description import Network, Route
 from retinamask.detectors.darknet.loss import LOSSES, head_losses
 from retinamask.detectors.darknet.network import build
 from retinamask.detectors.darknet.template import yolov4_tiny_cfg
@@ -70,15 +69,15 @@ class YOLOv4Tiny(Detector):
         super().__init__(classes, settings)
         given = self.settings
         text = given.cfg or yolov4_tiny_cfg(len(classes), given.image_size, given.levels, given.anchors or None)
-        self.description: Network = cfg.describe(text, "cfg", len(classes), given.image_size)
+        self.description = cfg.describe(text, "cfg", len(classes), given.image_size)
 
     @property
     def anchors_wh(self) -> np.ndarray:
-        """Anchors of all heads, ``(A, 2)`` pixels of the input."""
+        """Return the anchors of all heads, ``(A, 2)`` pixels of the input."""
         return self.description.heads[0].all_anchors_wh
 
     def with_anchors(self, boxes: Iterable[np.ndarray], seed: int = 0) -> "YOLOv4Tiny":
-        """The same with anchors that fit boxes, by k-means.
+        """Return the same detector with anchors that fit boxes, by k-means.
 
         Args:
             boxes: an array ``(M, 4)`` for each image, xyxy in pixels of the input.
@@ -97,11 +96,11 @@ class YOLOv4Tiny(Detector):
         return "unit_rgb"
 
     def network(self, seed: int | None = None):
-        """The training network: image in, one raw map a head out; the same random weights for the same ``seed``."""
+        """Build the training network: image in, one raw map a head out; the same weights for the same ``seed``."""
         return build(self.description, self.settings.momentum, seed)
 
     def inference_network(self, network, score_threshold: float = 0.05, nms_threshold: float = 0.5):
-        """``network`` with decoding and NMS behind it, sharing its weights.
+        """Add decoding and NMS to ``network``, sharing its weights.
 
         A score is objectness times the probability of the class. Outputs boxes ``(N, 300, 4)`` in input pixels,
         clipped to the input, scores and labels ``(N, 300)``, padded with -1.
@@ -192,26 +191,25 @@ class YOLOv4Tiny(Detector):
 
     @cached_property
     def _backbone(self) -> set[str]:
-        """Names of the layers with weights that every head depends on, without those in front of a ``[yolo]``."""
+        """Return the layers with weights that every head depends on, without those before a ``[yolo]``."""
         last = self.description.last_convolutions
         shared = set.intersection(*(self._below(layer.index) for layer in last)) - {layer.index for layer in last}
         return {f"{kind}_{index:02d}" for kind in ("conv", "norm") for index in shared}
 
     def _below(self, index: int) -> set[int]:
-        """A layer of the cfg and all that it is computed from."""
+        """Return a layer of the cfg and all that it is computed from."""
         found, waiting = set(), [index]
         while waiting:
             index = waiting.pop()
             if index >= 0 and index not in found:
                 found.add(index)
-                layer = self.description.layers[index]
-                waiting += layer.sources if isinstance(layer, Route) else [layer.source]
+                waiting += self.description.layers[index].sources
         return found
 
 
 @cache
 def _decoding_layer() -> type:
-    """A layer from image and raw map to boxes and scores; a class that can only be made once Keras is there."""
+    """Return a layer from image and raw map to boxes and scores; made late because it needs Keras."""
     keras = _keras.prepare()
     import tensorflow
 

@@ -1,6 +1,6 @@
 """Anchors from a user's own boxes: k-means over widths and heights, as Darknet's ``calc_anchors`` does it.
 
-Arithmetic only, beside `template`. Two shapes are as far apart as 1 - IoU of both laid on one corner; a cluster's
+Two shapes are as far apart as 1 - IoU of both laid on one corner; a cluster's
 centre is the mean of its widths and heights. See "how to calculate anchors" in https://github.com/AlexeyAB/darknet
 and section 2 of YOLO9000, https://arxiv.org/abs/1612.08242.
 """
@@ -13,7 +13,7 @@ _MOST_STEPS = 300  # the mean is not the centre that 1 - IoU would choose, so th
 
 
 def suggest(sizes_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """Anchors that fit boxes: the same input and seed give the same answer.
+    """Return anchors that fit boxes: the same input and seed give the same answer.
 
     Args:
         sizes_wh: ``(N, 2)`` widths and heights of the boxes in pixels of the network's input, above 0.
@@ -44,7 +44,7 @@ def suggest(sizes_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
 
 
 def mean_best_overlap(sizes_wh: np.ndarray, anchors_wh: np.ndarray) -> float:
-    """The IoU of a box with the anchor that fits it best, all on one corner: the mean over ``(N, 2)`` boxes, 0 to 1.
+    """Return the IoU of a box with its best anchor, all on one corner: the mean over ``(N, 2)`` boxes, 0 to 1.
 
     Darknet calls it "avg IoU".
     """
@@ -61,7 +61,7 @@ def _checked(sizes_wh: np.ndarray) -> np.ndarray:
 
 
 def _overlaps(sizes_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
-    """IoU of boxes and anchors on one corner, ``(N, anchors)``."""
+    """Return the IoU of boxes and anchors on one corner, ``(N, anchors)``."""
     shared = np.minimum(sizes_wh[:, None], anchors_wh[None]).prod(axis=2)
     return shared / (sizes_wh.prod(axis=1)[:, None] + anchors_wh.prod(axis=1) - shared)
 
@@ -77,7 +77,7 @@ def _start(sizes_wh: np.ndarray, count: int, generator: np.random.Generator) -> 
 
 
 def _clusters(sizes_wh: np.ndarray, centres_wh: np.ndarray) -> np.ndarray:
-    """k-means from a start; a cluster that loses its last box stays where it was."""
+    """Run k-means from a start; a cluster that loses its last box stays where it was."""
     belongs = None
     for _ in range(_MOST_STEPS):
         now = _overlaps(sizes_wh, centres_wh).argmax(axis=1)

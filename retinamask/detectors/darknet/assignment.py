@@ -1,6 +1,6 @@
-"""Which cell and anchor of a head is to find which box, and which predictions are not to blame, in TensorFlow's graph.
+"""Assign boxes to cells and anchors of a head, and excuse predictions that overlap a box, in TensorFlow's graph.
 
-The rules of AlexeyAB's Darknet, ``src/yolo_layer.c`` (https://github.com/AlexeyAB/darknet), below `loss`, for a whole
+The rules of AlexeyAB's Darknet, ``src/yolo_layer.c`` (https://github.com/AlexeyAB/darknet), for a whole
 batch at once. Anchors and boxes are compared in pixels of the canvas, as there, also when it is larger or smaller
 than the cfg says.
 """
@@ -30,7 +30,7 @@ def match(boxes_xyxy, labels, head, cells_wh, canvas_wh) -> Matches:
 
     Args:
         boxes_xyxy: ``float32`` tensor ``(B, M, 4)`` in pixels of the canvas.
-        labels: ``int32`` tensor ``(B, M)``; -1 marks rows that only fill up.
+        labels: ``int32`` tensor ``(B, M)``; -1 marks padding.
         head: a `retinamask.detectors.darknet.cfg.Head`.
         cells_wh: columns and rows of the head, ``int32`` numbers or tensor ``(2,)``.
         canvas_wh: width and height of the canvas, ``float32``.
@@ -50,7 +50,7 @@ def match(boxes_xyxy, labels, head, cells_wh, canvas_wh) -> Matches:
 
 
 def targets(matches: Matches, labels, place_count, class_count: int):
-    """What the places of a head should say.
+    """Return the class targets of the places of a head.
 
     A place that several boxes of different classes want says all of their classes.
 
@@ -73,7 +73,7 @@ def targets(matches: Matches, labels, place_count, class_count: int):
 
 
 def excused(predicted_xyxy, class_probabilities, boxes_xyxy, labels, ignore_threshold: float):
-    """Predictions that are not told to be nothing: they overlap some box, of whatever class, and name a class.
+    """Return which predictions are excluded from the no-object loss: they overlap some box, and name a class.
 
     Args:
         predicted_xyxy: ``(B, P, 4)`` in pixels of the canvas.
@@ -86,13 +86,13 @@ def excused(predicted_xyxy, class_probabilities, boxes_xyxy, labels, ignore_thre
     """
     import tensorflow as tf
 
-    boxes_xyxy *= tf.cast(labels >= 0, tf.float32)[..., None]  # what only fills up overlaps nothing
+    boxes_xyxy *= tf.cast(labels >= 0, tf.float32)[..., None]  # padding overlaps nothing
     best = tf.reduce_max(iou(predicted_xyxy[:, :, None], boxes_xyxy[:, None]), -1)
     return (best > ignore_threshold) & (tf.reduce_max(class_probabilities, -1) > CLASS_THRESHOLD)
 
 
 def _shape_overlaps(sizes_wh, anchors_wh: np.ndarray):
-    """Overlap of boxes ``(..., 2)`` with anchors ``(A, 2)`` if they had one centre, ``(..., A)``."""
+    """Return the overlap of boxes ``(..., 2)`` with anchors ``(A, 2)`` if they had one centre, ``(..., A)``."""
     import tensorflow as tf
 
     anchors_wh = np.asarray(anchors_wh, np.float32)

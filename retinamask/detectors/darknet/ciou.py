@@ -1,6 +1,6 @@
 """Overlap of boxes in TensorFlow's graph: plain, and complete (CIoU), which the box loss of YOLOv4 takes.
 
-At the bottom of this package, above no other module of it. Sizes may be anything from a pixel's fraction to far more
+Sizes may be anything from a pixel's fraction to far more
 than an image.
 """
 
@@ -10,7 +10,7 @@ _TINY = 1e-9  # keeps 0 / 0 away; far below any side or area in pixels
 
 
 def iou(boxes_xyxy, others_xyxy):
-    """Intersection over union.
+    """Return the intersection over union.
 
     Args:
         boxes_xyxy, others_xyxy: ``float32`` tensors ``(..., 4)`` in the same pixels, whose leading axes broadcast.
@@ -58,7 +58,7 @@ def ciou(boxes_xyxy, truths_xyxy):
 
 
 def _aspect(boxes_xyxy):
-    """The angle whose tangent is width / height; of a box that shrank to a point that of a square."""
+    """Return the angle whose tangent is width / height; of a box that shrank to a point that of a square."""
     import tensorflow as tf
 
     width, height = tf.unstack(tf.maximum(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], _TINY), axis=-1)

@@ -1,6 +1,6 @@
-"""What a YOLOv4 head loses on a batch: boxes, objectness and classes, in TensorFlow's graph.
+"""The losses of a YOLOv4 head on a batch: boxes, objectness and classes, in TensorFlow's graph.
 
-Above `assignment` and `decoding`; the detector adds up its heads. The rules are those of AlexeyAB's Darknet,
+The detector adds up its heads. The rules are those of AlexeyAB's Darknet,
 ``src/yolo_layer.c``, with two differences. ``cls_normalizer`` weighs the classes, which there it does only together
 with ``counters_per_class``. And the gradient of the box loss is the true one. Darknet takes the derivative of CIoU by a
 box in shares of the image and hands it to the raw outputs almost as it is: of what lies between, it leaves out the
@@ -18,7 +18,7 @@ LOSSES = ("localization_loss", "objectness_loss", "classification_loss")
 
 
 def head_losses(raw, head, boxes_xyxy, labels, canvas_wh) -> dict:
-    """Losses of one head, summed over the batch.
+    """Compute the losses of one head, summed over the batch.
 
     Every pair of a box and a place that is to find it loses 1 - CIoU, also where two boxes want one place; with an
     ``iou_threshold`` below 1, over the number of classes that the place is to say. Objectness and classes are cross
@@ -28,7 +28,7 @@ def head_losses(raw, head, boxes_xyxy, labels, canvas_wh) -> dict:
         raw: the head's map ``(B, h, w, n * (5 + C))``, ``float32``.
         head: a `retinamask.detectors.darknet.cfg.Head`.
         boxes_xyxy: ``float32`` ``(B, M, 4)`` in pixels of the canvas.
-        labels: ``int32`` ``(B, M)``, -1 for rows that only fill up.
+        labels: ``int32`` ``(B, M)``, -1 for padding.
         canvas_wh: width and height of the canvas, ``float32`` tensor ``(2,)``.
 
     Returns:
@@ -47,12 +47,12 @@ def head_losses(raw, head, boxes_xyxy, labels, canvas_wh) -> dict:
     logits = tf.reshape(raw, (-1, place_count, 5 + head.class_count))[..., 4:]
     objectness = tf.nn.sigmoid_cross_entropy_with_logits(present, logits[..., 0])
     objectness *= tf.maximum(present, 1 - tf.cast(excused, tf.float32))
-    said = tf.nn.sigmoid_cross_entropy_with_logits(classes, logits[..., 1:]) * present[..., None]
+    named = tf.nn.sigmoid_cross_entropy_with_logits(classes, logits[..., 1:]) * present[..., None]
     lost = _box_losses(boxes, boxes_xyxy, matches, classes, head)
     return {
         "localization_loss": tf.reduce_sum(lost) * (head.iou_normalizer * BOX_WEIGHT),
         "objectness_loss": tf.reduce_sum(objectness) * head.objectness_normalizer,
-        "classification_loss": tf.reduce_sum(said) * head.class_normalizer,
+        "classification_loss": tf.reduce_sum(named) * head.class_normalizer,
     }
 
 
@@ -63,8 +63,8 @@ def _box_losses(boxes, truths_xyxy, matches: assignment.Matches, classes, head):
     predicted = tf.gather(boxes, matches.places, batch_dims=1)
     weights = tf.cast(matches.hit, tf.float32)
     if head.iou_threshold < 1:
-        said = tf.gather(tf.reduce_sum(classes, -1), matches.places, batch_dims=1)
-        weights /= tf.maximum(said, 1.0)
+        class_count = tf.gather(tf.reduce_sum(classes, -1), matches.places, batch_dims=1)
+        weights /= tf.maximum(class_count, 1.0)
     # Pairs that do not count get a box with area, so that not even their gradients can be infinite.
     hit = matches.hit[..., None]
     truths = tf.where(hit, truths_xyxy[:, :, None], tf.constant([0.0, 0.0, 1.0, 1.0]))

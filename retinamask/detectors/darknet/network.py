@@ -1,6 +1,6 @@
 """The Keras network of a Darknet ``.cfg``: pixels in, the raw map of each head out.
 
-Between `cfg`, which describes the layers, and `decoding`, which turns raw maps into boxes. The numbers are Darknet's
+`cfg` describes the layers, `decoding` turns raw maps into boxes. The numbers are Darknet's
 and those of OpenCV's ``cv2.dnn.readNetFromDarknet``; the tests compare with the latter.
 """
 
@@ -9,8 +9,7 @@ import functools
 import numpy as np
 
 from retinamask.detectors import _keras
-from retinamask.detectors.darknet.cfg import Network
-from retinamask.detectors.darknet.description import Convolutional, MaxPool, Route, Upsample
+from retinamask.detectors.darknet.cfg import Convolutional, Head, MaxPool, Network, Route, Upsample
 
 LEAKY_SLOPE = 0.1
 EPSILON = 1e-5
@@ -24,7 +23,7 @@ def build(network: Network, momentum: float = 0.9, seed: int | None = None):
 
     Layers are named by their place in the cfg: ``conv_00``, ``norm_00``, ``leaky_00`` and so on, in every build.
     Sides of the input may be any multiples of 32. Kernels are drawn as He et al. have it,
-    https://arxiv.org/abs/1502.01852, those in front of a ``[yolo]`` from a deviation of 0.01 with the bias of
+    https://arxiv.org/abs/1502.01852, those before a ``[yolo]`` from a deviation of 0.01 with the bias of
     objectness such that it starts at `OBJECTNESS_AT_START`: nearly all places hold no object.
 
     Args:
@@ -39,49 +38,37 @@ def build(network: Network, momentum: float = 0.9, seed: int | None = None):
         the map alone, which is Keras's way.
     """
     keras = _keras.prepare()
-    image = keras.layers.Input((None, None, 3), name="image")
-    last = {layer.index: head for layer, head in zip(network.last_convolutions, network.heads, strict=True)}
-    outputs = {-1: image}
+    outputs = {-1: keras.layers.Input((None, None, 3), name="image")}
+    heads = {layer.index: head for layer, head in zip(network.last_convolutions, network.heads, strict=True)}
     for layer in network.layers:
+        inputs, number = [outputs[source] for source in layer.sources], f"{layer.index:02d}"
+        found = inputs[0]
         if isinstance(layer, Convolutional):
-            begins = _Beginning(seed, last.get(layer.index))
-            outputs[layer.index] = _convolved(outputs[layer.source], layer, momentum, begins)
-        elif isinstance(layer, Route):
-            outputs[layer.index] = _routed([outputs[source] for source in layer.sources], layer)
+            found = _convolve(found, layer, heads.get(layer.index), momentum, seed)
         elif isinstance(layer, MaxPool):
-            outputs[layer.index] = keras.layers.MaxPool2D(2, name=f"pool_{layer.index:02d}")(outputs[layer.source])
+            found = keras.layers.MaxPool2D(2, name=f"pool_{number}")(found)
         elif isinstance(layer, Upsample):
-            repetition = custom_layers()["Repetition"](layer.stride, name=f"upsample_{layer.index:02d}")
-            outputs[layer.index] = repetition(outputs[layer.source])
-    return keras.Model(image, [outputs[layer.index] for layer in network.last_convolutions], name="darknet")
+            found = keras.layers.UpSampling2D(layer.stride, name=f"upsample_{number}")(found)
+        elif isinstance(layer, Route) and layer.groups > 1:
+            found = channel_group()(layer.groups, layer.group_id, name=f"group_{number}")(found)
+        elif len(inputs) > 1:
+            found = keras.layers.Concatenate(name=f"route_{number}")(inputs)
+        outputs[layer.index] = found
+    return keras.Model(outputs[-1], [outputs[index] for index in heads], name="darknet")
 
 
-class _Beginning:
-    """How the weights of one convolution are drawn."""
-
-    def __init__(self, seed: int | None, head):
-        self.seed, self.head = seed, head
-
-    def kernel(self, index: int):
-        keras = _keras.prepare()
-        seed = None if self.seed is None else int(np.random.SeedSequence([self.seed, index]).generate_state(1)[0] >> 1)
-        if self.head is None:
-            return keras.initializers.HeNormal(seed)
-        return keras.initializers.RandomNormal(stddev=0.01, seed=seed)
-
-    def bias(self):
-        keras = _keras.prepare()
-        if self.head is None:
-            return keras.initializers.Zeros()
-        bias = np.zeros((len(self.head.mask), 5 + self.head.class_count), np.float32)
-        bias[:, 4] = np.log(OBJECTNESS_AT_START / (1 - OBJECTNESS_AT_START))
-        return keras.initializers.Constant(bias.ravel().tolist())  # a list, which a saved model can hold
-
-
-def _convolved(features, layer: Convolutional, momentum: float, begins: _Beginning):
-    """Padding, convolution, normalisation and activation of a ``[convolutional]``."""
+def _convolve(features, layer: Convolutional, head: Head | None, momentum: float, seed: int | None):
+    """Add padding, convolution, normalisation and activation of a ``[convolutional]``, the last of ``head`` if any."""
     keras = _keras.prepare()
     number = f"{layer.index:02d}"
+    if seed is not None:
+        seed = int(np.random.SeedSequence([seed, layer.index]).generate_state(1)[0] >> 1)
+    kernel, bias = keras.initializers.HeNormal(seed), "zeros"
+    if head is not None:
+        kernel = keras.initializers.RandomNormal(stddev=0.01, seed=seed)
+        logits = np.zeros((len(head.mask), 5 + head.class_count), np.float32)
+        logits[:, 4] = np.log(OBJECTNESS_AT_START / (1 - OBJECTNESS_AT_START))
+        bias = keras.initializers.Constant(logits.ravel().tolist())  # a list, which a saved model can hold
     if layer.stride > 1:  # Darknet pads both sides, TensorFlow's "same" would pad right and bottom only
         features = keras.layers.ZeroPadding2D(layer.size // 2, name=f"pad_{number}")(features)
     features = keras.layers.Conv2D(
@@ -90,8 +77,8 @@ def _convolved(features, layer: Convolutional, momentum: float, begins: _Beginni
         layer.stride,
         padding="valid" if layer.stride > 1 else "same",
         use_bias=not layer.batch_normalize,
-        kernel_initializer=begins.kernel(layer.index),
-        bias_initializer=begins.bias(),
+        kernel_initializer=kernel,
+        bias_initializer=bias,
         name=f"conv_{number}",
     )(features)
     if layer.batch_normalize:
@@ -102,22 +89,10 @@ def _convolved(features, layer: Convolutional, momentum: float, begins: _Beginni
     return features
 
 
-def _routed(features: list, layer: Route):
-    """The layers that a ``[route]`` names, behind one another; or one group of the channels of one."""
-    keras = _keras.prepare()
-    if layer.groups > 1:
-        group = custom_layers()["ChannelGroup"](layer.groups, layer.group_id, name=f"group_{layer.index:02d}")
-        return group(features[0])
-    if len(features) == 1:
-        return features[0]
-    return keras.layers.Concatenate(name=f"route_{layer.index:02d}")(features)
-
-
 @functools.cache
-def custom_layers() -> dict[str, type]:
-    """The two layers that Keras lacks, by name: for ``custom_objects``, and made late because they need TensorFlow."""
+def channel_group() -> type:
+    """Return the one layer that Keras lacks; made late because it needs TensorFlow."""
     keras = _keras.prepare()
-    import tensorflow
 
     class ChannelGroup(keras.layers.Layer):
         """One of ``groups`` equal parts of the channels, counted from 0."""
@@ -133,28 +108,4 @@ def custom_layers() -> dict[str, type]:
         def get_config(self):
             return {**super().get_config(), "groups": self.groups, "group_id": self.group_id}
 
-    class Repetition(keras.layers.Layer):
-        """Each pixel ``times`` x ``times``, by copying: XLA has no gradient for TensorFlow's resizing."""
-
-        def __init__(self, times: int, **keywords):
-            super().__init__(**keywords)
-            self.times = times
-
-        def call(self, inputs):
-            batch, height, width = tensorflow.unstack(tensorflow.shape(inputs)[:3])
-            channels = inputs.shape[-1]
-            columns = tensorflow.concat([inputs] * self.times, axis=-1)  # read as pixels: each `times` times
-            rows = tensorflow.reshape(columns, (batch, height, width * self.times * channels))
-            rows = tensorflow.concat([rows] * self.times, axis=-1)
-            repeated = tensorflow.reshape(rows, (batch, height * self.times, width * self.times, channels))
-            repeated.set_shape(self.compute_output_shape(inputs.shape))
-            return repeated
-
-        def compute_output_shape(self, input_shape):
-            batch, height, width, channels = input_shape
-            return batch, height and height * self.times, width and width * self.times, channels
-
-        def get_config(self):
-            return {**super().get_config(), "times": self.times}
-
-    return {"ChannelGroup": ChannelGroup, "Repetition": Repetition}
+    return ChannelGroup

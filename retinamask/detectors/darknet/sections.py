@@ -1,4 +1,4 @@
-"""The text of a Darknet ``.cfg``: sections of ``name=value`` lines, and reading their values; below `cfg`.
+"""The text of a Darknet ``.cfg``: sections of ``name=value`` lines, and reading their values.
 
 Darknet itself ignores what it does not know and reads ``atoi`` of anything; here every surprise is an error.
 """
@@ -19,7 +19,7 @@ class CfgError(ValueError):
 
 @dataclass(frozen=True)
 class Option:
-    """What stands behind ``name=``, and in which line of the file."""
+    """The value of ``name=value``, and its line in the file."""
 
     value: str
     line: int
@@ -47,51 +47,27 @@ class Section:
                 )
 
     def integer(self, name: str, default: int | None = None, low: int = 0, high: int = 10**9) -> int:
-        """The value of an option as a whole number from ``low`` to ``high``; without a default it must be there."""
-        (value,) = self.integers(name, None if default is None else [default], low, high, count=1)
-        return value
+        """Read a whole number from ``low`` to ``high``; without a default the option must be there."""
+        return self._values(name, None if default is None else [default], low, high, int, 1)[0]
 
-    def integers(
-        self, name: str, default: list[int] | None = None, low: int = 0, high: int = 10**9, count: int | None = None
-    ) -> list[int]:
-        """The whole numbers between commas, each from ``low`` to ``high``."""
-        texts = self._texts(name, default is None, count)
-        if texts is None:
-            return default
-        values = [int(text) if _INTEGER.fullmatch(text) else None for text in texts]
-        if any(value is None or not low <= value <= high for value in values):
-            plural = "a whole number" if count == 1 else "whole numbers, separated by commas, each"
-            self.refuse(f"{self._found(name)}, expected {plural} from {low} to {high}", name)
-        return values
+    def integers(self, name: str, default: list[int] | None = None, low: int = 0, high: int = 10**9) -> list[int]:
+        """Read the whole numbers between commas, each from ``low`` to ``high``."""
+        return self._values(name, default, low, high, int)
 
     def number(self, name: str, default: float | None = None, low: float = 0.0, high: float = 1e6) -> float:
-        """The value of an option as a number from ``low`` to ``high``; without a default it must be there."""
-        (value,) = self.numbers(name, None if default is None else [default], low, high, count=1)
-        return value
+        """Read a number from ``low`` to ``high``; without a default the option must be there."""
+        return self._values(name, None if default is None else [default], low, high, float, 1)[0]
 
-    def numbers(
-        self,
-        name: str,
-        default: list[float] | None = None,
-        low: float = 0.0,
-        high: float = 1e6,
-        count: int | None = None,
-    ) -> list[float]:
-        """The numbers between commas, each from ``low`` to ``high``."""
-        texts = self._texts(name, default is None, count)
-        if texts is None:
-            return default
-        values = [float(text) if _NUMBER.fullmatch(text) else None for text in texts]
-        if any(value is None or not low <= value <= high for value in values):
-            plural = "a number" if count == 1 else "numbers, separated by commas, each"
-            self.refuse(f"{self._found(name)}, expected {plural} from {low:g} to {high:g}", name)
-        return values
+    def numbers(self, name: str, low: float = 0.0, high: float = 1e6) -> list[float]:
+        """Read the numbers between commas, each from ``low`` to ``high``."""
+        return self._values(name, None, low, high, float)
 
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
-        """The value of an option that has to be one of ``choices``; ``default`` is what Darknet takes without it."""
-        value = self.options[name].value if name in self.options else default
+        """Read an option that has to be one of ``choices``; ``default`` is what Darknet takes without it."""
+        value, found = default, f"no {name} in [{self.name}], which means {default}"
+        if name in self.options:
+            value, found = self.options[name].value, self._found(name)
         if value not in choices:
-            found = self._found(name) if name in self.options else f"no {name} in [{self.name}], which means {default}"
             self.refuse(f"{found}, expected {' or '.join(f'{name}={choice}' for choice in choices)}", name)
         return value
 
@@ -100,15 +76,21 @@ class Section:
         line = self.options[name].line if name in self.options else self.line
         raise CfgError(f"{self.source}, line {line}: {what}")
 
-    def _texts(self, name: str, needed: bool, count: int | None) -> list[str] | None:
+    def _values(self, name: str, default: list | None, low: float, high: float, kind: type, count: int | None = None):
         if name not in self.options:
-            if needed:
+            if default is None:
                 self.refuse(f"no {name} in [{self.name}], expected a line {name}=...")
-            return None
+            return default
         texts = [text.strip() for text in self.options[name].value.split(",")]
-        if count is not None and len(texts) != count:
+        if count not in (None, len(texts)):
             self.refuse(f"{self._found(name)}, which are {len(texts)} values, expected {count}", name)
-        return texts
+        pattern, word = (_INTEGER, "whole number") if kind is int else (_NUMBER, "number")
+        values = [kind(text) if pattern.fullmatch(text) else None for text in texts]
+        if any(value is None or not low <= value <= high for value in values):
+            what = f"a {word}" if count == 1 else f"{word}s, separated by commas, each"
+            limits = f"from {low} to {high}" if kind is int else f"from {low:g} to {high:g}"
+            self.refuse(f"{self._found(name)}, expected {what} {limits}", name)
+        return values
 
     def _found(self, name: str) -> str:
         return f"[{self.name}] has {name}={self.options[name].value[:60]}"
@@ -117,7 +99,7 @@ class Section:
 def parse(text: str, source: str = "cfg") -> list[Section]:
     """Split the text of a ``.cfg`` into its sections.
 
-    Lines that start with ``#`` or ``;`` are comments, as is what stands behind a ``#``.
+    Lines that start with ``#`` or ``;`` are comments, as is the rest of a line after a ``#``.
 
     Args:
         text: the whole file.
@@ -126,7 +108,7 @@ def parse(text: str, source: str = "cfg") -> list[Section]:
     Raises:
         CfgError: a line that is neither ``[section]`` nor ``name=value``, or an option given twice.
     """
-    sections = []
+    sections: list[Section] = []
     for number, raw in enumerate(text.split("\n"), start=1):
         line = raw.split("#")[0].strip()
         if not line or line.startswith(";"):
@@ -136,7 +118,7 @@ def parse(text: str, source: str = "cfg") -> list[Section]:
             continue
         name, equals, value = (part.strip() for part in line.partition("="))
         if not (name and equals and value and sections):
-            where = "behind a [section]" if sections else "with [net] first"
+            where = "after a [section]" if sections else "with [net] first"
             raise CfgError(f"{source}, line {number}: found {line[:60]!r}, expected [section] or name=value {where}")
         options = sections[-1].options
         if name in options:

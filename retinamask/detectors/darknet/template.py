@@ -1,6 +1,6 @@
 """The text of YOLOv4-tiny's cfg for a user's own classes, with two or three heads.
 
-At the bottom of this package; `files` writes it into a folder for Darknet, and the detector is built from it.
+`files` writes it into a folder for Darknet, and the detector is built from it.
 Layers, options and numbers: https://github.com/AlexeyAB/darknet ``cfg/yolov4-tiny-custom.cfg`` and
 ``cfg/yolov4-tiny-3l.cfg``; what depends on the classes: "How to train (to detect your custom objects)" there.
 """
@@ -18,11 +18,13 @@ YOLOV4_TINY_ANCHORS = {
 }
 LEAST_BATCHES, BATCHES_PER_CLASS = 6000, 2000
 
+# What Darknet trains with; our own training takes its settings from elsewhere.
+_NET = """batch=64 subdivisions=16 width={side} height={side} channels=3 momentum=0.9 decay=0.0005 angle=0
+saturation=1.5 exposure=1.5 hue=0.1 learning_rate=0.00261 burn_in=1000 max_batches={batches} policy=steps
+steps={first},{second} scales=.1,.1"""
+_YOLO = """classes={classes} num={count} jitter=0.3 scale_x_y=1.05 cls_normalizer=1.0 iou_normalizer=0.07 iou_loss=ciou
+ignore_thresh=0.7 truth_thresh=1 random=0 resize=1.5 nms_kind=greedynms beta_nms=0.6"""
 _BLOCKS = (64, 128, 256)  # filters of the three blocks whose halves part and meet again
-_BLOCK_LENGTH = 8
-_LEAVE_BLOCK = 2 + 5  # section of the first block's last convolution, counted from the first convolution as 0
-
-Section = tuple[str, dict[str, object]]
 
 
 def yolov4_tiny_cfg(
@@ -31,10 +33,8 @@ def yolov4_tiny_cfg(
     levels: int = 2,
     anchors_wh: Sequence[tuple[float, float]] | np.ndarray | None = None,
     max_batches: int | None = None,
-    batch: int = 64,
-    subdivisions: int = 16,
 ) -> str:
-    """YOLOv4-tiny as a Darknet cfg.
+    """Write YOLOv4-tiny as a Darknet cfg.
 
     Args:
         class_count: how many classes; each head gets ``(class_count + 5) * 3`` filters.
@@ -44,8 +44,6 @@ def yolov4_tiny_cfg(
             which are not rescaled to ``image_size`` (nor does Darknet). The largest three go to stride 32.
         max_batches: how many updates Darknet trains for; 2000 a class if left out, 6000 at least. The rate falls
             tenfold at 80 % and at 90 % of them.
-        batch: images of an update.
-        subdivisions: parts that Darknet cuts a batch into, so that it fits into memory; divides ``batch``.
 
     Returns:
         The text, in which sections stand in the order of the published files.
@@ -53,38 +51,30 @@ def yolov4_tiny_cfg(
     Raises:
         ValueError: an argument is out of its range.
     """
-    if max_batches is None:
-        max_batches = batches_for(class_count)
-    _check(class_count, image_size, levels, max_batches, batch, subdivisions)
-    anchors = _checked_anchors(YOLOV4_TINY_ANCHORS[levels] if anchors_wh is None else anchors_wh, levels)
-    sections = [
-        _training(image_size, max_batches, batch, subdivisions),
-        *_trunk(),
-        *(section for level in range(levels) for section in _head(level, levels, class_count, anchors)),
-    ]
-    return "\n".join(_text(name, options) for name, options in sections)
-
-
-def batches_for(class_count: int, image_count: int = 0) -> int:
-    """How many updates Darknet's guide asks for: 2000 a class, but not fewer than 6000 or than training images."""
-    return max(LEAST_BATCHES, BATCHES_PER_CLASS * class_count, image_count)
-
-
-def _check(class_count: int, image_size: int, levels: int, max_batches: int, batch: int, subdivisions: int) -> None:
+    batches = batches_for(class_count) if max_batches is None else max_batches
     if class_count < 1:
         raise ValueError(f"class_count is {class_count}, expected 1 or more")
     if image_size < STRIDE or image_size % STRIDE:
         raise ValueError(f"image_size is {image_size}, expected a multiple of {STRIDE} such as 416 or 608")
     if levels not in YOLOV4_TINY_ANCHORS:
         raise ValueError(f"levels is {levels}, expected 2 (yolov4-tiny) or 3 (yolov4-tiny-3l)")
-    if max_batches < 1:
-        raise ValueError(f"max_batches is {max_batches}, expected 1 or more")
-    if batch < 1 or subdivisions < 1 or batch % subdivisions:
-        raise ValueError(f"batch is {batch} and subdivisions {subdivisions}, expected a divisor of the batch")
+    if batches < 1:
+        raise ValueError(f"max_batches is {batches}, expected 1 or more")
+    anchors = _by_area(YOLOV4_TINY_ANCHORS[levels] if anchors_wh is None else anchors_wh, levels)
+    rate_falls = {"first": batches * 8 // 10, "second": batches * 9 // 10}
+    sections = [_section("net", _NET.format(side=image_size, batches=batches, **rate_falls)), *_trunk()]
+    for level in range(levels):
+        sections += _head(level, levels, class_count, anchors)
+    return "\n".join(sections)
 
 
-def _checked_anchors(anchors_wh: Sequence[tuple[float, float]] | np.ndarray, levels: int) -> np.ndarray:
-    """The anchors by growing area, as masks expect them."""
+def batches_for(class_count: int, image_count: int = 0) -> int:
+    """Return how many updates Darknet's guide asks for: 2000 a class, at least 6000 and as many as training images."""
+    return max(LEAST_BATCHES, BATCHES_PER_CLASS * class_count, image_count)
+
+
+def _by_area(anchors_wh: Sequence[tuple[float, float]] | np.ndarray, levels: int) -> np.ndarray:
+    """Return the anchors by growing area, as masks expect them."""
     anchors = np.asarray(anchors_wh, dtype=float)
     wanted = (ANCHORS_PER_HEAD * levels, 2)
     if anchors.shape != wanted:
@@ -94,97 +84,54 @@ def _checked_anchors(anchors_wh: Sequence[tuple[float, float]] | np.ndarray, lev
     return anchors[np.argsort(anchors.prod(axis=1), kind="stable")]
 
 
-def _training(image_size: int, max_batches: int, batch: int, subdivisions: int) -> Section:
-    """What Darknet trains with; our own training takes its settings from elsewhere."""
-    options = {
-        "batch": batch,
-        "subdivisions": subdivisions,
-        "width": image_size,
-        "height": image_size,
-        "channels": 3,
-        "momentum": 0.9,
-        "decay": 0.0005,
-        "angle": 0,
-        "saturation": 1.5,
-        "exposure": 1.5,
-        "hue": 0.1,
-        "learning_rate": 0.00261,
-        "burn_in": 1000,
-        "max_batches": max_batches,
-        "policy": "steps",
-        "steps": f"{max_batches * 8 // 10},{max_batches * 9 // 10}",
-        "scales": ".1,.1",
-    }
-    return "net", options
-
-
-def _trunk() -> list[Section]:
-    """Everything that the heads share: 28 sections, strides 2 to 32."""
+def _trunk() -> list[str]:
+    """Return what the heads share: 28 sections, strides 2 to 32."""
     sections = [_convolution(32, stride=2), _convolution(64, stride=2)]
     for filters in _BLOCKS:
         sections += [
             _convolution(filters),
-            ("route", {"layers": -1, "groups": 2, "group_id": 1}),
+            _section("route", "layers=-1 groups=2 group_id=1"),
             _convolution(filters // 2),
             _convolution(filters // 2),
-            ("route", {"layers": "-1,-2"}),
+            _section("route", "layers=-1,-2"),
             _convolution(filters, size=1),
-            ("route", {"layers": "-6,-1"}),
-            ("maxpool", {"size": 2, "stride": 2}),
+            _section("route", "layers=-6,-1"),
+            _section("maxpool", "size=2 stride=2"),
         ]
     return [*sections, _convolution(512), _convolution(256, size=1)]
 
 
-def _head(level: int, levels: int, class_count: int, anchors_wh: np.ndarray) -> list[Section]:
-    """The sections of one head, the coarsest being level 0; a finer one starts where the one before it branched."""
+def _head(level: int, levels: int, class_count: int, anchors_wh: np.ndarray) -> list[str]:
+    """Return the sections of one head, level 0 the coarsest; a finer one starts where the one before it branched."""
     filters = 512 >> level
     sections = []
     if level:
-        block = len(_BLOCKS) - level
         back = -4 if level == 1 else -3  # the trunk's last convolution; later ones have none between it and the head
+        last_of_block = 7 + 8 * (len(_BLOCKS) - level)  # a block has 8 sections; its last convolution is the sixth
         sections = [
-            ("route", {"layers": back}),
+            _section("route", f"layers={back}"),
             _convolution(filters // 2, size=1),
-            ("upsample", {"stride": 2}),
-            ("route", {"layers": f"-1,{_LEAVE_BLOCK + _BLOCK_LENGTH * block}"}),
+            _section("upsample", "stride=2"),
+            _section("route", f"layers=-1,{last_of_block}"),
         ]
-    linear = {
-        "size": 1,
-        "stride": 1,
-        "pad": 1,
-        "filters": (class_count + 5) * ANCHORS_PER_HEAD,
-        "activation": "linear",
-    }
     first = ANCHORS_PER_HEAD * (levels - 1 - level)
-    yolo = _yolo(range(first, first + ANCHORS_PER_HEAD), class_count, anchors_wh)
-    return [*sections, _convolution(filters), ("convolutional", linear), yolo]
+    mask = ",".join(map(str, range(first, first + ANCHORS_PER_HEAD)))
+    anchors = ", ".join(f"{width:.6g},{height:.6g}" for width, height in anchors_wh)
+    outputs = (class_count + 5) * ANCHORS_PER_HEAD
+    yolo = _section("yolo", _YOLO.format(classes=class_count, count=len(anchors_wh)))
+    return [
+        *sections,
+        _convolution(filters),
+        _section("convolutional", f"size=1 stride=1 pad=1 filters={outputs} activation=linear"),
+        yolo.replace("\n", f"\nmask={mask}\nanchors={anchors}\n", 1),
+    ]
 
 
-def _yolo(mask: range, class_count: int, anchors_wh: np.ndarray) -> Section:
-    options = {
-        "mask": ",".join(map(str, mask)),
-        "anchors": ", ".join(f"{width:.6g},{height:.6g}" for width, height in anchors_wh),
-        "classes": class_count,
-        "num": len(anchors_wh),
-        "jitter": 0.3,
-        "scale_x_y": 1.05,
-        "cls_normalizer": 1.0,
-        "iou_normalizer": 0.07,
-        "iou_loss": "ciou",
-        "ignore_thresh": 0.7,
-        "truth_thresh": 1,
-        "random": 0,
-        "resize": 1.5,
-        "nms_kind": "greedynms",
-        "beta_nms": 0.6,
-    }
-    return "yolo", options
+def _convolution(filters: int, size: int = 3, stride: int = 1) -> str:
+    return _section(
+        "convolutional", f"batch_normalize=1 filters={filters} size={size} stride={stride} pad=1 activation=leaky"
+    )
 
 
-def _convolution(filters: int, size: int = 3, stride: int = 1) -> Section:
-    options = {"filters": filters, "size": size, "stride": stride, "pad": 1, "activation": "leaky"}
-    return "convolutional", {"batch_normalize": 1, **options}
-
-
-def _text(name: str, options: dict[str, object]) -> str:
-    return f"[{name}]\n" + "".join(f"{key}={value}\n" for key, value in options.items())
+def _section(name: str, options: str) -> str:
+    return f"[{name}]\n" + "".join(f"{option}\n" for option in options.split())

@@ -1,9 +1,9 @@
-"""Darknet ``.weights`` files: read, put into a network, written; behind `network`.
+"""Read and write Darknet ``.weights`` files, and put them into a network.
 
 The format is that of https://github.com/AlexeyAB/darknet (``src/parser.c``): three ``int32`` for the version, how many
 images training has seen, then ``float32`` numbers only, without names or sizes. Of each convolution, in the order of
 the cfg: biases (or the betas of its normalisation, then gammas, means and variances), then the kernel as
-(filters, channels, height, width). All little-endian. A file ``*.conv.NN`` stops in front of layer NN.
+(filters, channels, height, width). All little-endian. A file ``*.conv.NN`` stops before layer NN.
 """
 
 import re
@@ -14,14 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from retinamask.dataset import files
-from retinamask.detectors.darknet.cfg import MAX_CLASSES, Network
-from retinamask.detectors.darknet.description import Convolutional
+from retinamask.detectors.darknet.cfg import MAX_CLASSES, Convolutional, Network
 from retinamask.detectors.starting_weights import Loaded, WeightsError
 
 VERSION = (0, 2, 5)
 """What AlexeyAB's Darknet writes."""
 
-_MAX_BYTES = 2_000_000_000
 _PARTIAL = re.compile(r"\.conv\.([0-9]{1,4})$")
 
 
@@ -34,7 +32,7 @@ class DarknetWeights:
     numbers: np.ndarray
 
     def to_bytes(self) -> bytes:
-        """The file."""
+        """Return the bytes of the file."""
         seen = struct.pack("<Q" if _counts_in_64_bits(self.version) else "<i", self.seen)
         return struct.pack("<3i", *self.version) + seen + self.numbers.astype("<f4").tobytes()
 
@@ -49,8 +47,6 @@ def read(path: str | Path) -> DarknetWeights:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path} does not exist; expected a Darknet .weights file")
-    if path.stat().st_size > _MAX_BYTES:
-        raise WeightsError(f"{path} has {path.stat().st_size} bytes, expected at most {_MAX_BYTES}")
     content = path.read_bytes()
     if len(content) < 16:
         raise WeightsError(f"{path} has {len(content)} bytes, expected a header of 16 or 20; fetch the file again")
@@ -76,8 +72,8 @@ def read(path: str | Path) -> DarknetWeights:
 def load(model, network: Network, path: str | Path) -> Loaded:
     """Put the numbers of a file into a network; nothing is changed if they do not fit.
 
-    A whole file must hold every layer; ``*.conv.NN`` every layer in front of layer NN. If a whole file fits but for
-    another number of classes, the convolutions in front of each ``[yolo]`` keep their weights.
+    A whole file must hold every layer; ``*.conv.NN`` every layer before layer NN. If a whole file fits but for
+    another number of classes, the convolutions before each ``[yolo]`` keep their weights.
 
     Args:
         model: from `retinamask.detectors.darknet.network.build`.
@@ -96,25 +92,24 @@ def load(model, network: Network, path: str | Path) -> Loaded:
     stop = int(partial[1]) if partial else len(network.layers)
     wanted = [layer for layer in network.convolutions if layer.index < stop]
     sizes = [layer.parameters for layer in wanted]
+    if not wanted:
+        raise WeightsError(f"{path}: no layer before layer {stop}, expected *.conv.NN with a larger NN")
     left_out = {}
     if sum(sizes) != len(numbers):
         left_out = {} if partial else _heads_of_other_classes(network, len(numbers))
         if not left_out:
             raise WeightsError(_misfit(path, wanted, len(numbers), bool(partial)))
-    sizes = [left_out.get(layer.index, layer.parameters) for layer in wanted]
-    ends = np.cumsum(sizes)
+        sizes = [left_out.get(layer.index, layer.parameters) for layer in wanted]
     arrays = {}
-    for layer, end, size in zip(wanted, ends, sizes, strict=True):
+    for layer, part in zip(wanted, np.split(numbers, np.cumsum(sizes)[:-1]), strict=True):
         if layer.index not in left_out:
-            arrays.update(_arrays(layer, numbers[end - size : end], path))
-    if not arrays:
-        raise WeightsError(f"{path}: no layer in front of layer {stop}, expected *.conv.NN with a larger NN")
+            arrays.update(_arrays(layer, part, path))
     for name, weights in arrays.items():
         model.get_layer(name).set_weights(weights)
     return Loaded(len(wanted) - len(left_out), unmapped=[f"conv_{index:02d}" for index in left_out])
 
 
-def write(model, network: Network, path: str | Path, seen: int = 0, version: tuple[int, int, int] = VERSION) -> None:
+def write(model, network: Network, path: str | Path, seen: int = 0) -> None:
     """Write the weights of a network for Darknet and OpenCV, under a temporary name first.
 
     Args:
@@ -122,15 +117,9 @@ def write(model, network: Network, path: str | Path, seen: int = 0, version: tup
         network: its description, whose ``text`` is the cfg that goes with the file.
         path: the file; an existing one is replaced.
         seen: images seen in training, from which Darknet tells how far its schedule is.
-        version: of the file; before 0.2 ``seen`` has 32 bits.
-
-    Raises:
-        ValueError: a negative ``seen``, or one too large for the version.
     """
-    if not 0 <= seen < 2 ** (64 if _counts_in_64_bits(version) else 31):
-        raise ValueError(f"seen is {seen}, expected how many images training has seen, 0 or more")
     numbers = np.concatenate([part.ravel() for layer in network.convolutions for part in _stored(model, layer)])
-    content = DarknetWeights(version, seen, numbers).to_bytes()
+    content = DarknetWeights(VERSION, seen, numbers).to_bytes()
     with files.replacing(path) as temporary:
         temporary.write_bytes(content)
 
@@ -141,7 +130,7 @@ def _counts_in_64_bits(version: tuple[int, int, int]) -> bool:
 
 
 def _arrays(layer: Convolutional, numbers: np.ndarray, path: Path) -> dict[str, list[np.ndarray]]:
-    """The Keras weights of a convolution and of its normalisation by name, from its part of a file."""
+    """Return the Keras weights of a convolution and of its normalisation by name, from its part of a file."""
     filters = layer.filters
     vectors = numbers[: -filters * layer.in_channels * layer.size**2].reshape(-1, filters)
     kernel = numbers[vectors.size :].reshape(filters, layer.in_channels, layer.size, layer.size).transpose(2, 3, 1, 0)
@@ -157,7 +146,7 @@ def _arrays(layer: Convolutional, numbers: np.ndarray, path: Path) -> dict[str, 
 
 
 def _stored(model, layer: Convolutional) -> list[np.ndarray]:
-    """The arrays of a convolution in the order of the file."""
+    """Return the arrays of a convolution in the order of the file."""
     kernel, *bias = model.get_layer(f"conv_{layer.index:02d}").get_weights()
     if layer.batch_normalize:
         gamma, beta, mean, variance = model.get_layer(f"norm_{layer.index:02d}").get_weights()
@@ -166,7 +155,7 @@ def _stored(model, layer: Convolutional) -> list[np.ndarray]:
 
 
 def _heads_of_other_classes(network: Network, found: int) -> dict[int, int]:
-    """By index: how many numbers each last convolution has in a file of ``found``, if only its classes differ."""
+    """Return by index how many of the ``found`` numbers each last convolution has, if only the classes differ."""
     rest = sum(layer.parameters for layer in network.convolutions)
     per_filter, filters_per_class = {}, {}
     for layer, head in zip(network.last_convolutions, network.heads, strict=True):
@@ -181,7 +170,7 @@ def _heads_of_other_classes(network: Network, found: int) -> dict[int, int]:
 
 
 def _misfit(path: Path, wanted: list[Convolutional], found: int, partial: bool) -> str:
-    """What to say about a file with too few or too many numbers."""
+    """Describe a file with too few or too many numbers."""
     expected = sum(layer.parameters for layer in wanted)
     begin = f"{path} has {found} numbers, expected {expected} for {len(wanted)} convolutions"
     start = 0
@@ -194,4 +183,4 @@ def _misfit(path: Path, wanted: list[Convolutional], found: int, partial: bool) 
                 f"or belongs to another network{advice}"
             )
         start += layer.parameters
-    return f"{begin}: {found - expected} are left over behind the last one; it belongs to another network"
+    return f"{begin}: {found - expected} are left over after the last one; it belongs to another network"
