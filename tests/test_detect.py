@@ -6,10 +6,11 @@ from PIL import Image
 
 from retinamask import detectors
 from retinamask.dataset import annotations, images
+from retinamask.dataset.image_files import find_images
 from retinamask.dataset.sample import CLASSES
 from retinamask.detectors import snapshots
 from retinamask.inference.convert import agreement, convert
-from retinamask.inference.detect import Predictor, detect, find_images
+from retinamask.inference.detect import Predictor, detect
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_the_table_has_pixels_of_the_file_and_a_damaged_image_is_counted(convert
     with Image.open(tiny / "scenes" / "images" / "scene_0000.jpg") as scene:
         scene.resize((300, 200)).save(tmp_path / "größer.png")
     (tmp_path / "broken.jpg").write_bytes(b"not an image")
-    paths = find_images([tmp_path], tmp_path)
+    paths, _ = find_images([tmp_path], tmp_path)
     table, unreadable = detect(Predictor.load(converted), paths, tmp_path, score_threshold=0.05)
     assert paths == ["broken.jpg", "größer.png"]
     assert len(unreadable) == 1 and "broken.jpg" in unreadable[0]

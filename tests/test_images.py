@@ -53,8 +53,8 @@ def png_header(width: int, height: int) -> bytes:
         (b"<html></html>", "not a readable image"),
         (b"\xff\xd8\xff\xe0", "not a readable image"),
         (b"\x89PNG\r\n\x1a\n", "not a readable image"),
-        (encoded("GIF"), "not a readable image"),
-        (encoded("TIFF"), "not a readable image"),
+        (encoded("PPM"), "not a readable image"),
+        (encoded("ICO"), "not a readable image"),
     ],
 )
 @pytest.mark.parametrize("read", [images.read_image, images.check_image, images.image_size])

@@ -67,14 +67,17 @@ def convert_command(given) -> None:
 
 def detect_command(given) -> None:
     from retinamask.dataset import annotations
-    from retinamask.inference.detect import detect, find_images
+    from retinamask.dataset.image_files import find_images
+    from retinamask.inference.detect import detect
 
     out = Path(given.out)
     refuse_existing(out, given.force)
     if (video := videos.the_video(given)) is not None:
         videos.check_outputs(given)
         return videos.detect_in_video(given, video, load_predictor(given))
-    paths = find_images(given.sources, out.parent)
+    paths, notes = find_images(given.sources, out.parent)
+    for note in notes:
+        print(f"left out: {note}", file=sys.stderr)
     predictor = load_predictor(given)
     table, unreadable = detect(predictor, paths, out.parent, given.score_threshold, given.batch_size)
     for message in unreadable:

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 MAX_PIXELS = 89_478_485  # Pillow's own limit; larger files are taken for decompression bombs: 268 MB once decoded
 
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # JPEG includes MPO, which some phones write into .jpg files
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")  # JPEG includes MPO, which some phones write into .jpg files
 _EXIF_ORIENTATION = 0x0112
 _TURNS = {  # EXIF orientation: what makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -66,7 +66,7 @@ def read_image(path: str | Path, least_side: int | None = None, upright: bool = 
     """Read an image upright, as ``uint8`` RGB of shape ``(height, width, 3)``.
 
     Transparency is left out and the colours below it stay, as in keras-retinanet's reader; 16-bit grey is
-    scaled to 8 bits, which that reader cuts off at 255.
+    scaled to 8 bits, which that reader cuts off at 255. Of several pictures in a file the first counts.
 
     Args:
         path: the file.
@@ -75,7 +75,8 @@ def read_image(path: str | Path, least_side: int | None = None, upright: bool = 
         upright: whether to turn it as EXIF asks; without, it is as keras-retinanet's reader sees it.
 
     Raises:
-        ImageError: missing, not an image, cut short, or more than `MAX_PIXELS` pixels.
+        ImageError: missing, not an image, cut short, more than `MAX_PIXELS` pixels, or numbers of 32 bits, whose
+            range nobody knows.
     """
     with _opened(path) as image:
         if least_side:
@@ -211,6 +212,9 @@ def _opened(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise TooManyPixelsError(too_large) from None
     except Exception as error:  # whatever a damaged header makes Pillow's readers raise
         raise ImageError(f"{path}: cannot be opened as an image ({error})") from None
+    if image.mode in ("I", "F"):
+        image.close()
+        raise ImageError(f"{path}: pixels of 32 bits, expected 8 or 16; convert it")
     if image.width * image.height > max_pixels:
         image.close()
         raise TooManyPixelsError(f"{too_large}, found {image.width} x {image.height}")
@@ -227,15 +231,17 @@ def _decode(image: Image.Image, path: str | Path) -> None:
 def _rgb(image: Image.Image, turn: Image.Transpose | None) -> np.ndarray:
     """A decoded image turned, if asked for, and made 8-bit RGB."""
     turned = image if turn is None else image.transpose(turn)
-    if turned.mode == "I;16":
+    if turned.mode.startswith("I;16"):
         turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
     turned.info.pop("transparency", None)  # Pillow would warn that it is lost
     return np.array(turned.convert("RGB"))
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether an image that is not decoded yet is a PNG of 16 bits a channel; Pillow keeps 8 of a coloured one's."""
-    return image.format == "PNG" and any(";16" in str(tile.args) for tile in image.tile)
+    """Whether an image that is not decoded yet has 16 bits a channel; Pillow keeps 8 of a coloured PNG's."""
+    return (
+        image.mode.startswith("I;16") or image.format == "PNG" and any(";16" in str(tile.args) for tile in image.tile)
+    )
 
 
 def _traits(image: Image.Image) -> tuple[str, ...]:
@@ -251,6 +257,8 @@ def _traits(image: Image.Image) -> tuple[str, ...]:
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """What makes the image upright according to EXIF, ``None`` if nothing is to be done."""
+    if image.format == "TIFF":  # Pillow turns it by itself
+        return None
     try:
         return _TURNS.get(image.getexif().get(_EXIF_ORIENTATION))
     except Exception:  # damaged EXIF says nothing; the pixels can be sound all the same

@@ -12,8 +12,7 @@ import pandas as pd
 
 from retinamask import detectors
 from retinamask.dataset import boxes, images
-from retinamask.dataset.annotations import DETECTION_COLUMNS, AnnotationError, make_table, relative_path
-from retinamask.dataset.formats.image_files import is_image
+from retinamask.dataset.annotations import DETECTION_COLUMNS, AnnotationError, make_table
 from retinamask.detectors.snapshots import Snapshot, SnapshotError, read
 
 
@@ -124,24 +123,6 @@ def table_rows(path: str, detections: Detections, class_names: list[str]) -> lis
         for box, score, label in zip(*detections, strict=True)
     ]
     return found or [(path, *[None] * 6)]
-
-
-def find_images(sources: Iterable[str | Path], folder: str | Path) -> list[str]:
-    """Image files and all images below folders, sorted within each, as paths relative to ``folder``.
-
-    Raises:
-        AnnotationError: a source does not exist, or there is no image at all.
-    """
-    found: dict[str, None] = {}
-    for source in map(Path, sources):
-        if not source.exists():
-            raise AnnotationError(f"{source} does not exist; expected an image or a folder of images")
-        files = [path for path in sorted(source.rglob("*")) if is_image(path)] if source.is_dir() else [source]
-        found.update(dict.fromkeys(relative_path(path, folder) for path in files))
-    if not found:
-        listed = ", ".join(map(str, sources))
-        raise AnnotationError(f"no image below {listed}; expected files ending in {', '.join(images.EXTENSIONS)}")
-    return list(found)
 
 
 def _of_one_image(

@@ -14,7 +14,7 @@ from pathlib import Path
 from retinamask.dataset import files, images
 from retinamask.dataset.annotations import AnnotationError
 from retinamask.dataset.formats import Problem
-from retinamask.dataset.formats.image_files import is_hidden, is_image
+from retinamask.dataset.image_files import walk
 from retinamask.labelimg import port
 
 RECORD = "preannotated.json"  # written by `retinamask.labelimg.proposals` among the annotation files
@@ -67,7 +67,7 @@ def prepare(
     image_folder = _absolute(image_folder)
     if not image_folder.is_dir():
         raise AnnotationError(f"{image_folder} is not a folder; expected the folder of the images to annotate")
-    found = [path for path in sorted(image_folder.rglob("*")) if is_image(path)]
+    found = walk(image_folder).images()
     if not found:
         raise AnnotationError(f"no image below {image_folder}; expected files ending in {', '.join(images.EXTENSIONS)}")
     _refuse_equal_stems(found)
@@ -85,7 +85,7 @@ def state(session: Session) -> dict[str, str]:
     """SHA-256 of every file that labelImg may have written, by name."""
     suffixes = (".xml", ".txt", ".json")  # the last is what its third format would write
     found = sorted(path for path in session.annotation_folder.iterdir() if path.suffix in suffixes and path.is_file())
-    return {path.name: files.sha256(path) for path in found if path.name != RECORD and not is_hidden(path)}
+    return {path.name: files.sha256(path) for path in found if path.name != RECORD and path.name[0] != "."}
 
 
 def _absolute(path: str | Path) -> Path:

@@ -1,6 +1,6 @@
 """CVAT for images 1.1: one XML with many images and their boxes in pixels.
 
-On top of `documents`. Format: https://docs.cvat.ai/docs/other/xml_format, "Annotation", as written by CVAT's
+Format: https://docs.cvat.ai/docs/other/xml_format, "Annotation", as written by CVAT's
 cvat/apps/dataset_manager/formats/cvat.py. The SAX handler knows the line of every element.
 """
 
@@ -15,8 +15,8 @@ from xml.sax.handler import ContentHandler
 import defusedxml
 import defusedxml.sax
 
-from retinamask.dataset.formats.documents import reader, text_number, unusable
-from retinamask.dataset.formats.reading import Entry, FoundObject, Problem
+from retinamask.dataset.annotations import number
+from retinamask.dataset.formats.entries import NO_BOX, Asked, Entry, FoundObject, Problem
 
 MAX_BYTES = 256 * 1024 * 1024  # a million boxes have about 150 MB
 VIDEO = "CVAT's XML for videos; export the task as 'CVAT for images 1.1'"
@@ -37,12 +37,13 @@ def looks_like(head: str) -> bool:
     return re.search(r"<annotations[\s>]", head) is not None
 
 
-def entries(path: Path, root: Path) -> Iterator[Entry | Problem]:
-    """Give one entry an image; an image without a name is a problem.
+def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
+    """Give one entry an image, sorted by name; an image without a name is a problem.
 
     Raises:
         ValueError: with path and line: too large, not XML, cut short, with entities, or not CVAT's XML for images.
     """
+    found = []
     for image, shapes in _parsed(path):
         where = f"{path} line {image.line}"
         name = image.attributes.get("name", "").strip()
@@ -52,25 +53,23 @@ def entries(path: Path, root: Path) -> Iterator[Entry | Problem]:
         # a tag says something of the whole image: only an image that has nothing else is left out for it
         drawn = [shape for shape in shapes if shape.tag != "tag"] or shapes
         objects = [_object(f"{path} line {shape.line} image {name!r}", shape) for shape in drawn]
-        sides = [text_number(image.attributes.get(side)) for side in ("width", "height")]
+        sides = [number(image.attributes.get(side, "")) for side in ("width", "height")]
         size_wh = tuple(map(int, sides)) if all(side >= 1 for side in sides) else None  # nan compares false
         label = "width and height of <image>"
-        yield Entry(path, f"{where} image {name!r}", objects, name, size_wh=size_wh, size_label=label)
-
-
-read_cvat = reader(entries, "CVAT for images", [".xml"])
+        found.append(Entry(path, f"{where} image {name!r}", objects, name, size_wh=size_wh, size_label=label))
+    yield from sorted(found, key=lambda entry: entry.written_name)
 
 
 def _object(where: str, shape: _Element) -> FoundObject:
     if shape.tag != "box":
-        return unusable(where, f"found <{shape.tag}>, expected <box>; only upright boxes are read")
+        return FoundObject(where, "", NO_BOX, f"found <{shape.tag}>, expected <box>; only upright boxes are read")
     rotation = shape.attributes.get("rotation", "0")
-    if text_number(rotation) != 0:  # true for nan too
-        return unusable(where, f"the box is rotated by {rotation} degrees; only upright boxes are read")
-    box_xyxy = tuple(text_number(shape.attributes.get(edge)) for edge in _EDGES)
+    if number(rotation) != 0:  # true for nan too
+        return FoundObject(where, "", NO_BOX, f"the box is rotated by {rotation} degrees; only upright boxes are read")
+    box_xyxy = tuple(number(shape.attributes.get(edge, "")) for edge in _EDGES)
     if not all(map(math.isfinite, box_xyxy)):
         shown = ", ".join(f"{edge} {shape.attributes.get(edge)!r}" for edge in _EDGES)
-        return unusable(where, f"found {shown}; expected four numbers")
+        return FoundObject(where, "", NO_BOX, f"found {shown}; expected four numbers")
     return FoundObject(where, shape.attributes.get("label", "").strip(), box_xyxy)
 
 

@@ -1,6 +1,6 @@
 """VoTT 2: its JSON export, the JSON of one asset that it keeps in the project's folder, and its CSV export.
 
-On top of `documents`. Format: https://github.com/microsoft/VoTT, src/providers/export/vottJson.ts and csv.ts, types in
+Above `json_files`. Format: https://github.com/microsoft/VoTT, src/providers/export/vottJson.ts and csv.ts, types in
 src/models/applicationState.ts. Boxes are in pixels. An asset that nobody has opened (``state`` 0) is not annotated.
 """
 
@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+from retinamask.dataset.annotations import number
 from retinamask.dataset.formats import json_files
-from retinamask.dataset.formats.documents import box_of_sides, reader, text_number, unusable
-from retinamask.dataset.formats.reading import Entry, FoundObject, Problem
+from retinamask.dataset.formats.entries import NO_BOX, Asked, Entry, FoundObject, Problem
 
 COLUMNS = ["image", "xmin", "ymin", "xmax", "ymax", "label"]
 
@@ -28,8 +28,8 @@ def looks_like(head: str) -> bool:
     return header == ",".join(COLUMNS) or re.search(r'"assets?"\s*:\s*\{', head) is not None
 
 
-def entries(path: Path, root: Path) -> Iterable[Entry | Problem]:
-    """Give one entry an image; an asset that is none is a problem.
+def entries(path: Path, asked: Asked) -> Iterable[Entry | Problem]:
+    """Give one entry an image, sorted by name; an asset that is none is a problem.
 
     Raises:
         ValueError: not JSON or CSV, or not VoTT's.
@@ -37,18 +37,16 @@ def entries(path: Path, root: Path) -> Iterable[Entry | Problem]:
     return _of_csv(path) if path.suffix.lower() == ".csv" else _of_json(path)
 
 
-read_vott = reader(entries, "VoTT", [".json", ".csv"])
-
-
 def _of_json(path: Path) -> Iterator[Entry | Problem]:
     document = json_files.load_json(path, dict)
     one = "asset" in document
-    unopened = 0
+    found, unopened = [], 0
     for key, record in ({"": document} if one else json_files.member(document, "assets", dict)).items():
         where = str(path) if one else f"{path} asset {key!r}"
         try:
             asset, regions = json_files.member(record, "asset", dict), json_files.member(record, "regions", list)
             name = json_files.text(asset, "name")
+            json_files.refuse_other_lists(record, ("regions",))
             if asset.get("type") in _FRAMES:
                 raise ValueError(f"{name!r} is a video or a frame of one; save the frame as an image")
         except ValueError as error:
@@ -60,10 +58,11 @@ def _of_json(path: Path) -> Iterator[Entry | Problem]:
         objects = [_object(f"{where} regions[{number}]", region) for number, region in enumerate(regions)]
         size_wh = json_files.size_wh(asset["size"]) if isinstance(asset.get("size"), dict) else None
         label = "size" if size_wh else ""
-        yield Entry(path, where, objects, _decoded(path, name), size_wh=size_wh, size_label=label)
+        found.append(Entry(path, where, objects, _decoded(path, name), size_wh=size_wh, size_label=label))
     if unopened:
         message = f"{unopened} asset(s) that nobody opened in VoTT count as images without annotation"
         yield Problem("note", str(path), message)
+    yield from sorted(found, key=lambda entry: entry.written_name)
 
 
 def _decoded(path: Path, name: str) -> str:
@@ -79,11 +78,13 @@ def _object(where: str, region) -> FoundObject:
         if len(tags) != 1:
             raise ValueError(f"found {len(tags)} tags ({', '.join(map(str, tags))}), expected one class")
         name = json_files.text({"tag": tags[0]}, "tag")
-        box_xyxy = box_of_sides(json_files.member(region, "boundingBox", dict), ("left", "top", "width", "height"))
+        box_xyxy = json_files.box_of_sides(
+            json_files.member(region, "boundingBox", dict), ("left", "top", "width", "height")
+        )
         if region.get("points"):
             _check_points(json_files.member(region, "points", list), box_xyxy)
     except ValueError as error:
-        return unusable(where, error)
+        return FoundObject(where, "", NO_BOX, str(error))
     return FoundObject(where, name, box_xyxy)
 
 
@@ -120,15 +121,19 @@ def _of_csv(path: Path) -> list[Entry]:
         labels[tuple(row[:5])].add(row[5])
     return [
         Entry(path, f"{path} image {name!r}", [_row(path, *row, labels) for row in rows], _decoded(path, name))
-        for name, rows in images.items()
+        for name, rows in sorted(images.items())
     ]
 
 
 def _row(path: Path, line: int, row: list[str], labels: dict[tuple[str, ...], set[str]]) -> FoundObject:
     where, tags = f"{path} line {line}", labels[tuple(row[:5])]
     if len(tags) > 1:
-        return unusable(where, f"found {len(tags)} tags ({', '.join(sorted(tags))}) on one box, expected one class")
-    box_xyxy = tuple(map(text_number, row[1:5]))
+        return FoundObject(
+            where, "", NO_BOX, f"found {len(tags)} tags ({', '.join(sorted(tags))}) on one box, expected one class"
+        )
+    box_xyxy = tuple(map(number, row[1:5]))
     if not all(map(math.isfinite, box_xyxy)):
-        return unusable(where, f"found {','.join(row[1:5])[:200]!r}, expected four numbers xmin,ymin,xmax,ymax")
+        return FoundObject(
+            where, "", NO_BOX, f"found {','.join(row[1:5])[:200]!r}, expected four numbers xmin,ymin,xmax,ymax"
+        )
     return FoundObject(where, row[5].strip(), box_xyxy)

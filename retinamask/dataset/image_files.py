@@ -1,0 +1,128 @@
+"""The one walk over folders of images and annotations: linked folders are followed, and nothing vanishes uncounted.
+
+Above `images`, which knows the endings, and `annotations`; the readers, detection, the audit and labelImg look for
+files this way.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from retinamask.dataset import images
+from retinamask.dataset.annotations import AnnotationError, relative_path
+
+# what lies beside images for a reason: annotations, lists, notes, networks' settings, results
+_COMPANIONS = (
+    *(".xml", ".json", ".csv", ".txt", ".yaml", ".yml", ".data", ".names", ".labels"),
+    *(".md", ".html", ".cfg", ".weights", ".h5"),
+)
+
+
+class Walk(NamedTuple):
+    """What lies below a folder."""
+
+    files: list[Path]  # sorted; without hidden ones
+    hidden: list[Path]  # files that begin with a dot; what lies in hidden folders is not looked at
+    problems: list[str]  # one message for each name that is no UTF-8, link to nowhere and folder that is closed
+
+    def images(self) -> list[Path]:
+        """Files whose ending is one of `images.EXTENSIONS`."""
+        return [path for path in self.files if is_image(path)]
+
+    def notes(self) -> list[str]:
+        """The problems, and one line for each ending of files that are neither images nor annotations."""
+        others = (path.suffix.lower() for path in self.files if not is_image(path))
+        counts = Counter(suffix for suffix in others if suffix not in _COMPANIONS)
+        hidden = sum(map(is_image, self.hidden))
+        counts |= {"hidden": hidden} if hidden else {}
+        return [*self.problems, *(_not_read(suffix, counts[suffix]) for suffix in sorted(counts))]
+
+
+def walk(folder: str | Path) -> Walk:
+    """List all files below a folder, linked folders included; hidden folders (``.git``, Jupyter's copies) are not.
+
+    A folder is looked at once, whatever leads to it, so that links in a circle end.
+    """
+    files, hidden, problems, seen = [], [], [], set()
+    folders, links = [Path(folder)], []
+    while folders or links:  # links last: a folder goes by its own name where it lies below too
+        place = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(place)
+        if real in seen:
+            problems.append(f"{place}: a link to {real}, which is read already")
+            continue
+        seen.add(real)
+        try:
+            names = sorted(os.listdir(place))
+        except OSError as error:
+            problems.append(f"{place}: cannot be looked into ({error.strerror})")
+            continue
+        for path in (place / name for name in names):
+            is_folder = os.path.isdir(path)
+            if not is_utf8(path.name):
+                problems.append(f"{shown(path)}: the name is not UTF-8; rename it")
+            elif path.name.startswith("."):
+                hidden += [] if is_folder else [path]
+            elif is_folder:
+                (links if path.is_symlink() else folders).append(path)
+            elif os.path.isfile(path):
+                files.append(path)
+            elif path.is_symlink():
+                problems.append(f"{path}: a link that leads nowhere")
+    return Walk(sorted(files), hidden, problems)
+
+
+def find_images(sources: Iterable[str | Path], folder: str | Path) -> tuple[list[str], list[str]]:
+    """Find image files, and all images below folders.
+
+    Args:
+        sources: image files, whatever they are called, and folders.
+        folder: what the paths that are returned are relative to.
+
+    Returns:
+        Paths with forward slashes, sorted within each source, each once; and one line for each thing that was left
+        out: names that are not UTF-8, links to nowhere, endings that are not read.
+
+    Raises:
+        AnnotationError: a source does not exist, or there is no image at all.
+    """
+    found: dict[str, None] = {}
+    notes: list[str] = []
+    sources = [Path(source) for source in sources]
+    for source in sources:
+        if not source.exists():
+            raise AnnotationError(f"{shown(source)} does not exist; expected an image or a folder of images")
+        seen = walk(source) if source.is_dir() else None
+        notes += seen.notes() if seen else []
+        for path in seen.images() if seen else [source]:
+            relative = relative_path(path, folder)
+            if is_utf8(relative):
+                found[relative] = None
+            else:
+                notes.append(f"{shown(relative)}: the name is not UTF-8; rename it")
+    if not found:
+        listed, expected = ", ".join(map(shown, sources)), ", ".join(images.EXTENSIONS)
+        raise AnnotationError("\n".join([f"no image below {listed}; expected files ending in {expected}", *notes[:20]]))
+    return list(found), notes
+
+
+def is_image(path: Path) -> bool:
+    """Tell by a file's ending whether `retinamask.dataset.images` reads it."""
+    return path.suffix.lower() in images.EXTENSIONS
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a path can be written into a text file; Linux allows any bytes in it."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def shown(path: str | Path) -> str:
+    """The path as it can be printed and written: bytes that are not UTF-8 as ``\\udc..``."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _not_read(suffix: str, count: int) -> str:
+    what = {"hidden": "whose name begins with a dot", "": "without an ending"}.get(suffix, f"ending in {suffix}")
+    return f"1 file {what} is not read" if count == 1 else f"{count} files {what} are not read"
