@@ -88,7 +88,7 @@ def size_wh(record: dict) -> tuple[int, int] | None:
 
 
 def box_of_sides(record: dict, sides: tuple[str, ...]) -> tuple[float, float, float, float]:
-    """The box of four numbers of a JSON object: left, top, width and height, under the names ``sides``.
+    """Read the box of four numbers of a JSON object: left, top, width and height, under the names ``sides``.
 
     Raises:
         ValueError: one is missing or no number, or the width or height is not above 0.

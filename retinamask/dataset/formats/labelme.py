@@ -15,7 +15,7 @@ from retinamask.dataset.formats.entries import NO_BOX, Asked, Entry, FoundObject
 
 
 def looks_like(head: str) -> bool:
-    """Whether the beginning of a JSON is LabelMe's."""
+    """Tell whether the beginning of a JSON is LabelMe's."""
     return re.search(r'"shapes"\s*:\s*\[|"image(Path|Data)"\s*:', head) is not None
 
 

@@ -32,7 +32,7 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
                 names = _descriptions(other) | names
             except ValueError as error:
                 yield Problem("skipped file", str(other), str(error))
-    rows = _rows(path)
+    rows = csv_rows(path)
     _, header = next(rows, (1, []))
     if not set(COLUMNS) <= set(header):
         raise ValueError(f"line 1: found {','.join(header)[:200]!r}, expected a header with {','.join(COLUMNS)}")
@@ -59,7 +59,7 @@ def _describes(path: Path) -> bool:
     return "class-descriptions" in path.name.lower()  # oidv7-class-descriptions-boxable.csv and the like
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and fields.
 
     Raises:
@@ -80,7 +80,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _descriptions(path: Path) -> dict[str, str]:
     """Label to name; the header of newer files is left out."""
     names = {}
-    for line, row in _rows(path):
+    for line, row in csv_rows(path):
         if len(row) != 2:
             raise ValueError(f"line {line}: found {len(row)} columns, expected 2: label,name")
         if row != ["LabelName", "DisplayName"]:

@@ -15,7 +15,7 @@ from retinamask.dataset.formats.entries import NO_BOX, Asked, Entry, FoundObject
 
 
 def looks_like(head: str) -> bool:
-    """Whether the beginning of a JSON is VIA's."""
+    """Tell whether the beginning of a JSON is VIA's."""
     return re.search(r'"(_via_\w+|region_attributes|file_attributes)"\s*:', head) is not None
 
 

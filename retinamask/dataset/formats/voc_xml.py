@@ -1,6 +1,6 @@
 """One Pascal VOC XML: parsed safely, with line numbers for messages, or written as labelImg does.
 
-Below `voc`, which makes sense of what is parsed here. defusedxml refuses entity bombs and external
+Below `voc` and `cvat`, which make sense of what is parsed here. defusedxml refuses entity bombs and external
 entities; a SAX handler is used because it knows the line of every element.
 """
 
@@ -45,11 +45,19 @@ def parse(path: Path) -> VocFile:
     Raises:
         ValueError: with path and line: too large, not XML, cut short, with entities, or not Pascal VOC.
     """
-    handler = _Handler()
+    return parse_with(_Handler(), path, MAX_BYTES)
+
+
+def parse_with(handler: ContentHandler, path: Path, max_bytes: int):
+    """Read one XML file by a handler whose errors are `ValueError`; what its ``result`` gives.
+
+    Raises:
+        ValueError: with path, and line where there is one.
+    """
     try:
         size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ValueError(f"{size:,} bytes, expected an annotation of at most {MAX_BYTES:,}")
+        if size > max_bytes:
+            raise ValueError(f"{size:,} bytes, expected an annotation of at most {max_bytes:,}")
         defusedxml.sax.parseString(path.read_bytes(), handler)
         return handler.result()
     except SAXParseException as error:
