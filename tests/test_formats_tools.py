@@ -551,3 +551,10 @@ def test_what_is_read_is_no_kind_that_is_only_known(folder):
     save(folder / "faces.zip", b"PK")  # beside files that are read it does not matter
     save(folder / "train.txt", "a.jpg\n12\n")
     assert known_kind(folder / "train.txt") is None
+
+
+@pytest.mark.parametrize("content", ["3", "null", '"a"', "{", "[1", "\xff"])
+def test_json_of_no_kind_at_all(tmp_path, content):
+    path = save(tmp_path / "a.json", content)
+    with pytest.raises(AnnotationError, match=f"{path}: .*expected|{path}: line 1: not JSON"):
+        guess([path])

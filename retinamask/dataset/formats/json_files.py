@@ -12,6 +12,7 @@ from retinamask.dataset.formats.entries import ending
 MAX_BYTES = 1024 * 1024 * 1024  # COCO's own instances_train2017.json has 448 MB
 select = ending(".json")
 _CALLED = {dict: "an object {...}", list: "a list [...]", str: "a text", int: "a whole number"}
+_CALLED[dict, list] = "an object {...} or a list [...]"
 
 
 def load_json(path: Path, kind: type | tuple[type, ...]):
