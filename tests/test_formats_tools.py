@@ -1,5 +1,6 @@
 """Files of CVAT, LabelMe, VIA and VoTT as these tools write them, everything that can be wrong, and kinds not read."""
 
+import contextlib
 import copy
 import json
 import random
@@ -476,7 +477,7 @@ def test_nothing_to_read(tmp_path):
 def test_some_mutations(folder, kind):
     content = GOOD[kind] if isinstance(GOOD[kind], str) else json.dumps(GOOD[kind], indent=2)
     dice, came_through, reported = random.Random(22), 0, 0
-    for number in range(200):
+    for number in range(100):
         try:
             damaged = mutated(content.encode(), dice)
             table, problems = read_file(folder, kind, damaged, with_unannotated=bool(number % 2))
@@ -485,9 +486,9 @@ def test_some_mutations(folder, kind):
             reported += any(problem.action != "note" for problem in problems)
         except AnnotationError as error:
             reported += bool(str(error))
-        known_kind(folder / names(kind)[1])
-        tool_format(folder / names(kind)[1])
-    assert came_through > 20 and reported > 20
+        with contextlib.suppress(AnnotationError):
+            guess([folder / names(kind)[1]])
+    assert came_through > 10 and reported > 10
 
 
 # --- Kinds that are only known by name ---
