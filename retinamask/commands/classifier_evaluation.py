@@ -68,7 +68,6 @@ def _read(given, classes: dict[str, int]) -> tuple:
     """The table of the faces, the folder that its paths start from, and how many files and boxes were left out."""
     from retinamask.dataset import formats
     from retinamask.dataset.face_folders import no_images
-    from retinamask.dataset.formats.image_files import ImageIndex
 
     source = Path(given.source)
     folder = source if source.is_dir() else source.parent
@@ -78,7 +77,7 @@ def _read(given, classes: dict[str, int]) -> tuple:
     table, _, problems = formats.read_mapped(
         [source], folder, given.images, classes, format_name=format_name, class_map=class_map
     )
-    messages = no_images(source, ImageIndex([source])) if format_name == "class_folders" else []
+    messages = no_images(source) if format_name == "class_folders" else []
     left_out = [*messages, *map(str, problems)]
     if given.strict and left_out:
         raise ValueError("\n".join([f"{source} is not sound:", *left_out[:20]]))

@@ -16,6 +16,7 @@ import io
 import logging
 import math
 import os
+import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,8 +37,13 @@ class AnnotationError(ValueError):
 
 
 def make_table(rows: Iterable[tuple], columns: list[str] = COLUMNS) -> pd.DataFrame:
-    """Build a table from tuples in the order of ``columns``; ``None`` marks what is missing."""
+    """Build a table from tuples in the order of ``columns``; ``None`` marks what is missing.
+
+    Paths are written in one way, ``./a.jpg``, ``b//../a.jpg`` as ``a.jpg``: one image must not count as two.
+    """
     table = pd.DataFrame(list(rows), columns=columns)
+    spelt = {path: posixpath.normpath(path) for path in set(table["image_path"])}
+    table["image_path"] = table["image_path"].map(spelt)
     numbers = [column for column in columns if column in (*BOX_COLUMNS, "score")]
     table[numbers] = table[numbers].astype(float)
     for column in ("image_path", "class_name"):
@@ -78,6 +84,20 @@ def check_classes(table: pd.DataFrame, classes: dict[str, int], where: str) -> N
     unknown = sorted(set(objects(table)["class_name"]) - set(classes))
     if unknown:
         raise AnnotationError(f"{where}: {_unknown_class(', '.join(map(repr, unknown)), classes)}")
+
+
+def number(text: str) -> float:
+    """The text as a finite number, ``nan`` if it is none; ``2_0`` and Arabic digits are Python's alone."""
+    try:
+        found = float(text) if text.isascii() and "_" not in text else math.nan
+    except ValueError:
+        return math.nan
+    return found if math.isfinite(found) else math.nan
+
+
+def looks_like_shares(box_xyxy: Iterable[float]) -> bool:
+    """Whether the edges of a box in pixels are probably shares of the image's size: all from 0 to 1."""
+    return all(0 <= edge <= 1 for edge in box_xyxy)
 
 
 def read_classes(path: str | Path) -> dict[str, int]:
@@ -234,9 +254,11 @@ def _parse_row(row: list[str], columns: list[str], classes: dict[str, int] | Non
         raise ValueError("found no image path in the first column")
     if not any(fields[1:]):
         return (image_path, *[None] * (len(columns) - 1))
-    x1, y1, x2, y2 = (_number(name, text) for name, text in zip(BOX_COLUMNS, fields[1:5], strict=True))
+    x1, y1, x2, y2 = (_pixels(name, text) for name, text in zip(BOX_COLUMNS, fields[1:5], strict=True))
     if columns == COLUMNS or x2 < x1 or y2 < y1:  # only a detection may be as thin as nothing
         _check_order(x1, y1, x2, y2, image_path)
+    if columns == COLUMNS and looks_like_shares((x1, y1, x2, y2)) and (x1, y1, x2, y2) != (0, 0, 1, 1):
+        raise ValueError(f"{', '.join(fields[1:5])} may be shares of the size of {image_path}, expected pixels")
     if not fields[5]:
         raise ValueError(f"found a box without a class for {image_path}, expected {','.join(columns)}")
     if classes is not None and fields[5] not in classes:
@@ -255,27 +277,19 @@ def _unknown_class(shown: str, classes: dict[str, int]) -> str:
     return f"class {shown} is not among the classes ({', '.join(classes)}); add it to classes.csv or fix the label"
 
 
-def _number(name: str, text: str) -> float:
-    number = _float(text)
-    if not math.isfinite(number):
+def _pixels(name: str, text: str) -> float:
+    pixels = number(text)
+    if not math.isfinite(pixels):
         header = "; keras-retinanet's CSV has no header row" if text.lower() in ("x1", "xmin") else ""
         raise ValueError(f"{name} is {text!r}, expected a number of pixels{header}")
-    return number
+    return pixels
 
 
 def _score(text: str) -> float:
-    score = _float(text)
+    score = number(text)
     if not 0 <= score <= 1:  # true for nan too
         raise ValueError(f"score is {text!r}, expected a number from 0 to 1")
     return score
-
-
-def _float(text: str) -> float:
-    """The text as a number, ``nan`` if it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _without_needless_empty_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -11,8 +11,8 @@ import pandas as pd
 from retinamask.dataset.annotations import AnnotationError, read_classes
 from retinamask.dataset.crops import CLASSES_CSV, FACES_CSV, GROUP_BY
 from retinamask.dataset.formats import read_mapped
-from retinamask.dataset.formats.image_files import ImageIndex, is_hidden
 from retinamask.dataset.groups import ImageGroups, by_path, image_groups
+from retinamask.dataset.image_files import walk
 from retinamask.dataset.images import EXTENSIONS
 from retinamask.dataset.splits import deal_images, refuse_empty, tables_of
 
@@ -52,15 +52,14 @@ def read_face_folders(folder: str | Path, strict: bool = False) -> FaceFolders:
     folder = Path(folder)
     if not folder.is_dir():
         raise AnnotationError(f"{folder} is not a folder; expected a folder of class folders, such as with_mask")
-    index = ImageIndex([folder])
-    if not index.all():
+    if not walk(folder).images():
         raise AnnotationError(
             f"no image below {folder}; expected a folder for each class with files ending in {', '.join(EXTENSIONS)}"
         )
     listed = folder / CLASSES_CSV
     known = read_classes(listed) if listed.is_file() else None
     table, classes, problems = read_mapped([folder], folder, known=known, format_name="class_folders")
-    left_out = [*no_images(folder, index), *map(str, problems)]
+    left_out = [*no_images(folder), *map(str, problems)]
     if strict and left_out:
         more = [f"... and {len(left_out) - 20} more"] if len(left_out) > 20 else []
         raise AnnotationError("\n".join([f"{folder} is not sound:", *left_out[:20], *more]))
@@ -107,10 +106,10 @@ def split_faces(
     return FaceSplit(tables["train"], tables["val"], groups)
 
 
-def no_images(folder: Path, index: ImageIndex) -> list[str]:
+def no_images(folder: Path) -> list[str]:
     """Messages about files among the images that are none by their names."""
-    among = {path.parent for path in index.all()}
-    known = {*index.all(), folder / FACES_CSV, folder / CLASSES_CSV}
-    files = sorted(path for place in among for path in place.iterdir() if path.is_file())
+    seen = walk(folder)
+    found = set(seen.images())
+    among, known = {path.parent for path in found}, {*found, folder / FACES_CSV, folder / CLASSES_CSV}
     expected = f"is no image; expected files ending in {', '.join(EXTENSIONS)}"
-    return [f"{path} {expected}" for path in files if path not in known and not is_hidden(path)]
+    return [f"{path} {expected}" for path in seen.files if path.parent in among and path not in known]

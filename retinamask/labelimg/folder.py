@@ -14,7 +14,7 @@ from pathlib import Path
 from retinamask.dataset import files, images
 from retinamask.dataset.annotations import AnnotationError
 from retinamask.dataset.formats import Problem
-from retinamask.dataset.formats.image_files import is_image
+from retinamask.dataset.image_files import walk
 from retinamask.labelimg import port
 
 RECORD = "preannotated.json"  # written by `retinamask.labelimg.proposals` among the annotation files
@@ -73,7 +73,7 @@ def prepare(
     image_folder = Path(os.path.abspath(image_folder))
     if not image_folder.is_dir():
         raise AnnotationError(f"{image_folder} is not a folder; expected the folder of the images to annotate")
-    found = [path for path in sorted(image_folder.rglob("*")) if is_image(path)]
+    found = walk(image_folder).images()
     if not found:
         raise AnnotationError(f"no image below {image_folder}; expected files ending in {', '.join(images.EXTENSIONS)}")
     usual = data_folder(image_folder) / "annotations"

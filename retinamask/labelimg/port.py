@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from retinamask.dataset import boxes, files, images
-from retinamask.dataset.annotations import AnnotationError, make_table, relative_path
-from retinamask.dataset.formats import Problem, voc_xml, write_voc
-from retinamask.dataset.formats.voc import read_voc_pairs
+from retinamask.dataset import boxes, files
+from retinamask.dataset.annotations import AnnotationError, make_table
+from retinamask.dataset.formats import FORMATS, Problem, read_pairs, voc_xml, write_voc, yolo
+from retinamask.dataset.formats.reading import in_pixels
 
 SUFFIXES = {"voc": ".xml", "yolo": ".txt"}
 CLASSES_TXT = "classes.txt"
@@ -34,14 +34,22 @@ def load(path: Path, size_wh: tuple[int, int], class_names: list[str]) -> Labell
         ValueError: with path: not readable, or labelImg would leave boxes out, which saving would then lose.
     """
     if path.suffix == SUFFIXES["yolo"]:
-        found = _parse_yolo(path, size_wh, class_names)
+        found = yolo.objects(path, class_names)
+        if wrong := next((item for item in found if item.wrong), None):
+            raise ValueError(f"{wrong.where}: {wrong.wrong}")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             if len(line.strip().split(" ")) != 5:
                 raise ValueError(f"{path}: line {number}: labelImg reads five numbers with one space between; mend it")
-        return found
+        shares = np.array([item.box_xyxy for item in found]).reshape(-1, 4)
+        boxes_xyxy = boxes.clip(in_pixels(shares, size_wh), size_wh).round(2)  # six decimals: dust
+        if not boxes.areas(boxes.whole_pixels(boxes_xyxy)).all():
+            raise ValueError(f"{path}: a box under one pixel, which saving would lose; remove it")
+        return [(item.name, tuple(box)) for item, box in zip(found, boxes_xyxy.tolist(), strict=True)]
     from libs.pascal_voc_io import PascalVocReader  # labelImg's own; it passes over what it cannot read
 
     found = voc_xml.parse(path).objects
+    if wrong := next((item for item in found if item.wrong), None):
+        raise ValueError(f"{path}: line {wrong.line}: {wrong.wrong}")
     shown = len(PascalVocReader(str(path)).get_shapes())
     if shown != len(found):
         raise ValueError(f"{path}: labelImg would show {shown} of {len(found)} box(es); mend the file first")
@@ -86,10 +94,9 @@ def read_all(
     pairs = sorted(pairs)
     if not pairs:
         return make_table([]), []
-    if pairs[0][0].suffix == SUFFIXES["yolo"]:
-        return _read_yolo(pairs, csv_folder)
+    form = FORMATS["yolo" if pairs[0][0].suffix == SUFFIXES["yolo"] else "voc"]
     try:
-        return read_voc_pairs(pairs, csv_folder, image_folder)
+        return read_pairs(form, pairs, csv_folder, image_folder)
     except AnnotationError as error:  # not one of them could be used
         return make_table([]), [Problem("skipped file", str(pairs[0][0].parent), str(error))]
 
@@ -117,48 +124,3 @@ def read_class_lines(folder: Path) -> list[str]:
     if twice:
         raise AnnotationError(f"{path}: {', '.join(map(repr, twice))} stand(s) there twice; keep each class once")
     return names
-
-
-def _read_yolo(pairs: list[tuple[Path, Path]], csv_folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
-    rows, problems = [], []
-    class_names = read_class_lines(pairs[0][0].parent)
-    for path, image_path in pairs:
-        relative = relative_path(image_path, csv_folder)
-        try:
-            found = _parse_yolo(path, images.check_image(image_path)[0], class_names)
-        except ValueError as error:
-            problems.append(Problem("skipped file", str(path), str(error).removeprefix(f"{path}: ")))
-            continue
-        rows += [(relative, *box, name) for name, box in found] or [(relative, *[None] * 5)]
-    return make_table(rows), problems
-
-
-def _parse_yolo(path: Path, size_wh: tuple[int, int], class_names: list[str]) -> Labelled:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from None
-    found = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            found.append(_parse_line(line, size_wh, class_names))
-        except ValueError as error:
-            raise ValueError(f"{path}: line {number}: {error}") from None
-    return found
-
-
-def _parse_line(line: str, size_wh: tuple[int, int], class_names: list[str]) -> tuple[str, tuple]:
-    fields = line.split()
-    try:
-        index, numbers = int(fields[0]), np.array([float(field) for field in fields[1:]])
-    except (ValueError, IndexError):
-        raise ValueError(f"found {line!r}, expected a class index and four numbers") from None
-    if len(numbers) != 4 or not ((numbers >= 0) & (numbers <= 1)).all():  # nan compares false
-        raise ValueError(f"found {line!r}, expected x_center y_center width height, each from 0 to 1")
-    if not 0 <= index < len(class_names):
-        raise ValueError(f"class index {index}, expected 0 to {len(class_names) - 1}: {CLASSES_TXT} lists no more")
-    centre, extent = numbers[:2] * size_wh, numbers[2:] * size_wh
-    box = boxes.clip(np.hstack([centre - extent / 2, centre + extent / 2]), size_wh)[0].round(2)  # six decimals: dust
-    if not boxes.areas(boxes.whole_pixels(box))[0]:
-        raise ValueError(f"found {line!r}, a box under one pixel")
-    return class_names[index], tuple(box.tolist())

@@ -3,29 +3,32 @@
 `FORMATS` names them; `read`, `write` and `classes_of` take such a name, and `guess` finds it out.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
 from retinamask.dataset.annotations import AnnotationError, read_classes
-from retinamask.dataset.formats.class_folders import folder_classes, read_class_folders
+from retinamask.dataset.formats import (
+    class_folders,
+    coco_json,
+    createml,
+    cvat,
+    json_files,
+    labelme,
+    open_images,
+    retinanet_csv,
+    via,
+    voc,
+    vott,
+    yolo,
+    yolo_write,
+)
 from retinamask.dataset.formats.class_names import apply_class_map, class_ids, map_classes, parse_class_map
-from retinamask.dataset.formats.coco_json import coco_classes, read_coco, write_coco
-from retinamask.dataset.formats.createml import read_createml, write_createml
-from retinamask.dataset.formats.cvat import read_cvat
+from retinamask.dataset.formats.entries import Format, Problem, ending
 from retinamask.dataset.formats.guessing import guess
-from retinamask.dataset.formats.labelme import read_labelme
-from retinamask.dataset.formats.open_images import read_open_images
-from retinamask.dataset.formats.reading import Problem, summary
-from retinamask.dataset.formats.retinanet_csv import read_csv, write_csv
-from retinamask.dataset.formats.via import read_via
-from retinamask.dataset.formats.voc import read_voc, write_voc_folder
+from retinamask.dataset.formats.reading import read_pairs, read_sources, summary
 from retinamask.dataset.formats.voc_xml import write_voc
-from retinamask.dataset.formats.vott import read_vott
-from retinamask.dataset.formats.yolo import read_yolo, yolo_classes
-from retinamask.dataset.formats.yolo_write import write_yolo
 
 __all__ = [
     "FORMATS",
@@ -38,6 +41,7 @@ __all__ = [
     "parse_class_map",
     "read",
     "read_mapped",
+    "read_pairs",
     "read_voc",
     "summary",
     "write",
@@ -45,35 +49,60 @@ __all__ = [
 ]
 
 
-class Format(NamedTuple):
-    """How a format is read and written; ``None`` where it is only read."""
-
-    read: Callable[..., tuple[pd.DataFrame, list[Problem]]]
-    write: Callable[..., None] | None
-    classes: Callable[[list[str | Path]], list[str]]  # the classes that the files list, in order
-
-
-def _beside(sources: list[str | Path]) -> list[str]:
+def _beside(sources: list[Path]) -> list[str]:
     """The classes of ``classes.csv`` in the sources, which the writers of formats without a list leave there."""
     names: dict[str, None] = {}
-    for source in map(Path, sources):
+    for source in sources:
         path = (source if source.is_dir() else source.parent) / "classes.csv"
         names |= dict.fromkeys(read_classes(path)) if path.is_file() else {}
     return list(names)
 
 
 FORMATS = {
-    "voc": Format(read_voc, write_voc_folder, _beside),
-    "yolo": Format(read_yolo, write_yolo, yolo_classes),
-    "coco": Format(read_coco, write_coco, coco_classes),
-    "createml": Format(read_createml, write_createml, _beside),
-    "csv": Format(read_csv, write_csv, _beside),
-    "open_images": Format(read_open_images, None, _beside),
-    "cvat": Format(read_cvat, None, _beside),
-    "labelme": Format(read_labelme, None, _beside),
-    "via": Format(read_via, None, _beside),
-    "vott": Format(read_vott, None, _beside),
-    "class_folders": Format(read_class_folders, None, folder_classes),
+    "voc": Format(
+        *(ending(".xml"), voc.entries, ("XML file", "Pascal VOC files as labelImg saves them")),
+        *("XML", "XML file(s)", _beside, voc.write_voc_folder, ".xml"),
+    ),
+    "yolo": Format(
+        *(yolo.label_files, yolo.entries, ("label file", "YOLO's .txt files, one an image")),
+        *("label file", "label file(s)", yolo.classes, yolo_write.write_yolo, ".txt"),
+    ),
+    "coco": Format(
+        *(json_files.select, coco_json.entries, ("JSON file", "COCO annotations")),
+        *("COCO entry", "COCO image(s)", coco_json.classes, coco_json.write_coco),
+    ),
+    "createml": Format(
+        *(json_files.select, createml.entries, ("JSON file", "CreateML annotations")),
+        *("CreateML entry", "CreateML image(s)", _beside, createml.write_createml),
+    ),
+    "csv": Format(
+        *(retinanet_csv.select, retinanet_csv.entries, ("CSV file", "rows of path,x1,y1,x2,y2,class")),
+        *("CSV row", "image(s) of the CSV", _beside, retinanet_csv.write_csv),
+    ),
+    "open_images": Format(
+        *(open_images.select, open_images.entries, ("CSV file", "boxes of Open Images")),
+        *("Open Images row", "Open Images image(s)", _beside),
+    ),
+    "cvat": Format(
+        *(ending(".xml"), cvat.entries, ("XML file", "CVAT for images 1.1")),
+        *("CVAT entry", "CVAT image(s)", _beside),
+    ),
+    "labelme": Format(
+        *(json_files.select, labelme.entries, ("JSON file", "LabelMe's files, one an image")),
+        *("LabelMe file", "LabelMe file(s)", _beside),
+    ),
+    "via": Format(
+        *(json_files.select, via.entries, ("JSON file", "a project or annotations of VIA")),
+        *("VIA entry", "VIA image(s)", _beside),
+    ),
+    "vott": Format(
+        *(ending(".json", ".csv"), vott.entries, ("JSON or CSV file", "an export of VoTT, or its *-asset.json")),
+        *("VoTT asset", "VoTT asset(s)", _beside),
+    ),
+    "class_folders": Format(
+        *(class_folders.select, class_folders.entries, ("image", "a folder of class folders")),
+        *("class folder", "image(s)", class_folders.folder_classes),
+    ),
 }
 
 
@@ -87,21 +116,31 @@ def read(
 ) -> tuple[pd.DataFrame, list[Problem]]:
     """Read annotations of a format into the table.
 
+    An image is where its annotation says: see `retinamask.dataset.formats.places`. What is not understood is
+    reported, and its image left out. Boxes that reach at most `reading.CLIP_LIMIT` pixels past the image are clipped;
+    others that make no sense are dropped, and an image that has no box left is left out.
+
     Args:
         format_name: one of `FORMATS`.
-        sources: files or folders.
+        sources: files, or folders that are searched with all below them, linked ones too.
         csv_folder: the folder that the table's image paths are relative to.
-        image_folder: where the images are; without it, below the sources.
+        image_folder: where the images are, if not where the annotations say.
         classes: if given, boxes of other classes are dropped and reported.
-        with_unannotated: take images that have no annotation as images without objects.
+        with_unannotated: take images that have no annotation as images without objects; not those whose annotation
+            could not be used.
 
     Returns:
-        The table, and what was wrong.
+        The table, sorted by annotation file and image, and what was wrong.
 
     Raises:
         AnnotationError: the sources hold nothing that could be used.
     """
-    return _named(format_name).read(sources, csv_folder, image_folder, classes, with_unannotated)
+    return read_sources(_named(format_name), sources, csv_folder, image_folder, classes, with_unannotated)
+
+
+def read_voc(*args, **options) -> tuple[pd.DataFrame, list[Problem]]:
+    """Read labelImg's XML; see `read`."""
+    return read("voc", *args, **options)
 
 
 def read_mapped(
@@ -168,7 +207,7 @@ def write(
 
 def classes_of(format_name: str, sources: Iterable[str | Path], table: pd.DataFrame) -> dict[str, int]:
     """Class ids: the order that the files themselves list, then the others as they first appear in the table."""
-    return class_ids(table, _named(format_name).classes(list(sources)))
+    return class_ids(table, _named(format_name).classes(list(map(Path, sources))))
 
 
 def _named(format_name: str) -> Format:

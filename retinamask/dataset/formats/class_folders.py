@@ -1,75 +1,56 @@
-"""Folders called like classes (``with_mask/``, ``without_mask/``): a classification set as a table.
+"""Folders called like classes (``with_mask/``, ``without_mask/``): a classification set as entries.
 
-On top of `reading`. Such a set says what an image shows, not where; each image becomes one box that covers it, which
-suits a classifier on the cut-out boxes, and training a detector only where each image is one close-up face.
+Such a set says what an image shows, not where; each image becomes one box that covers it, which suits a classifier on
+the cut-out boxes, and training a detector only where each image is one close-up face.
 """
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from retinamask.dataset.annotations import AnnotationError
-from retinamask.dataset.formats.reading import Entry, FoundObject, Problem, Reading, image_index, read_entries
+from retinamask.dataset.formats.entries import Asked, Entry, FoundObject, Problem
+from retinamask.dataset.image_files import is_image, walk
+
+# the folders of data sets; a YOLO export whose labels are lost is not one of the classes images and labels
+NO_CLASSES = ("images", "labels", "annotations", "train", "val", "valid", "test")
 
 
-def read_class_folders(
-    sources: Iterable[str | Path],
-    csv_folder: str | Path,
-    image_folder: str | Path | None = None,
-    classes: dict[str, int] | None = None,
-    with_unannotated: bool = False,
-) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read images whose class is the name of their folder: one box over the whole image each.
+def select(files: list[Path]) -> list[Path]:
+    """The folders that images lie in."""
+    return sorted({path.parent for path in files if is_image(path)})
 
-    Args:
-        sources: folders of class folders, such as ``dataset`` with ``dataset/with_mask`` (or
-            ``dataset/train/with_mask``) in it, or class folders themselves.
-        csv_folder: the folder that the table's image paths are relative to.
-        image_folder: not for this format; the images are the annotation.
-        classes: if given, folders of other names are left out and reported.
-        with_unannotated: without effect; every image is annotated by its folder.
 
-    Returns:
-        The table, sorted by path, and the problems. Images beside class folders are left out and reported.
+def entries(folder: Path, asked: Asked) -> Iterator[Entry | Problem]:
+    """Read one folder: every image in it is of the class that it is called.
 
-    Raises:
-        AnnotationError: no image at all, or none that could be used.
+    As in the Kaggle sets of masked faces and https://keras.io/api/data_loading/image/.
     """
-    if image_folder:
-        raise AnnotationError("class folders hold their images themselves; leave the folder of the images away")
-    sources = [Path(source) for source in sources]
-    for source in sources:
-        if not source.is_dir():
-            raise AnnotationError(f"{source} is not a folder; expected a folder of class folders")
-    index = image_index(sources, None)
-    reading = Reading(Path(csv_folder), classes, "class folder", "image(s)")
-    folders = {path: path.parent.resolve() for path in index.all()}  # "." has no name
-    counts = Counter(folders.values())
-    left_out = {folder: reason for folder in counts if (reason := _why_not(folder, counts, classes))}
-    for folder, reason in left_out.items():
-        reading.problems.append(Problem("note", str(folder), f"{reason}; {counts[folder]} image(s) left out"))
-    reading.doubtful.update(path for path in folders if folders[path] in left_out)
-    entries = [path for path in folders if folders[path] not in left_out]
-    return read_entries(entries, lambda path: _load(path, folders[path].name), index, reading)
+    if not folder.is_dir():
+        raise AnnotationError(f"{folder} is not a folder; expected a folder of class folders")
+    own = sorted(path for path in folder.iterdir() if is_image(path) and path.name[0] != "." and path.is_file())
+    name = folder.resolve().name  # "." has none
+    reason = why_no_class(folder)
+    if not reason and asked.classes is not None and name not in asked.classes:
+        reason = f"class {name!r} is not among the classes ({', '.join(asked.classes)}); add it or rename the folder"
+    if reason:
+        yield Problem("note", str(folder), f"{reason}; {len(own)} image(s) left out")
+        return
+    for path in own:
+        yield Entry(
+            path, str(path), [FoundObject(str(path), name, (0.0, 0.0, 1.0, 1.0))], image_path=path, relative=True
+        )
 
 
 def folder_classes(sources: Iterable[str | Path]) -> list[str]:
     """Names of the class folders, sorted."""
-    counts = Counter(path.parent.resolve() for path in image_index([Path(source) for source in sources], None).all())
-    return sorted({folder.name for folder in counts if not _why_not(folder, counts, None)})
+    folders = {folder for source in sources if Path(source).is_dir() for folder in select(walk(source).files)}
+    return sorted({folder.resolve().name for folder in folders if not why_no_class(folder)})
 
 
-def _why_not(folder: Path, counts: Iterable[Path], classes: dict[str, int] | None) -> str | None:
+def why_no_class(folder: Path) -> str | None:
     """Why a folder with images is no class folder, or ``None``."""
-    if any(folder in other.parents for other in counts):
+    if folder.resolve().name.lower() in NO_CLASSES:
+        return f"a folder called {folder.name} is a part of a data set, no class"
+    if any(path.is_dir() and walk(path).images() for path in folder.iterdir() if path.name[0] != "."):
         return "images beside folders with images, so that their own folder is no class"
-    if classes is not None and folder.name not in classes:
-        return f"class {folder.name!r} is not among the classes ({', '.join(classes)}); add it or rename the folder"
     return None
-
-
-def _load(image_path: Path, class_name: str) -> Entry:
-    found = FoundObject(str(image_path), class_name, (0.0, 0.0, 1.0, 1.0))
-    return Entry(image_path, str(image_path), [found], image_path=image_path, relative=True)

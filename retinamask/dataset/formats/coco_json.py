@@ -1,69 +1,83 @@
-"""COCO JSON (``images``, ``annotations``, ``categories``; ``bbox`` is x, y, width, height) to the table and back.
+"""COCO JSON (``images``, ``annotations``, ``categories``; ``bbox`` is x, y, width, height) to entries and back.
 
-On top of `json_files` and `reading`. Format: https://cocodataset.org/#format-data, section 1, object detection.
+Above `json_files`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from retinamask.dataset import boxes, files
-from retinamask.dataset.annotations import AnnotationError, relative_path
+from retinamask.dataset.annotations import relative_path
 from retinamask.dataset.formats import json_files, writing
-from retinamask.dataset.formats.reading import (
-    Entry,
-    FoundObject,
-    Problem,
-    Reading,
-    files_below,
-    image_index,
-    read_documents,
-)
+from retinamask.dataset.formats.entries import NO_BOX, Asked, Entry, FoundObject, Problem
+from retinamask.dataset.image_files import walk
 
 FILE_NAME = "annotations.json"
 
-_NO_BOX = (0.0, 0.0, 0.0, 0.0)
 
+def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
+    """Read one file: one entry an image, sorted by image name; what is wrong with single records is reported.
 
-def read_coco(
-    sources: Iterable[str | Path],
-    csv_folder: str | Path,
-    image_folder: str | Path | None = None,
-    classes: dict[str, int] | None = None,
-    with_unannotated: bool = False,
-) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read COCO JSON files, or folder trees with them, into the table.
-
-    Images without annotations are images without objects. Crowd annotations are dropped and reported, and an image
-    that has nothing else is left out. Category ids may have gaps and start anywhere.
-
-    Args:
-        sources: JSON files, or folders (searched with all below them).
-        csv_folder: the folder that the table's image paths are relative to.
-        image_folder: where the images are; without it, below the sources. They are found by name.
-        classes: if given, boxes of other classes are dropped and reported.
-        with_unannotated: take images that no file names as images without objects.
-
-    Returns:
-        The table, sorted by JSON path and image name, and the problems.
-
-    Raises:
-        AnnotationError: no JSON file at all, or no image that could be used.
+    Images without annotations are images without objects. Crowd annotations are dropped and reported. Category ids
+    may have gaps and start anywhere. A file of captions holds no boxes and says nothing about its images.
+    Format: https://cocodataset.org/#format-data, section 1, object detection.
     """
-    sources = [Path(source) for source in sources]
-    reading = Reading(Path(csv_folder), classes, "COCO entry", "COCO image(s)")
-    return read_documents(_json_paths(sources), _entries, image_index(sources, image_folder), reading, with_unannotated)
+    document = json_files.load_json(path, dict)
+    annotations = json_files.member(document, "annotations", list)
+    if annotations and all(isinstance(record, dict) and "caption" in record for record in annotations):
+        yield Problem("note", str(path), "captions, no boxes; nothing is read from it")
+        return
+    categories = _categories(document)
+    used = {record.get("category_id") for record in annotations if _has_plain_id(record)}
+    for name in _roots(document, used):
+        yield Problem("note", str(path), f"category {name!r} is only the supercategory of others; it is no class")
+    records: dict[int | str, tuple] = {}
+    for item in _images(path, json_files.member(document, "images", list)):
+        if isinstance(item, Problem):
+            yield item
+        else:
+            records = item
+    found: dict[int | str, list[FoundObject]] = {image_id: [] for image_id in records}
+    seen: dict[int | str, dict] = {}
+    strays = 0
+    for number, annotation in enumerate(annotations):
+        where, image_id = f"{path} annotations[{number}]", None
+        try:
+            image_id = _id(annotation, "image_id")
+            if image_id not in found:
+                raise ValueError(f"image id {image_id!r} is not among the images")
+            item, again = _object(where, annotation, categories, seen)
+            found[image_id].append(item)
+            if again:
+                yield Problem("note", item.where, "another annotation has this id too; both are used")
+        except ValueError as error:
+            yield Problem("dropped box", where, str(error))
+            strays += image_id is None
+    if strays and not all(found.values()):  # they may belong to images that otherwise seem to show nothing
+        records = {image_id: image for image_id, image in records.items() if found[image_id]}
+        left_out = f"{len(found) - len(records)} image(s) without any are left out"
+        yield Problem("note", str(path), f"{strays} annotation(s) of no known image; {left_out}")
+    for image_id, (name, size) in sorted(records.items(), key=lambda item: item[1][0]):
+        where = f"{path} image {name!r}"
+        yield Entry(path, where, found[image_id], name, size_wh=size, size_label="width and height")
 
 
-def coco_classes(sources: Iterable[str | Path]) -> list[str]:
+def classes(sources: list[Path]) -> list[str]:
     """Names of the categories in the order of their ids; files after the first only add what is new."""
     names: dict[str, None] = {}
-    for path in _json_paths([Path(source) for source in sources]):
-        try:
-            names |= dict.fromkeys(_categories(json_files.load_json(path, dict)).values())
-        except ValueError:
-            continue  # the reader reports it
+    for source in sources:
+        for path in sorted(json_files.select(walk(source).files)) if source.is_dir() else [source]:
+            try:
+                document = json_files.load_json(path, dict)
+                used = {
+                    record.get("category_id") for record in document.get("annotations", []) if _has_plain_id(record)
+                }
+                roots = _roots(document, used)
+                names |= dict.fromkeys(name for name in _categories(document).values() if name not in roots)
+            except ValueError:
+                continue  # the reader reports it
     return list(names)
 
 
@@ -92,42 +106,6 @@ def write_coco(table: pd.DataFrame, classes: dict[str, int], folder: str | Path,
         files.write_json(new / FILE_NAME, record)
 
 
-def _json_paths(sources: list[Path]) -> list[Path]:
-    paths = files_below(sources, [".json"], "COCO JSON files")
-    if not paths:
-        raise AnnotationError(f"no JSON file below {', '.join(map(str, sources))}; expected COCO annotations")
-    return paths
-
-
-def _entries(path: Path, reading: Reading) -> list[Entry]:
-    """One entry an image of one file, sorted by image name; what is wrong with single records is reported."""
-    document = json_files.load_json(path, dict)
-    categories = _categories(document)
-    records = _images(path, json_files.member(document, "images", list), reading)
-    found: dict[int | str, list[FoundObject]] = {image_id: [] for image_id in records}
-    seen: dict[int | str, dict] = {}
-    strays = 0
-    for number, annotation in enumerate(json_files.member(document, "annotations", list)):
-        where, image_id = f"{path} annotations[{number}]", None
-        try:
-            image_id = _id(annotation, "image_id")
-            if image_id not in found:
-                raise ValueError(f"image id {image_id!r} is not among the images")
-            found[image_id].append(_object(where, annotation, categories, seen, reading))
-        except ValueError as error:
-            reading.problems.append(Problem("dropped box", where, str(error)))
-            strays += image_id is None
-    if strays and not all(found.values()):  # they may belong to images that otherwise seem to show nothing
-        records = {image_id: image for image_id, image in records.items() if found[image_id]}
-        left_out = f"{len(found) - len(records)} image(s) without any are left out"
-        reading.problems.append(Problem("note", str(path), f"{strays} annotation(s) of no known image; {left_out}"))
-    entries = [
-        Entry(path, f"{path} image {name!r}", found[image_id], name, size_wh=size, size_label="width and height")
-        for image_id, (name, size) in records.items()
-    ]
-    return sorted(entries, key=lambda entry: entry.written_name)
-
-
 def _categories(document: dict) -> dict[int | str, str]:
     """Category id to name, in the order of the ids."""
     names: dict[int | str, str] = {}
@@ -143,40 +121,52 @@ def _categories(document: dict) -> dict[int | str, str]:
     return dict(sorted(names.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
 
-def _images(path: Path, records: list, reading: Reading) -> dict[int | str, tuple]:
-    """Image id to file name and size; ids that stand for two images are left out."""
+def _roots(document: dict, used: set) -> list[str]:
+    """Categories that no annotation has and that are only the supercategory of others, as Roboflow's first is."""
+    records = [record for record in document.get("categories", []) if isinstance(record, dict)]
+    above = {
+        str(record.get("supercategory")) for record in records if record.get("supercategory") != record.get("name")
+    }
+    return [record["name"] for record in records if record.get("name") in above and record.get("id") not in used]
+
+
+def _has_plain_id(record) -> bool:
+    return isinstance(record, dict) and isinstance(record.get("category_id"), (int, float, str))
+
+
+def _images(path: Path, records: list) -> Iterator[Problem | dict[int | str, tuple]]:
+    """Problems, then image id to file name and size; ids that stand for two images are left out."""
     images: dict[int | str, tuple] = {}
     ambiguous = set()
     for number, record in enumerate(records):
         where = f"{path} images[{number}]"
         try:
             image_id, name = _id(record, "id"), json_files.text(record, "file_name")
+            json_files.refuse_other_lists(record, ())
         except ValueError as error:
-            reading.skip_file(where, error)
+            yield Problem("skipped file", where, str(error))
             continue
         if image_id not in images:
             images[image_id] = (name, json_files.size_wh(record))
         elif images[image_id][0] == name:
-            reading.problems.append(
-                Problem("note", where, f"image id {image_id!r} stands here twice; the first counts")
-            )
+            yield Problem("note", where, f"image id {image_id!r} stands here twice; the first counts")
         else:
             message = f"id {image_id!r} stands for {images[image_id][0]!r} and for {name!r}; neither is used"
-            reading.skip_file(where, ValueError(message))
+            yield Problem("skipped file", where, message)
             ambiguous.add(image_id)
-    return {image_id: image for image_id, image in images.items() if image_id not in ambiguous}
+    yield {image_id: image for image_id, image in images.items() if image_id not in ambiguous}
 
 
-def _object(where: str, annotation: dict, categories: dict, seen: dict, reading: Reading) -> FoundObject:
-    """One annotation; ``seen`` holds those before it by their ids, where they have one."""
-    own_id = annotation.get("id")
+def _object(where: str, annotation: dict, categories: dict, seen: dict) -> tuple[FoundObject, bool]:
+    """One annotation, and whether another before it (``seen``, by id) has its id."""
+    own_id, again = annotation.get("id"), False
     if isinstance(own_id, (int, str)):
         where += f" (id {own_id!r})" if len(str(own_id)[:50]) < 50 else ""
-        if own_id in seen:
+        if again := own_id in seen:
             same = all(seen[own_id].get(key) == annotation.get(key) for key in ("image_id", "category_id", "bbox"))
             if same:
-                return FoundObject(where, "", _NO_BOX, "the same annotation stands here twice; the first counts")
-            reading.problems.append(Problem("note", where, "another annotation has this id too; both are used"))
+                message = "the same annotation stands here twice; the first counts"
+                return FoundObject(where, "", NO_BOX, message), False
         seen[own_id] = annotation
     try:
         category = _id(annotation, "category_id")
@@ -185,9 +175,9 @@ def _object(where: str, annotation: dict, categories: dict, seen: dict, reading:
             raise ValueError(f"category id {category!r} is not among the categories ({known})")
         box_xyxy = _box_xyxy(json_files.member(annotation, "bbox", list))
     except ValueError as error:
-        return FoundObject(where, "", _NO_BOX, str(error))
+        return FoundObject(where, "", NO_BOX, str(error)), again
     crowd = "a crowd (iscrowd), not one object" if annotation.get("iscrowd") else None
-    return FoundObject(where, categories[category], box_xyxy, crowd)
+    return FoundObject(where, categories[category], box_xyxy, crowd), again
 
 
 def _id(record: dict, key: str) -> int | str:

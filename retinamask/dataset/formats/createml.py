@@ -1,61 +1,44 @@
-"""CreateML JSON as labelImg writes it (centre x and y, width and height in pixels) to the table and back.
+"""CreateML JSON as labelImg writes it (centre x and y, width and height in pixels) to entries and back.
 
-On top of `json_files` and `reading`. Format: https://developer.apple.com/documentation/createml (data source of an
-object detector), as written by labelImg 1.8.6.
+Above `json_files`.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from retinamask.dataset import files
-from retinamask.dataset.annotations import AnnotationError, write_classes
+from retinamask.dataset.annotations import write_classes
 from retinamask.dataset.formats import json_files, writing
-from retinamask.dataset.formats.reading import (
-    Entry,
-    FoundObject,
-    Problem,
-    Reading,
-    files_below,
-    image_index,
-    read_documents,
-)
+from retinamask.dataset.formats.entries import NO_BOX, Asked, Entry, FoundObject, Problem
 
 FILE_NAME = "annotations.json"
 
 _SIDES = ("x", "y", "width", "height")
 
 
-def read_createml(
-    sources: Iterable[str | Path],
-    csv_folder: str | Path,
-    image_folder: str | Path | None = None,
-    classes: dict[str, int] | None = None,
-    with_unannotated: bool = False,
-) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read CreateML JSON files, or folder trees with them, into the table.
+def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
+    """Read one file: one entry an image, sorted by image name; what is wrong with single records is reported.
 
-    Args:
-        sources: JSON files, or folders (searched with all below them).
-        csv_folder: the folder that the table's image paths are relative to.
-        image_folder: where the images are; without it, below the sources. They are found by name.
-        classes: if given, boxes of other classes are dropped and reported.
-        with_unannotated: take images that no file names as images without objects.
-
-    Returns:
-        The table, sorted by JSON path and image name, and the problems.
-
-    Raises:
-        AnnotationError: no JSON file at all, or no image that could be used.
+    Format: https://developer.apple.com/documentation/createml (data source of an object detector), as written by
+    labelImg 1.8.6.
     """
-    sources = [Path(source) for source in sources]
-    paths = files_below(sources, [".json"], "CreateML JSON files")
-    if not paths:
-        raise AnnotationError(f"no JSON file below {', '.join(map(str, sources))}; expected CreateML annotations")
-    reading = Reading(Path(csv_folder), classes, "CreateML entry", "CreateML image(s)")
-    return read_documents(paths, _entries, image_index(sources, image_folder), reading, with_unannotated)
+    found = []
+    for number, record in enumerate(json_files.load_json(path, list)):
+        where = f"{path} [{number}]"
+        try:
+            name = json_files.text(record, "image")
+            annotations = json_files.member(record, "annotations", list)
+            json_files.refuse_other_lists(record, ("annotations",))
+        except ValueError as error:
+            yield Problem("skipped file", where, str(error))
+            continue
+        where += f" image {name!r}"
+        objects = [_object(f"{where} annotations[{place}]", item) for place, item in enumerate(annotations)]
+        found.append(Entry(path, where, objects, name))
+    yield from sorted(found, key=lambda entry: entry.written_name)
 
 
 def write_createml(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, csv_folder: str | Path) -> None:
@@ -80,23 +63,6 @@ def write_createml(table: pd.DataFrame, classes: dict[str, int], folder: str | P
         write_classes(classes, new / "classes.csv")
 
 
-def _entries(path: Path, reading: Reading) -> list[Entry]:
-    """One entry an image of one file, sorted by image name; what is wrong with single records is reported."""
-    entries = []
-    for number, record in enumerate(json_files.load_json(path, list)):
-        where = f"{path} [{number}]"
-        try:
-            name = json_files.text(record, "image")
-            annotations = json_files.member(record, "annotations", list)
-        except ValueError as error:
-            reading.skip_file(where, error)
-            continue
-        where += f" image {name!r}"
-        objects = [_object(f"{where} annotations[{place}]", item) for place, item in enumerate(annotations)]
-        entries.append(Entry(path, where, objects, name))
-    return sorted(entries, key=lambda entry: entry.written_name)
-
-
 def _object(where: str, annotation) -> FoundObject:
     try:
         name = json_files.text(annotation, "label")
@@ -106,7 +72,7 @@ def _object(where: str, annotation) -> FoundObject:
             found = ", ".join(f"{side} {json_files.called(place.get(side))}" for side in _SIDES)
             raise ValueError(f"coordinates: {found}; expected numbers, width and height above 0")
     except ValueError as error:
-        return FoundObject(where, "", (0.0, 0.0, 0.0, 0.0), str(error))
+        return FoundObject(where, "", NO_BOX, str(error))
     return FoundObject(where, name, (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
 
 

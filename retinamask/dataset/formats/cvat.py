@@ -1,7 +1,7 @@
 """CVAT for images 1.1: one XML with many images and their boxes in pixels.
 
-On top of `documents`. Format: https://docs.cvat.ai/docs/other/xml_format, "Annotation", as written by CVAT's
-cvat/apps/dataset_manager/formats/cvat.py. The SAX handler knows the line of every element.
+Above `voc_xml`. Format: https://docs.cvat.ai/docs/other/xml_format, "Annotation", as written by CVAT's
+cvat/apps/dataset_manager/formats/cvat.py.
 """
 
 import math
@@ -9,19 +9,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
-from xml.sax import SAXParseException
 from xml.sax.handler import ContentHandler
 
-import defusedxml
-import defusedxml.sax
-
-from retinamask.dataset.formats.documents import reader, text_number, unusable
-from retinamask.dataset.formats.reading import Entry, FoundObject, Problem
+from retinamask.dataset.annotations import number
+from retinamask.dataset.formats.entries import NO_BOX, Asked, Entry, FoundObject, Problem
+from retinamask.dataset.formats.voc_xml import parse_with
 
 MAX_BYTES = 256 * 1024 * 1024  # a million boxes have about 150 MB
 VIDEO = "CVAT's XML for videos; export the task as 'CVAT for images 1.1'"
-
-_EDGES = ("xtl", "ytl", "xbr", "ybr")
 
 
 class _Element(NamedTuple):
@@ -33,17 +28,18 @@ class _Element(NamedTuple):
 
 
 def looks_like(head: str) -> bool:
-    """Whether the beginning of an XML is CVAT's, for images or for videos."""
+    """Tell whether the beginning of an XML is CVAT's, for images or for videos."""
     return re.search(r"<annotations[\s>]", head) is not None
 
 
-def entries(path: Path, root: Path) -> Iterator[Entry | Problem]:
-    """Give one entry an image; an image without a name is a problem.
+def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
+    """Give one entry an image, sorted by name; an image without a name is a problem.
 
     Raises:
         ValueError: with path and line: too large, not XML, cut short, with entities, or not CVAT's XML for images.
     """
-    for image, shapes in _parsed(path):
+    found = []
+    for image, shapes in parse_with(_Handler(), path, MAX_BYTES):
         where = f"{path} line {image.line}"
         name = image.attributes.get("name", "").strip()
         if not name:
@@ -52,45 +48,25 @@ def entries(path: Path, root: Path) -> Iterator[Entry | Problem]:
         # a tag says something of the whole image: only an image that has nothing else is left out for it
         drawn = [shape for shape in shapes if shape.tag != "tag"] or shapes
         objects = [_object(f"{path} line {shape.line} image {name!r}", shape) for shape in drawn]
-        sides = [text_number(image.attributes.get(side)) for side in ("width", "height")]
+        sides = [number(image.attributes.get(side, "")) for side in ("width", "height")]
         size_wh = tuple(map(int, sides)) if all(side >= 1 for side in sides) else None  # nan compares false
         label = "width and height of <image>"
-        yield Entry(path, f"{where} image {name!r}", objects, name, size_wh=size_wh, size_label=label)
-
-
-read_cvat = reader(entries, "CVAT for images", [".xml"])
+        found.append(Entry(path, f"{where} image {name!r}", objects, name, size_wh=size_wh, size_label=label))
+    yield from sorted(found, key=lambda entry: entry.written_name)
 
 
 def _object(where: str, shape: _Element) -> FoundObject:
-    if shape.tag != "box":
-        return unusable(where, f"found <{shape.tag}>, expected <box>; only upright boxes are read")
+    texts = {edge: shape.attributes.get(edge, "") for edge in ("xtl", "ytl", "xbr", "ybr")}
+    box_xyxy = tuple(map(number, texts.values()))
     rotation = shape.attributes.get("rotation", "0")
-    if text_number(rotation) != 0:  # true for nan too
-        return unusable(where, f"the box is rotated by {rotation} degrees; only upright boxes are read")
-    box_xyxy = tuple(text_number(shape.attributes.get(edge)) for edge in _EDGES)
-    if not all(map(math.isfinite, box_xyxy)):
-        shown = ", ".join(f"{edge} {shape.attributes.get(edge)!r}" for edge in _EDGES)
-        return unusable(where, f"found {shown}; expected four numbers")
-    return FoundObject(where, shape.attributes.get("label", "").strip(), box_xyxy)
-
-
-def _parsed(path: Path) -> list[tuple[_Element, list[_Element]]]:
-    """Each image with what is drawn on it."""
-    handler = _Handler()
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ValueError(f"{size:,} bytes, expected an annotation of at most {MAX_BYTES:,}")
-        defusedxml.sax.parseString(path.read_bytes(), handler)
-    except SAXParseException as error:
-        raise ValueError(f"{path}: line {error.getLineNumber()}: not well-formed XML ({error.getMessage()})") from None
-    except defusedxml.DefusedXmlException as error:
-        raise ValueError(f"{path}: XML entities and outside files are refused ({type(error).__name__})") from None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    except (LookupError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    return handler.images
+    wrong = None
+    if shape.tag != "box":
+        wrong = f"found <{shape.tag}>, expected <box>; only upright boxes are read"
+    elif number(rotation) != 0:  # true for nan too
+        wrong = f"the box is rotated by {rotation} degrees; only upright boxes are read"
+    elif not all(map(math.isfinite, box_xyxy)):
+        wrong = f"found {', '.join(f'{edge} {text!r}' for edge, text in texts.items())}; expected four numbers"
+    return FoundObject(where, shape.attributes.get("label", "").strip(), NO_BOX if wrong else box_xyxy, wrong)
 
 
 class _Handler(ContentHandler):
@@ -98,7 +74,7 @@ class _Handler(ContentHandler):
 
     def __init__(self):
         super().__init__()
-        self.images: list[tuple[_Element, list[_Element]]] = []
+        self._images: list[tuple[_Element, list[_Element]]] = []
         self._tags: list[str] = []
 
     def startElement(self, name, attrs):
@@ -106,13 +82,17 @@ class _Handler(ContentHandler):
         if depth == 0 and name != "annotations":
             raise ValueError(f"line {line}: found <{name}>, expected CVAT's <annotations>")
         if depth == 1 and name == "image":
-            self.images.append((_Element(line, name, dict(attrs.items())), []))
+            self._images.append((_Element(line, name, dict(attrs.items())), []))
         elif depth == 1 and name not in ("version", "meta"):
             hint = f"; this is {VIDEO}" if name == "track" else ""
             raise ValueError(f"line {line}: found <{name}>, expected <image>{hint}")
         elif depth >= 2 and self._tags[1] == "image" and name != "attribute" and "skeleton" not in self._tags:
-            self.images[-1][1].append(_Element(line, "/".join([*self._tags[2:], name]), dict(attrs.items())))
+            self._images[-1][1].append(_Element(line, "/".join([*self._tags[2:], name]), dict(attrs.items())))
         self._tags.append(name)
 
     def endElement(self, name):
         self._tags.pop()
+
+    def result(self) -> list[tuple[_Element, list[_Element]]]:
+        """Each image with what is drawn on it."""
+        return self._images

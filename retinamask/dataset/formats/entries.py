@@ -3,10 +3,8 @@
 Below `reading`, which makes the table of it.
 """
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -16,6 +14,8 @@ class Problem(NamedTuple):
     action: str  # "skipped file", "dropped box", "clipped box" or "note"
     where: str  # file, and line where there is one
     message: str
+    image_path: str | None = None  # as in the table, where the image is known
+    written_wh: tuple[int, int] | None = None  # the size that the annotation says, where it is not the image's
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message} ({self.action})"
@@ -36,32 +36,57 @@ class Entry(NamedTuple):
     source: Path  # the annotation file
     where: str  # how messages name the entry
     objects: list[FoundObject]
-    written_name: str = ""  # the image's name in the annotation
+    written_name: str = ""  # the image's name, or path, in the annotation
     image_path: Path | None = None  # the image, where it need not be looked for
-    hint: PurePath | None = None  # where the image is likely to be, among several of its name
+    folder: str = ""  # the name of the image's folder, where the annotation has it besides
     own_stem: bool = False  # an image with the annotation file's own stem will do
     size_wh: tuple[int, int] | None = None  # what the annotation says
     size_label: str = ""  # how the format calls the size; empty if it has none
     relative: bool = False  # boxes are shares of the image, 0 to 1
 
 
-@dataclass
-class Reading:
-    """What is asked for, and what has been gathered so far."""
+class Asked(NamedTuple):
+    """What a format may know besides the file that it reads."""
 
-    csv_folder: Path
-    classes: dict[str, int] | None
-    kind: str  # what an image's annotation is called in messages, such as "XML"
-    counted: str  # what is counted in messages, such as "XML file(s)"
-    annotated: Callable[[Path], bool] = lambda image_path: False  # has it a file, if not among those asked for?
-    rows: list[tuple] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    taken: dict[Path, str] = field(default_factory=dict)  # image: its annotation
-    doubtful: set[Path] = field(default_factory=set)  # images whose annotation could not be used
-    names: Counter = field(default_factory=Counter)  # classes, how many boxes are called so
-    list_lost: bool = False  # a file about many images could not be read: nobody knows about which
+    root: Path  # the folder that the user named, or that of the file
+    classes: dict[str, int] | None  # if given, there are no others
+    memory: dict  # lives as long as one reading: for what is to be looked up once
 
-    def skip_file(self, path: Path, error: ValueError) -> None:
-        """Report a file that is about many images and cannot be used."""
-        self.problems.append(Problem("skipped file", str(path), str(error).removeprefix(f"{path}: ")))
-        self.list_lost = True
+
+class Format(NamedTuple):
+    """An annotation format: how to tell its files, read one and write a table.
+
+    Attributes:
+        select: of all files below a folder those that may be its annotations, in any order.
+        entries: what one file says: entries, problems, and paths of images that it names without annotation. A
+            `ValueError` means that the file cannot be used.
+        expected: what messages say is missing, such as ``("XML file", "Pascal VOC files as labelImg saves them")``.
+        kind: what an image's annotation is called in messages, such as ``XML``.
+        counted: what is counted in messages, such as ``XML file(s)``.
+        classes: the classes that the files list, in order; takes the sources.
+        write: ``None`` where the format is only read.
+        suffix: the ending of its files, where each is about the image that has its stem.
+    """
+
+    select: Callable[[list[Path]], list[Path]]
+    entries: Callable[[Path, Asked], Iterable[Entry | Problem | Path]]
+    expected: tuple[str, str]
+    kind: str
+    counted: str
+    classes: Callable[[list[Path]], list[str]]
+    write: Callable[..., None] | None = None
+    suffix: str = ""
+
+
+NO_BOX = (0.0, 0.0, 0.0, 0.0)
+
+
+def ending(*suffixes: str) -> Callable[[list[Path]], list[Path]]:
+    """Select the files with these endings."""
+    return lambda files: [path for path in files if path.suffix.lower() in suffixes]
+
+
+def folders_up_to(path: Path, root: Path) -> list[Path]:
+    """The folder of a file and those above it, up to the one that the user named; elsewhere its own alone."""
+    here, root = path.parent.absolute(), root.absolute()
+    return [folder for folder in (here, *here.parents) if folder.is_relative_to(root)] or [here]

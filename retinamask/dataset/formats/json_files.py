@@ -7,22 +7,26 @@ import json
 import math
 from pathlib import Path
 
+from retinamask.dataset.formats.entries import ending
+
 MAX_BYTES = 1024 * 1024 * 1024  # COCO's own instances_train2017.json has 448 MB
+select = ending(".json")
 _CALLED = {dict: "an object {...}", list: "a list [...]", str: "a text", int: "a whole number"}
+_CALLED[dict, list] = "an object {...} or a list [...]"
 
 
-def load_json(path: Path, kind: type):
+def load_json(path: Path, kind: type | tuple[type, ...]):
     """The content of a JSON file, a ``dict`` or ``list`` as ``kind`` says.
 
     Raises:
         ValueError: with path and line: missing, too large, not JSON, ``NaN`` or ``Infinity`` (JSON has neither),
-            nested too deeply, or of another kind.
+            nested too deeply, a name twice in one object, or of another kind.
     """
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise ValueError(f"{size:,} bytes, expected an annotation of at most {MAX_BYTES:,}")
-        content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        content = json.loads(path.read_bytes(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: line {error.lineno}: not JSON ({error.msg})") from None
     except UnicodeDecodeError as error:
@@ -84,6 +88,19 @@ def size_wh(record: dict) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[1])
 
 
+def box_of_sides(record: dict, sides: tuple[str, ...]) -> tuple[float, float, float, float]:
+    """Read the box of four numbers of a JSON object: left, top, width and height, under the names ``sides``.
+
+    Raises:
+        ValueError: one is missing or no number, or the width or height is not above 0.
+    """
+    left, top, width, height = (number(record.get(side)) for side in sides)
+    if not (width > 0 and height > 0 and left + top < math.inf):  # false for nan too
+        shown = ", ".join(f"{side} {called(record.get(side))}" for side in sides)
+        raise ValueError(f"found {shown}; expected numbers, width and height above 0")
+    return left, top, left + width, top + height
+
+
 def called(value) -> str:
     """What a JSON value is, short enough for a message."""
     if isinstance(value, dict):
@@ -95,6 +112,22 @@ def called(value) -> str:
     except ValueError:  # more digits than Python shows
         return "a huge number"
     return shown if len(shown) <= 40 else shown[:40] + "..."
+
+
+def refuse_other_lists(record: dict, known: tuple[str, ...]) -> None:
+    """Raise `ValueError` if a record has a list of objects that is not ``known``: it may hold boxes."""
+    for key, value in record.items():
+        if key not in known and isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+            raise ValueError(f"{key!r} is {called(value)}, which may be boxes; expected none in this place")
+
+
+def _unique(pairs: list[tuple]) -> dict:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} stands twice in one object; keep one")
+    return record
 
 
 def _refuse_constant(name: str):

@@ -1,6 +1,6 @@
 """Files of annotation tools, told by their beginning: those that are read, and those that are only known by name.
 
-On top of `cvat`, `labelme`, `via` and `vott`, below `guessing`.
+Above `cvat`, `labelme`, `via` and `vott`, below `guessing`.
 """
 
 import json

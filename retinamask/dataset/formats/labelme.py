@@ -1,6 +1,6 @@
 """LabelMe JSON: one file an image, its rectangles by two opposite corners in pixels.
 
-On top of `documents`. Format: https://github.com/wkentaro/labelme, labelme/label_file.py. The image that a file may
+Above `json_files`. Format: https://github.com/wkentaro/labelme, labelme/label_file.py. The image that a file may
 carry in ``imageData`` is not used: it must lie where ``imagePath`` says.
 """
 
@@ -11,16 +11,15 @@ from itertools import product
 from pathlib import Path
 
 from retinamask.dataset.formats import json_files
-from retinamask.dataset.formats.documents import reader, unusable
-from retinamask.dataset.formats.reading import Entry, FoundObject
+from retinamask.dataset.formats.entries import NO_BOX, Asked, Entry, FoundObject
 
 
 def looks_like(head: str) -> bool:
-    """Whether the beginning of a JSON is LabelMe's."""
+    """Tell whether the beginning of a JSON is LabelMe's."""
     return re.search(r'"shapes"\s*:\s*\[|"image(Path|Data)"\s*:', head) is not None
 
 
-def entries(path: Path, root: Path) -> Iterator[Entry]:
+def entries(path: Path, asked: Asked) -> Iterator[Entry]:
     """Give the one entry of a file.
 
     Raises:
@@ -29,13 +28,11 @@ def entries(path: Path, root: Path) -> Iterator[Entry]:
     document = json_files.load_json(path, dict)
     name = json_files.text(document, "imagePath")
     shapes = json_files.member(document, "shapes", list)
+    json_files.refuse_other_lists(document, ("shapes",))
     objects = [_object(f"{path} shapes[{number}]", shape) for number, shape in enumerate(shapes)]
     size_wh = json_files.size_wh({"width": document.get("imageWidth"), "height": document.get("imageHeight")})
     label = "imageWidth, imageHeight" if size_wh else ""  # older files have none
     yield Entry(path, str(path), objects, name, size_wh=size_wh, size_label=label)
-
-
-read_labelme = reader(entries, "LabelMe", [".json"])
 
 
 def _object(where: str, shape) -> FoundObject:
@@ -46,7 +43,7 @@ def _object(where: str, shape) -> FoundObject:
             raise ValueError(f"'shape_type' is {json_files.called(kind)}, expected \"rectangle\"; only boxes are read")
         return FoundObject(where, name, _box_xyxy(json_files.member(shape, "points", list)))
     except ValueError as error:
-        return unusable(where, error)
+        return FoundObject(where, "", NO_BOX, str(error))
 
 
 def _box_xyxy(points: list) -> tuple[float, float, float, float]:

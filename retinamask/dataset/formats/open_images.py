@@ -1,68 +1,49 @@
-"""Open Images CSV (``ImageID,...,LabelName,...,XMin,XMax,YMin,YMax``, shares of the image) to the table.
-
-On top of `reading`. Format: https://storage.googleapis.com/openimages/web/download_v7.html, "Boxes" and "Class names".
-"""
+"""Open Images CSV (``ImageID,...,LabelName,...,XMin,XMax,YMin,YMax``, shares of the image) to entries."""
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
-from retinamask.dataset.annotations import AnnotationError
-from retinamask.dataset.formats.reading import (
-    Entry,
-    FoundObject,
-    Problem,
-    Reading,
-    files_below,
-    image_index,
-    read_documents,
-)
+from retinamask.dataset.annotations import number
+from retinamask.dataset.formats.entries import NO_BOX, Asked, Entry, FoundObject, Problem, folders_up_to
 
 COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 
 
-def read_open_images(
-    sources: Iterable[str | Path],
-    csv_folder: str | Path,
-    image_folder: str | Path | None = None,
-    classes: dict[str, int] | None = None,
-    with_unannotated: bool = False,
-) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read box CSVs of Open Images, or folder trees with them, into the table.
+def select(files: list[Path]) -> list[Path]:
+    """All CSV files but class lists and descriptions of labels."""
+    return [
+        path for path in files if path.suffix.lower() == ".csv" and path.name != "classes.csv" and not _describes(path)
+    ]
 
-    A file ``class-descriptions*.csv`` beside them, if there is one, turns labels such as ``/m/0gxl3`` into names.
-    Boxes around a group of objects (``IsGroupOf``) are dropped and reported. The format has no images without objects.
 
-    Args:
-        sources: CSV files, or folders (searched with all below them).
-        csv_folder: the folder that the table's image paths are relative to.
-        image_folder: where the images are; without it, below the sources. They are found by ``ImageID``.
-        classes: if given, boxes of other classes are dropped and reported.
-        with_unannotated: take images that no row names as images without objects.
+def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
+    """Read one box CSV: one entry an image, sorted by image id.
 
-    Returns:
-        The table, sorted by CSV path and image id, and the problems.
-
-    Raises:
-        AnnotationError: no box CSV at all, or no image that could be used.
+    A file ``class-descriptions*.csv`` in its folder, or between that and the folder that the user named, turns labels
+    such as ``/m/0gxl3`` into names. Boxes around a group of objects (``IsGroupOf``) are dropped and reported. The
+    format has no images without objects.
+    Format: https://storage.googleapis.com/openimages/web/download_v7.html, "Boxes" and "Class names".
     """
-    sources = [Path(source) for source in sources]
-    reading = Reading(Path(csv_folder), classes, "Open Images row", "Open Images image(s)")
-    paths = files_below(sources, [".csv"], "Open Images CSV files")
-    descriptions = {*filter(_describes, paths), *(side for path in paths for side in _beside(path))}
     names: dict[str, str] = {}
-    for path in sorted(descriptions):
-        try:
-            names |= _descriptions(path)
-        except ValueError as error:
-            reading.problems.append(Problem("skipped file", str(path), str(error)))
-    boxes = [path for path in paths if path not in descriptions and path.name != "classes.csv"]
-    if not boxes and not reading.problems:
-        raise AnnotationError(f"no CSV file below {', '.join(map(str, sources))}; expected boxes of Open Images")
-    index = image_index(sources, image_folder)
-    return read_documents(boxes, lambda path, _: _entries(path, names), index, reading, with_unannotated)
+    for other in (other for folder in folders_up_to(path, asked.root) for other in sorted(folder.glob("*.csv"))):
+        if _describes(other):
+            try:
+                names = _descriptions(other) | names
+            except ValueError as error:
+                yield Problem("skipped file", str(other), str(error))
+    rows = csv_rows(path)
+    _, header = next(rows, (1, []))
+    if not set(COLUMNS) <= set(header):
+        raise ValueError(f"line 1: found {','.join(header)[:200]!r}, expected a header with {','.join(COLUMNS)}")
+    found: dict[str, list[FoundObject]] = {}
+    for line, row in rows:
+        if len(row) < len(header):
+            raise ValueError(f"line {line}: found {len(row)} columns, expected the {len(header)} of the header")
+        record = dict(zip(header, row, strict=False))
+        found.setdefault(record["ImageID"], []).append(_object(f"{path} line {line}", record, names))
+    for image_id, objects in sorted(found.items()):
+        yield Entry(path, f"{path} image {image_id!r}", objects, image_id, relative=True)
 
 
 def has_box_header(path: Path) -> bool:
@@ -78,11 +59,7 @@ def _describes(path: Path) -> bool:
     return "class-descriptions" in path.name.lower()  # oidv7-class-descriptions-boxable.csv and the like
 
 
-def _beside(path: Path) -> list[Path]:
-    return [other for other in path.parent.glob("*.csv") if _describes(other)]
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and fields.
 
     Raises:
@@ -103,7 +80,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _descriptions(path: Path) -> dict[str, str]:
     """Label to name; the header of newer files is left out."""
     names = {}
-    for line, row in _rows(path):
+    for line, row in csv_rows(path):
         if len(row) != 2:
             raise ValueError(f"line {line}: found {len(row)} columns, expected 2: label,name")
         if row != ["LabelName", "DisplayName"]:
@@ -111,36 +88,15 @@ def _descriptions(path: Path) -> dict[str, str]:
     return names
 
 
-def _entries(path: Path, names: dict[str, str]) -> list[Entry]:
-    """One entry an image of one file, sorted by image id."""
-    rows = _rows(path)
-    _, header = next(rows, (1, []))
-    if not set(COLUMNS) <= set(header):
-        raise ValueError(f"line 1: found {','.join(header)[:200]!r}, expected a header with {','.join(COLUMNS)}")
-    found: dict[str, list[FoundObject]] = {}
-    for line, row in rows:
-        if len(row) < len(header):
-            raise ValueError(f"line {line}: found {len(row)} columns, expected the {len(header)} of the header")
-        record = dict(zip(header, row, strict=False))
-        found.setdefault(record["ImageID"], []).append(_object(f"{path} line {line}", record, names))
-    return [
-        Entry(path, f"{path} image {image_id!r}", objects, image_id, relative=True)
-        for image_id, objects in sorted(found.items())
-    ]
-
-
 def _object(where: str, record: dict[str, str], names: dict[str, str]) -> FoundObject:
     """One row; edges outside 0 to 1 are no shares of an image."""
     name = names.get(record["LabelName"], record["LabelName"])
     texts = [record[column] for column in ("XMin", "YMin", "XMax", "YMax")]
-    try:
-        x1, y1, x2, y2 = box_xyxy = tuple(map(float, texts))
-    except ValueError:
-        x1, y1, x2, y2 = box_xyxy = (0.0,) * 4
+    x1, y1, x2, y2 = box_xyxy = tuple(map(number, texts))
     wrong = None
     if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):  # false for nan too
         shown = ", ".join(texts)
         wrong = f"XMin, YMin, XMax, YMax are {shown}, expected numbers from 0 to 1, the maxima above the minima"
     elif record.get("IsGroupOf") == "1":
         wrong = "a group of objects (IsGroupOf), not one object"
-    return FoundObject(where, name, box_xyxy, wrong)
+    return FoundObject(where, name, NO_BOX if wrong else box_xyxy, wrong)

@@ -1,68 +1,46 @@
 """keras-retinanet's CSV as a format beside the others: its images are checked and its boxes clipped like theirs.
 
-On top of `retinamask.dataset.annotations`, which knows the file itself, and `reading`.
+Above `retinamask.dataset.annotations`, which knows the file itself.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from retinamask.dataset import annotations
-from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError
+from retinamask.dataset.annotations import BOX_COLUMNS
 from retinamask.dataset.formats import writing
-from retinamask.dataset.formats.image_files import ImageIndex, is_image
-from retinamask.dataset.formats.reading import (
-    Entry,
-    FoundObject,
-    Problem,
-    Reading,
-    files_below,
-    image_index,
-    read_entries,
-)
+from retinamask.dataset.formats.entries import Asked, Entry, FoundObject
+from retinamask.dataset.image_files import is_image
 
 FILE_NAME = "annotations.csv"
 CLASSES_NAME = "classes.csv"
 
 
-def read_csv(
-    sources: Iterable[str | Path],
-    csv_folder: str | Path,
-    image_folder: str | Path | None = None,
-    classes: dict[str, int] | None = None,
-    with_unannotated: bool = False,
-) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read annotation CSVs into the table, with their images checked.
+def select(files: list[Path]) -> list[Path]:
+    """All files ``annotations.csv``; where there are none, all CSV files but ``classes.csv``."""
+    tables = [path for path in files if path.suffix.lower() == ".csv" and path.name != CLASSES_NAME]
+    return [path for path in tables if path.name == FILE_NAME] or tables
 
-    Args:
-        sources: CSV files, or folders: their ``annotations.csv``, else all CSV files below but ``classes.csv``.
-        csv_folder: the folder that the table's image paths are relative to.
-        image_folder: where the images are that are not where the CSV says.
-        classes: if given, boxes of other classes are dropped and reported.
-        with_unannotated: take images beside those of the CSV as images without objects.
 
-    Returns:
-        The table in the order of the CSV, and the problems. A CSV with bad rows is left out; all are named.
+def entries(path: Path, asked: Asked) -> Iterator[Entry | Path]:
+    """Read one CSV: one entry an image in its order, and the other images in the same folders.
 
-    Raises:
-        AnnotationError: no CSV at all, or no image that could be used.
+    The user named the list, so that its paths may lead anywhere. One with bad rows is not read; all are named.
+    Format: https://github.com/fizyr/keras-retinanet#csv-datasets.
     """
-    sources = [Path(source) for source in sources]
-    reading = Reading(Path(csv_folder), classes, "CSV row", "image(s) of the CSV")
-    tables = {}
-    for path in _csv_paths(sources):
-        try:
-            tables[path] = annotations.read_annotations(path)
-        except ValueError as error:
-            reading.skip_file(path, error)
-    if image_folder:
-        index = image_index(sources, image_folder)
-    else:
-        index = _index_beside([writing.located(path.parent, name) for path in tables for name in _names(tables[path])])
-    real = {path.parent.resolve() / path.name: path for path in index.all()}
-    entries = [entry for path, table in tables.items() for entry in _entries(path, table, real)]
-    return read_entries(entries, lambda entry: entry, index, reading, with_unannotated)
+    folders: dict[Path, None] = {}
+    for name, rows in annotations.read_annotations(path).groupby("image_path", sort=False):
+        where = f"{path} image {name!r}"
+        boxes = rows[rows["x1"].notna()]
+        pairs = zip(boxes[BOX_COLUMNS].itertuples(index=False, name=None), boxes["class_name"], strict=True)
+        objects = [FoundObject(where, class_name, box) for box, class_name in pairs]
+        image_path = path.parent / name
+        folders |= {image_path.parent: None}
+        yield Entry(path, where, objects, name, image_path if image_path.is_file() else None)
+    for folder in filter(Path.is_dir, folders):
+        yield from (other for other in sorted(folder.iterdir()) if is_image(other) and other.name[0] != ".")
 
 
 def write_csv(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, csv_folder: str | Path) -> None:
@@ -81,36 +59,3 @@ def write_csv(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, 
     with writing.new_folder(folder) as new:
         annotations.write_annotations(moved, new / FILE_NAME)
         annotations.write_classes(classes, new / CLASSES_NAME)
-
-
-def _csv_paths(sources: list[Path]) -> list[Path]:
-    """The annotation CSVs of the sources."""
-    named = [source / FILE_NAME if (source / FILE_NAME).is_file() else source for source in sources]
-    paths = [path for path in files_below(named, [".csv"], "CSV files") if path.name != CLASSES_NAME]
-    if not paths:
-        raise AnnotationError(f"no CSV file below {', '.join(map(str, sources))}; expected annotations")
-    return paths
-
-
-def _names(table: pd.DataFrame) -> list[str]:
-    return annotations.image_paths(table)
-
-
-def _index_beside(paths: list[Path]) -> ImageIndex:
-    """The images that lie in the same folders as ``paths``, not below them."""
-    folders = sorted({path.parent for path in paths if path.parent.is_dir()})
-    return ImageIndex(folders, [path for folder in folders for path in folder.iterdir() if is_image(path)])
-
-
-def _entries(path: Path, table: pd.DataFrame, real: dict[Path, Path]) -> list[Entry]:
-    """One entry an image; ``real`` tells how the index calls a file."""
-    entries = []
-    for name, rows in table.groupby("image_path", sort=False):
-        where = f"{path} image {name!r}"
-        boxes = rows[rows["x1"].notna()]
-        pairs = zip(boxes[BOX_COLUMNS].itertuples(index=False, name=None), boxes["class_name"], strict=True)
-        objects = [FoundObject(where, class_name, box) for box, class_name in pairs]
-        place = writing.located(path.parent, name)
-        image_path = real.get(place, place) if place.is_file() else None
-        entries.append(Entry(path, where, objects, name, image_path))
-    return entries

@@ -1,6 +1,6 @@
 """VGG Image Annotator (VIA) 1 and 2 JSON: a project, or exported annotations; rectangles in pixels.
 
-On top of `documents`. Format: https://www.robots.ox.ac.uk/~vgg/software/via/ (via.js: ``_via_img_metadata``, regions
+Above `json_files`. Format: https://www.robots.ox.ac.uk/~vgg/software/via/ (via.js: ``_via_img_metadata``, regions
 with ``shape_attributes`` and ``region_attributes``). A region has attributes of any name; with exactly one name in a
 file, that is the class.
 """
@@ -11,17 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retinamask.dataset.formats import json_files
-from retinamask.dataset.formats.documents import box_of_sides, reader, unusable
-from retinamask.dataset.formats.reading import Entry, FoundObject, Problem
+from retinamask.dataset.formats.entries import NO_BOX, Asked, Entry, FoundObject, Problem
 
 
 def looks_like(head: str) -> bool:
-    """Whether the beginning of a JSON is VIA's."""
+    """Tell whether the beginning of a JSON is VIA's."""
     return re.search(r'"(_via_\w+|region_attributes|file_attributes)"\s*:', head) is not None
 
 
-def entries(path: Path, root: Path) -> Iterator[Entry | Problem]:
-    """Give one entry an image; a record that is none is a problem.
+def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
+    """Give one entry an image, sorted by name; a record that is none is a problem.
 
     Raises:
         ValueError: not JSON, not VIA's, or several attributes of which any may be the class.
@@ -36,16 +35,14 @@ def entries(path: Path, root: Path) -> Iterator[Entry | Problem]:
         except ValueError as error:
             yield Problem("skipped file", where, str(error))
     attribute = _class_attribute([region for _, _, regions in images for region in regions])
-    for where, name, regions in images:
+    for where, name, regions in sorted(images, key=lambda image: image[1]):
         objects = [_object(f"{where} regions[{number}]", region, attribute) for number, region in enumerate(regions)]
         yield Entry(path, where, objects, name)
 
 
-read_via = reader(entries, "VIA", [".json"])
-
-
 def _regions(record: dict) -> list:
     """The regions, which VIA 1 numbers in an object and VIA 2 lists."""
+    json_files.refuse_other_lists(record, ("regions",))
     regions = record.get("regions")
     return list(regions.values()) if isinstance(regions, dict) else json_files.member(record, "regions", list)
 
@@ -81,12 +78,12 @@ def _object(where: str, region, attribute: str) -> FoundObject:
         kind = json_files.text(shape, "name")
         if kind != "rect":
             raise ValueError(f"the region is a {kind}, expected a rect; only boxes are read")
-        box_xyxy = box_of_sides(shape, ("x", "y", "width", "height"))
+        box_xyxy = json_files.box_of_sides(shape, ("x", "y", "width", "height"))
         value = json_files.member(region, "region_attributes", dict).get(attribute, "")
         names = _texts(value)
         if len(names) != 1 or not isinstance(value, (str, dict)):
             shown = f"{attribute!r} {', '.join(names)}" if names else "none"
             raise ValueError(f"found {shown} in 'region_attributes', expected one class as text")
     except ValueError as error:
-        return unusable(where, error)
+        return FoundObject(where, "", NO_BOX, str(error))
     return FoundObject(where, names[0], box_xyxy)

@@ -1,6 +1,6 @@
 """One Pascal VOC XML: parsed safely, with line numbers for messages, or written as labelImg does.
 
-Below `voc`, which makes sense of what is parsed here. defusedxml refuses entity bombs and external
+Below `voc` and `cvat`, which make sense of what is parsed here. defusedxml refuses entity bombs and external
 entities; a SAX handler is used because it knows the line of every element.
 """
 
@@ -16,6 +16,7 @@ import defusedxml.sax
 import numpy as np
 
 from retinamask.dataset import files
+from retinamask.dataset.annotations import number
 
 MAX_BYTES = 16 * 1024 * 1024  # a labelImg file with 10,000 boxes has 4 MB
 
@@ -26,12 +27,14 @@ class VocObject(NamedTuple):
     line: int
     name: str
     box_xyxy: tuple[float, float, float, float]
+    wrong: str | None = None  # why it cannot be used, whatever its numbers are
 
 
 class VocFile(NamedTuple):
     """What a VOC file says; ``size_wh`` is ``None`` if it has no usable ``<size>``."""
 
     filename: str
+    folder: str
     size_wh: tuple[int, int] | None
     objects: list[VocObject]
 
@@ -42,12 +45,21 @@ def parse(path: Path) -> VocFile:
     Raises:
         ValueError: with path and line: too large, not XML, cut short, with entities, or not Pascal VOC.
     """
-    handler = _Handler()
+    return parse_with(_Handler(), path, MAX_BYTES)
+
+
+def parse_with(handler: ContentHandler, path: Path, max_bytes: int):
+    """Read one XML file by a handler whose errors are `ValueError`; what its ``result`` gives.
+
+    Raises:
+        ValueError: with path, and line where there is one.
+    """
     try:
         size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ValueError(f"{size:,} bytes, expected an annotation of at most {MAX_BYTES:,}")
+        if size > max_bytes:
+            raise ValueError(f"{size:,} bytes, expected an annotation of at most {max_bytes:,}")
         defusedxml.sax.parseString(path.read_bytes(), handler)
+        return handler.result()
     except SAXParseException as error:
         raise ValueError(f"{path}: line {error.getLineNumber()}: not well-formed XML ({error.getMessage()})") from None
     except defusedxml.DefusedXmlException as error:
@@ -56,62 +68,91 @@ def parse(path: Path) -> VocFile:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
     except (LookupError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-    return handler.result()
 
 
 class _Handler(ContentHandler):
-    """Gathers the texts of ``/annotation/...`` by their path of tags."""
+    """Gathers the texts of ``/annotation/...`` by their path of tags; refuses what may hold boxes elsewhere."""
 
     def __init__(self):
         super().__init__()
         self._tags: list[str] = []
         self._text: list[str] = []
         self._head: dict[str, str] = {}
-        self._objects: list[tuple[int, dict[str, str]]] = []
+        self._objects: list[tuple[int, dict[str, str], list[str]]] = []  # line, texts, what stands there twice
 
     def startElement(self, name, attrs):
-        if not self._tags and name != "annotation":
-            raise ValueError(
-                f"line {self._locator.getLineNumber()}: found <{name}>, expected Pascal VOC's <annotation>"
-            )
-        self._tags.append(name)
+        depth, tags = len(self._tags), self._tags
+        if not depth and name != "annotation":
+            self._refuse(f"found <{name}>, expected Pascal VOC's <annotation>")
+        if depth == 1 and name == "object":
+            self._objects.append((self._locator.getLineNumber(), {}, []))
+        elif depth == 1 and name not in _HEAD and attrs:
+            self._refuse(f"unknown <{name}> with attributes, which may be a box; expected <object>")
+        elif depth >= 2 and tags[1] == "object":
+            if name == "object" or (name in _TELLING and "/".join((*tags[2:], name)) not in _IN_OBJECT):
+                self._refuse(f"<{name}> in <{'/'.join(tags)}>, where no box is expected; mend the file")
+            path = "/".join((*tags[2:], name))
+            texts, twice = self._objects[-1][1:]
+            if path in _ONCE:
+                twice += [name] if path in texts else []
+                texts.setdefault(path, "")
+        elif depth >= 2 and (tags[1] not in _HEAD or name in ("object", "bndbox")):
+            self._refuse(f"<{name}> in <{'/'.join(tags)}>, which may be a box; expected <annotation/object>")
+        tags.append(name)
         self._text = []
-        if self._tags == ["annotation", "object"]:
-            self._objects.append((self._locator.getLineNumber(), {}))
 
     def characters(self, content):
         self._text.append(content)
 
     def endElement(self, name):
         text = "".join(self._text).strip()
-        if text and len(self._tags) <= _DEPTH:
-            in_object = self._tags[1:2] == ["object"]
-            place, start = (self._objects[-1][1], 2) if in_object else (self._head, 1)
-            place.setdefault("/".join(self._tags[start:]), text)
-        self._tags.pop()
+        tags = self._tags
+        if text and len(tags) > 1:
+            if tags[1] == "object":
+                texts, path = self._objects[-1][1], "/".join(tags[2:])
+                texts[path] = texts.get(path) or text
+            elif self._head.setdefault("/".join(tags[1:]), text) != text and name == "filename":
+                self._refuse(f"a second <filename>, {text!r}; keep one")
+        tags.pop()
         self._text = []
 
     def result(self) -> VocFile:
+        if not self._head and not self._objects:
+            raise ValueError("<annotation> has nothing in it; expected at least <filename> or <size>")
         width, height = (_number(self._head.get(f"size/{side}")) for side in ("width", "height"))
         size_wh = (int(width), int(height)) if width >= 1 and height >= 1 else None  # nan compares false
         objects = [
-            VocObject(line, texts.get("name", ""), tuple(_number(texts.get(f"bndbox/{edge}")) for edge in _EDGES))
-            for line, texts in self._objects
+            VocObject(
+                line,
+                texts.get("name", ""),
+                tuple(_number(texts.get(f"bndbox/{edge}")) for edge in _EDGES),
+                _wrong(texts, twice),
+            )
+            for line, texts, twice in self._objects
         ]
-        return VocFile(self._head.get("filename", ""), size_wh, objects)
+        return VocFile(self._head.get("filename", ""), self._head.get("folder", ""), size_wh, objects)
+
+    def _refuse(self, message: str) -> None:
+        raise ValueError(f"line {self._locator.getLineNumber()}: {message}")
 
 
-_DEPTH = 4  # annotation/object/bndbox/xmin; what lies deeper (labels of body parts) is not ours
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
+# what VOC, VOC 2007 and their tools have beside objects; other elements may hold text, but no elements
+_HEAD = ("folder", "filename", "path", "source", "owner", "size", "segmented")
+_TELLING = ("object", "bndbox", "name", *_EDGES)
+_ONCE = ("name", "bndbox", *(f"bndbox/{edge}" for edge in _EDGES))
+# labels of body parts (VOC) and attributes (CVAT) are not those of the object
+_IN_OBJECT = {*_ONCE, "attributes/attribute/name", *(f"part/{path}" for path in _ONCE)}
+
+
+def _wrong(texts: dict[str, str], twice: list[str]) -> str | None:
+    if twice:
+        return f"<{twice[0]}> stands twice in one object; expected one name and one box, draw each face by itself"
+    return None if texts.get("name") else "object without a <name>"
 
 
 def _number(text: str | None) -> float:
-    """The text as a finite number, else ``nan``."""
-    try:
-        number = float(text or "nan")
-    except ValueError:
-        return math.nan
-    return number if math.isfinite(number) else math.nan
+    return number(text) if text else math.nan
 
 
 def write_voc(

@@ -1,10 +1,10 @@
 """VoTT 2: its JSON export, the JSON of one asset that it keeps in the project's folder, and its CSV export.
 
-On top of `documents`. Format: https://github.com/microsoft/VoTT, src/providers/export/vottJson.ts and csv.ts, types in
-src/models/applicationState.ts. Boxes are in pixels. An asset that nobody has opened (``state`` 0) is not annotated.
+Above `json_files` and `open_images`. Format: https://github.com/microsoft/VoTT, src/providers/export/vottJson.ts and
+csv.ts, types in src/models/applicationState.ts. Boxes are in pixels. An asset that nobody has opened (``state`` 0) is
+not annotated; one that was opened and has no region is an image without objects.
 """
 
-import csv
 import math
 import os
 import re
@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+from retinamask.dataset.annotations import number
 from retinamask.dataset.formats import json_files
-from retinamask.dataset.formats.documents import box_of_sides, reader, text_number, unusable
-from retinamask.dataset.formats.reading import Entry, FoundObject, Problem
+from retinamask.dataset.formats.entries import NO_BOX, Asked, Entry, FoundObject, Problem
+from retinamask.dataset.formats.open_images import csv_rows
 
 COLUMNS = ["image", "xmin", "ymin", "xmax", "ymax", "label"]
 
@@ -23,13 +24,13 @@ _FRAMES = (2, 3)  # types of assets: a video, and a frame of one
 
 
 def looks_like(head: str) -> bool:
-    """Whether the beginning of a JSON or CSV is VoTT's."""
+    """Tell whether the beginning of a JSON or CSV is VoTT's."""
     header = head.partition("\n")[0].replace('"', "").strip()
     return header == ",".join(COLUMNS) or re.search(r'"assets?"\s*:\s*\{', head) is not None
 
 
-def entries(path: Path, root: Path) -> Iterable[Entry | Problem]:
-    """Give one entry an image; an asset that is none is a problem.
+def entries(path: Path, asked: Asked) -> Iterable[Entry | Problem]:
+    """Give one entry an image, sorted by name; an asset that is none is a problem.
 
     Raises:
         ValueError: not JSON or CSV, or not VoTT's.
@@ -37,18 +38,16 @@ def entries(path: Path, root: Path) -> Iterable[Entry | Problem]:
     return _of_csv(path) if path.suffix.lower() == ".csv" else _of_json(path)
 
 
-read_vott = reader(entries, "VoTT", [".json", ".csv"])
-
-
 def _of_json(path: Path) -> Iterator[Entry | Problem]:
     document = json_files.load_json(path, dict)
     one = "asset" in document
-    unopened = 0
+    found, unopened = [], 0
     for key, record in ({"": document} if one else json_files.member(document, "assets", dict)).items():
         where = str(path) if one else f"{path} asset {key!r}"
         try:
             asset, regions = json_files.member(record, "asset", dict), json_files.member(record, "regions", list)
             name = json_files.text(asset, "name")
+            json_files.refuse_other_lists(record, ("regions",))
             if asset.get("type") in _FRAMES:
                 raise ValueError(f"{name!r} is a video or a frame of one; save the frame as an image")
         except ValueError as error:
@@ -60,10 +59,11 @@ def _of_json(path: Path) -> Iterator[Entry | Problem]:
         objects = [_object(f"{where} regions[{number}]", region) for number, region in enumerate(regions)]
         size_wh = json_files.size_wh(asset["size"]) if isinstance(asset.get("size"), dict) else None
         label = "size" if size_wh else ""
-        yield Entry(path, where, objects, _decoded(path, name), size_wh=size_wh, size_label=label)
+        found.append(Entry(path, where, objects, _decoded(path, name), size_wh=size_wh, size_label=label))
     if unopened:
         message = f"{unopened} asset(s) that nobody opened in VoTT count as images without annotation"
         yield Problem("note", str(path), message)
+    yield from sorted(found, key=lambda entry: entry.written_name)
 
 
 def _decoded(path: Path, name: str) -> str:
@@ -79,11 +79,13 @@ def _object(where: str, region) -> FoundObject:
         if len(tags) != 1:
             raise ValueError(f"found {len(tags)} tags ({', '.join(map(str, tags))}), expected one class")
         name = json_files.text({"tag": tags[0]}, "tag")
-        box_xyxy = box_of_sides(json_files.member(region, "boundingBox", dict), ("left", "top", "width", "height"))
+        box_xyxy = json_files.box_of_sides(
+            json_files.member(region, "boundingBox", dict), ("left", "top", "width", "height")
+        )
         if region.get("points"):
             _check_points(json_files.member(region, "points", list), box_xyxy)
     except ValueError as error:
-        return unusable(where, error)
+        return FoundObject(where, "", NO_BOX, str(error))
     return FoundObject(where, name, box_xyxy)
 
 
@@ -98,37 +100,28 @@ def _check_points(points: list, box_xyxy: tuple[float, ...]) -> None:
             )
 
 
-def _of_csv(path: Path) -> list[Entry]:
+def _of_csv(path: Path) -> Iterator[Entry]:
     """One entry an image; VoTT writes a row for each tag of a region."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, strict=True)
-            header = next(rows, [])
-            lines = [(rows.line_num, row) for row in rows if row]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    except (OSError, csv.Error) as error:
-        raise ValueError(f"not readable as CSV ({error})") from None
+    rows = csv_rows(path)
+    _, header = next(rows, (1, []))
     if header != COLUMNS:
         raise ValueError(f"line 1: found {','.join(header)[:200]!r}, expected {','.join(COLUMNS)}")
     images: dict[str, list[tuple[int, list[str]]]] = defaultdict(list)
     labels: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    for line, row in lines:
-        if len(row) != len(COLUMNS) or not row[0].strip():
+    for line, row in rows:
+        if len(row) != len(COLUMNS) or not row[0]:
             raise ValueError(f"line {line}: found {','.join(row)[:200]!r}, expected {','.join(COLUMNS)}")
-        images[row[0].strip()].append((line, row))
+        images[row[0]].append((line, row))
         labels[tuple(row[:5])].add(row[5])
-    return [
-        Entry(path, f"{path} image {name!r}", [_row(path, *row, labels) for row in rows], _decoded(path, name))
-        for name, rows in images.items()
-    ]
+    for name, found in sorted(images.items()):
+        objects = [_row(f"{path} line {line}", row, labels[tuple(row[:5])]) for line, row in found]
+        yield Entry(path, f"{path} image {name!r}", objects, _decoded(path, name))
 
 
-def _row(path: Path, line: int, row: list[str], labels: dict[tuple[str, ...], set[str]]) -> FoundObject:
-    where, tags = f"{path} line {line}", labels[tuple(row[:5])]
+def _row(where: str, row: list[str], tags: set[str]) -> FoundObject:
+    box_xyxy, wrong = tuple(map(number, row[1:5])), None
     if len(tags) > 1:
-        return unusable(where, f"found {len(tags)} tags ({', '.join(sorted(tags))}) on one box, expected one class")
-    box_xyxy = tuple(map(text_number, row[1:5]))
-    if not all(map(math.isfinite, box_xyxy)):
-        return unusable(where, f"found {','.join(row[1:5])[:200]!r}, expected four numbers xmin,ymin,xmax,ymax")
-    return FoundObject(where, row[5].strip(), box_xyxy)
+        wrong = f"found {len(tags)} tags ({', '.join(sorted(tags))}) on one box, expected one class"
+    elif not all(map(math.isfinite, box_xyxy)):
+        wrong = f"found {','.join(row[1:5])[:200]!r}, expected four numbers xmin,ymin,xmax,ymax"
+    return FoundObject(where, row[5], NO_BOX if wrong else box_xyxy, wrong)

@@ -1,239 +1,142 @@
-"""YOLO text files (``class centre_x centre_y width height``, shares of the image) to the table.
+"""YOLO text files (``class centre_x centre_y width height``, shares of the image) to entries.
 
-On top of `yolo_lists`, which finds classes and images, and `reading`; `yolo_write` is the way back. Formats: see
-`yolo_lists`.
+Above `yolo_lists`, which finds classes and images; `yolo_write` is the way back.
 """
 
+import functools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import pandas as pd
-
-from retinamask.dataset.annotations import AnnotationError
+from retinamask.dataset.annotations import number
 from retinamask.dataset.formats import yolo_lists
-from retinamask.dataset.formats.image_files import ImageIndex
-from retinamask.dataset.formats.reading import (
-    Entry,
-    FoundObject,
-    Problem,
-    Reading,
-    files_below,
-    image_index,
-    read_entries,
-)
+from retinamask.dataset.formats.entries import NO_BOX, Asked, Entry, FoundObject, Problem
+from retinamask.dataset.formats.places import labels_of
+from retinamask.dataset.image_files import walk
 
 _EDGE = 1 + 1e-6  # what rounding makes of 1
-_NO_BOX = (0.0, 0.0, 0.0, 0.0)
 
 
-class _Label(NamedTuple):
-    """A label file, and what is known about it beforehand."""
+def label_files(files: list[Path]) -> list[Path]:
+    """The text files that may hold labels: all but class lists, lists of images, and notes such as a read-me."""
+    texts = [path for path in files if path.suffix.lower() == ".txt" and path.name != "classes.txt"]
+    return [
+        path
+        for path in texts
+        if looks_like_labels(path)
+        or not (yolo_lists.is_image_list(path) or path.name.lower().startswith(("readme", "license")))
+        or (path.stat().st_size == 0)
+    ]
 
-    root: Path  # the folder that was asked for, or the file that lists images
-    image_path: Path | None = None
+
+def looks_like_labels(path: Path) -> bool:
+    """Whether the first line of a text is a class and at least four numbers."""
+    try:
+        fields = yolo_lists.read_text(path).strip().split("\n")[0].split()
+    except ValueError:
+        return False
+    return len(fields) >= 5 and all(number(field) == number(field) for field in fields)
 
 
-def read_yolo(
-    sources: Iterable[str | Path],
-    csv_folder: str | Path,
-    image_folder: str | Path | None = None,
-    classes: dict[str, int] | None = None,
-    with_unannotated: bool = False,
-) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read YOLO label files into the table.
+def lists_images(path: Path) -> bool:
+    """Whether a file says where the images are: ``data.yaml``, ``obj.data``, ``train.txt``."""
+    suffix = path.suffix.lower()
+    return suffix in (*yolo_lists.YAML, ".data") or (suffix == ".txt" and yolo_lists.is_image_list(path))
 
-    An empty label file is an image without objects. The class list is ``classes.txt``, ``*.names``, ``*.data`` or
-    ``data.yaml`` in the folder of the label file or above it. The image lies beside the label file, or in
-    ``images/...`` where that lies in ``labels/...``, or has its stem.
 
-    Args:
-        sources: folders (searched with all below them), label files, or what lists images: ``data.yaml``,
-            ``obj.data``, ``train.txt``. Only these may point outside their folder.
-        csv_folder: the folder that the table's image paths are relative to.
-        image_folder: where the images are; without it, below the sources.
-        classes: if given, boxes of other classes are dropped and reported.
-        with_unannotated: take images that have no label file as images without objects.
+def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem | Path]:
+    """Read one label file, or all those of the images that a list names.
 
-    Returns:
-        The table, sorted by label path, and the problems.
-
-    Raises:
-        AnnotationError: no label file at all, or none that could be used.
+    An empty label file is an image without objects. Formats: see `yolo_lists`.
     """
-    sources = [Path(source) for source in sources]
-    reading = Reading(
-        Path(csv_folder), classes, "label file", "label file(s)", lambda path: _label_of(path) is not None
-    )
-    lists = [source for source in sources if _lists_images(source)]
-    labels, listed = _listed_labels(lists, reading)
-    rest = [source for source in sources if source not in lists]
-    index = _index(rest, listed, image_folder)
-    labels = _labels_below(rest, index) | labels
-    if not labels:
-        message = f"no label file below {', '.join(map(str, sources))}; expected YOLO's .txt files, one an image"
-        raise AnnotationError("\n".join([message, *map(str, reading.problems[:20])]))
-    names = _Names(labels)
-    reading.problems += [Problem("note", str(folder), message) for folder, message in names.repeated()]
-    return read_entries(sorted(labels), lambda path: _load(path, labels[path], names), index, reading, with_unannotated)
+    if not lists_images(path):
+        yield from _labels(path, lambda: _names(path, asked))
+        return
+    found, missing = yolo_lists.listed_images(path)
+    for name in missing:
+        yield Problem("skipped file", str(path), f"{name!r} does not exist; put it there")
+    own = yolo_lists.described_names(path)
+    for image_path in found:
+        label_path = next(iter(labels_of(image_path, ".txt")), None)
+        if label_path is None:
+            yield image_path
+            continue
+        try:
+            names = (lambda: own) if own else functools.partial(_names, label_path, asked)
+            for item in _labels(label_path, names):
+                yield item._replace(image_path=image_path) if isinstance(item, Entry) else item
+        except ValueError as error:
+            yield Problem("skipped file", str(label_path), str(error).removeprefix(f"{label_path}: "))
 
 
-def yolo_classes(sources: Iterable[str | Path]) -> list[str]:
+def classes(sources: list[Path]) -> list[str]:
     """The classes in the order of their numbers; where label files have different lists, later ones add to it."""
     found: dict[str, None] = {}
-    for source in map(Path, sources):
+    for source in sources:
         try:
-            if _lists_images(source):
-                labels = {source: _Label(source)}
-            else:
-                labels = _labels_below([source], image_index([source], None))
-            names = _Names(labels)
-            for folder in dict.fromkeys(path.parent for path in sorted(labels)):
-                found |= dict.fromkeys(filter(None, names.of(next(path for path in labels if path.parent == folder))))
+            if own := yolo_lists.described_names(source) if source.is_file() else None:
+                found |= dict.fromkeys(filter(None, own))
+                continue
+            asked = Asked(source if source.is_dir() else source.parent, None, {})
+            labels = label_files(walk(source).files) if source.is_dir() else [source]
         except ValueError:
             continue  # the reader reports it
+        for path in sorted(labels):
+            try:
+                found |= dict.fromkeys(filter(None, _names(path, asked)))
+            except ValueError:
+                continue
     return list(found)
 
 
-class _Names:
-    """The class list of each label file; each folder is looked through once."""
-
-    def __init__(self, labels: dict[Path, _Label]):
-        self._found: dict[tuple[Path, Path], list[str] | ValueError] = {}
-        for path, label in labels.items():  # before the threads start
-            key = path.parent, label.root
-            if key not in self._found:
-                self._found[key] = self._look(path, label.root)
-        self._labels = labels
-
-    def of(self, path: Path) -> list[str]:
-        """Raises `ValueError` if there is none."""
-        found = self._found[path.parent, self._labels[path].root]
-        if isinstance(found, ValueError):
-            raise found
-        return found
-
-    def repeated(self) -> list[tuple[Path, str]]:
-        """Folders with lists that name a class twice, and a message."""
-        return [
-            (folder, f"class {name!r} stands in the class list {count} times; these are taken as one")
-            for (folder, _), names in self._found.items()
-            if not isinstance(names, ValueError)
-            for name, count in Counter(names).items()
-            if count > 1
-        ]
-
-    @staticmethod
-    def _look(path: Path, root: Path) -> list[str] | ValueError:
+def _names(path: Path, asked: Asked) -> list[str]:
+    """The class list of a label file; each folder is looked through once."""
+    key, memory = path.parent, asked.memory
+    if key not in memory:
         try:
-            own = yolo_lists.described_names(root) if root.is_file() else None
-            return own or yolo_lists.nearest_names(path, root.parent if root.is_file() else root)
+            memory[key] = yolo_lists.class_names(path, asked.root)
         except ValueError as error:
-            return error
+            memory[key] = error
+    if isinstance(memory[key], ValueError):
+        raise memory[key]
+    return memory[key]
 
 
-def _lists_images(source: Path) -> bool:
-    """Whether a source is a file that says where the images are."""
-    if not source.is_file():
-        return False
-    suffix = source.suffix.lower()
-    return suffix in (*yolo_lists.YAML, ".data") or (suffix == ".txt" and yolo_lists.is_image_list(source))
+def _labels(path: Path, names: Callable[[], list[str]]) -> Iterator[Entry | Problem]:
+    """One label file, and what is to be said about its class list."""
+    known = names() if yolo_lists.read_text(path).strip() else []
+    for name, count in Counter(known).items():
+        if count > 1:
+            message = f"class {name!r} stands in the class list {count} times; these are taken as one"
+            yield Problem("note", str(path.parent), message)
+    yield Entry(path, str(path), objects(path, known), own_stem=True, relative=True)
 
 
-def _listed_labels(lists: list[Path], reading: Reading) -> tuple[dict[Path, _Label], list[Path]]:
-    """Label files of all images that the lists name, and these images."""
-    labels: dict[Path, _Label] = {}
-    listed: list[Path] = []
-    for source in lists:
-        try:
-            found, missing = yolo_lists.listed_images(source)
-        except ValueError as error:
-            reading.skip_file(source, error)
-            continue
-        for name in missing:
-            reading.problems.append(Problem("skipped file", str(source), f"{name!r} does not exist; put it there"))
-        for image_path in found:
-            label_path = _label_of(image_path)
-            labels |= {label_path: _Label(source, image_path)} if label_path else {}
-        listed += found
-    return labels, listed
+def objects(path: Path, names: list[str]) -> list[FoundObject]:
+    """The lines of a label file, boxes as shares of the image.
 
-
-def _labels_below(sources: list[Path], index: ImageIndex) -> dict[Path, _Label]:
-    """Label files below folders, without the text files that are something else."""
-    labels: dict[Path, _Label] = {}
-    for source in sources:
-        for path in files_below([source], [".txt"], "YOLO label files"):
-            if path == source or _is_label(path, index):
-                labels[path] = _Label(source if source.is_dir() else source.parent)
-    return labels
-
-
-def _is_label(path: Path, index: ImageIndex) -> bool:
-    if path.name == "classes.txt":
-        return False
-    if index.candidates(path, ""):
-        return True
-    return not path.name.lower().startswith(("readme", "license")) and not yolo_lists.is_image_list(path)
-
-
-def _index(sources: list[Path], listed: list[Path], image_folder: str | Path | None) -> ImageIndex:
-    """The images below the sources, and those that are listed."""
-    if image_folder or not listed:
-        return image_index(sources, image_folder)
-    below = image_index(sources, None)
-    folders = list(dict.fromkeys([*below.folders, *(path.parent for path in listed)]))
-    return ImageIndex(folders, [*below.all(), *listed])
-
-
-def _label_of(image_path: Path) -> Path | None:
-    """The label file of an image: in ``labels/...`` for ``images/...``, or beside it."""
-    beside = image_path.with_suffix(".txt")
-    places = [place for place in (_swapped(beside, "images", "labels"), beside) if place.is_file()]
-    return places[0] if places else None
-
-
-def _swapped(path: Path, old: str, new: str) -> Path:
-    """The path with the last folder called ``old`` replaced by ``new``."""
-    parts = list(path.parts)
-    places = [place for place, part in enumerate(parts[:-1]) if part == old]
-    if places:
-        parts[places[-1]] = new
-    return Path(*parts)
-
-
-def _load(path: Path, label: _Label, names: _Names) -> Entry:
-    text = yolo_lists.read_text(path)
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    known = names.of(path) if lines else []
-    objects = [_object(f"{path} line {number}", line.split(), known) for number, line in lines]
-    hint = _swapped(path, "labels", "images")
-    return Entry(path, str(path), objects, "", label.image_path, hint, own_stem=True, relative=True)
+    Raises:
+        ValueError: not readable as text.
+    """
+    lines = enumerate(yolo_lists.read_text(path).split("\n"), 1)
+    return [_object(f"{path} line {at}", line.split(), names) for at, line in lines if line.strip()]
 
 
 def _object(where: str, fields: list[str], names: list[str]) -> FoundObject:
     """One line; what is wrong with it is said in the object."""
-    try:
-        if len(fields) != 5:
-            hint = {6: "; with a score?"}.get(len(fields), "; an outline?" if len(fields) > 6 else "")
-            raise ValueError(f"found {len(fields)} numbers, expected 5: class, centre x and y, width, height{hint}")
-        number, x, y, width, height = map(_number, fields)
-        if number != int(number) or not 0 <= number < len(names):
-            raise ValueError(f"class {fields[0]} is beyond the list of {len(names)} classes ({', '.join(names)})")
-        if not all(0 <= value <= _EDGE for value in (x, y, width, height)):
-            hint = "; these may be pixels" if max(x, y, width, height) > 2 else ""
-            raise ValueError(f"found {' '.join(fields[1:])}, expected shares of the image from 0 to 1{hint}")
-    except ValueError as error:
-        return FoundObject(where, "", _NO_BOX, str(error))
-    return FoundObject(where, names[int(number)], (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not abs(number) < float("inf"):
-        raise ValueError(f"found {text[:40]!r}, expected a number")
-    return number
+    if len(fields) != 5:
+        hint = {6: "; with a score?"}.get(len(fields), "; an outline?" if len(fields) > 6 else "")
+        wrong = f"found {len(fields)} numbers, expected 5: class, centre x and y, width, height{hint}"
+        return FoundObject(where, "", NO_BOX, wrong)
+    label, x, y, width, height = numbers = [number(field) for field in fields]
+    strange = [field for field, found in zip(fields, numbers, strict=True) if found != found]
+    if strange:
+        return FoundObject(where, "", NO_BOX, f"found {strange[0][:40]!r}, expected a number")
+    if label != int(label) or not 0 <= label < len(names):
+        wrong = f"class {fields[0]} is beyond the list of {len(names)} classes ({', '.join(names)})"
+        return FoundObject(where, "", NO_BOX, wrong)
+    if not all(0 <= value <= _EDGE for value in (x, y, width, height)):
+        hint = "; these may be pixels" if max(x, y, width, height) > 2 else ""
+        wrong = f"found {' '.join(fields[1:])}, expected shares of the image from 0 to 1{hint}"
+        return FoundObject(where, "", NO_BOX, wrong)
+    return FoundObject(where, names[int(label)], (x - width / 2, y - height / 2, x + width / 2, y + height / 2))

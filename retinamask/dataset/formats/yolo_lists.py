@@ -5,19 +5,19 @@ Below `yolo`. Formats: https://github.com/AlexeyAB/darknet#how-to-train-to-detec
 (``classes.txt``), Roboflow (``_darknet.labels``).
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
 from retinamask.dataset import images
-from retinamask.dataset.formats.image_files import is_image
+from retinamask.dataset.formats.entries import folders_up_to
+from retinamask.dataset.image_files import is_image, walk
 
 MAX_BYTES = 64 * 1024 * 1024  # a list of 500,000 images has 30 MB
-LEVELS_UP = 2  # labels/train given, data.yaml beside labels/
 NAME_LISTS = (".names", ".labels")
 YAML = (".yaml", ".yml")
-USUAL_NAMES = ("classes.txt", "obj.names", "obj.data", "data.yaml", "_darknet.labels")
 
 _SPLITS = ("train", "val", "valid", "test")
 
@@ -39,27 +39,23 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def nearest_names(label_path: Path, root: Path) -> list[str]:
-    """The class list for a label file: that of its own folder, else of the folders above it.
-
-    Args:
-        label_path: the label file.
-        root: the folder that was asked for; looked for up to `LEVELS_UP` folders above it.
+def class_names(label_path: Path, root: Path) -> list[str]:
+    """The class list for a label file, from its own folder or those between it and the folder that the user named.
 
     Raises:
-        ValueError: there is no list, or lists in one folder disagree.
+        ValueError: there is no list, or lists disagree.
     """
-    root, label_folder = root.absolute(), label_path.parent.absolute()
-    inside = [folder for folder in (label_folder, *label_folder.parents) if folder.is_relative_to(root)]
-    above = [folder for folder in [root, *root.parents][: LEVELS_UP + 1] if folder not in inside]
-    for folder in inside or [label_folder]:
-        if names := _names_in(_files(folder)):
-            return names
-    for folder in above:  # not ours: only what is called as a class list is looked at
-        if names := _names_in([path for path in _files(folder) if path.name in USUAL_NAMES]):
-            return names
-    shown = ", ".join(map(str, inside + above))
-    raise ValueError(f"no class list; expected classes.txt, obj.names or data.yaml in one of {shown}")
+    folders = folders_up_to(label_path, root)
+    paths = [folder / name for folder in folders for name in sorted(os.listdir(folder)) if not name.startswith(".")]
+    found = {path: names for path in paths if (names := described_names(path)) is not None}
+    lists = list(found.values())
+    if any(names != lists[0] for names in lists):
+        shown = "; ".join(f"{path}: {', '.join(names)}" for path, names in found.items())
+        raise ValueError(f"class lists disagree, keep one: {shown}")
+    if not lists:
+        shown = ", ".join(map(str, folders))
+        raise ValueError(f"no class list; expected classes.txt, obj.names or data.yaml in one of {shown}")
+    return lists[0]
 
 
 def described_names(path: Path) -> list[str] | None:
@@ -71,30 +67,30 @@ def described_names(path: Path) -> list[str] | None:
     if path.suffix.lower() in YAML:
         return _yaml_names(path)
     if path.suffix.lower() == ".data":
-        return _data_names(path)
+        named = data_options(path).get("names")
+        place = located(path.parent, named) if named else None
+        return described_names(place) if place and place.suffix.lower() in (*NAME_LISTS, ".txt") else None
     if path.suffix.lower() in NAME_LISTS or path.name == "classes.txt":
         return [line.strip() for line in read_text(path).rstrip().split("\n")]
     return None
 
 
 def listed_images(path: Path) -> tuple[list[Path], list[str]]:
-    """The images that ``data.yaml``, ``obj.data`` or a list such as ``train.txt`` names, and names without a file.
-
-    Relative paths are looked for from the file's own folder and from those above it, because Darknet counts them
-    from where it is started.
-    """
+    """The images that ``data.yaml``, ``obj.data`` or a list such as ``train.txt`` names, and names without a file."""
+    base, entries = path.parent, [path.name]
     if path.suffix.lower() in YAML:
-        content = _yaml(path)
-        entries = [entry for split in _SPLITS for entry in _as_list(content.get(split))]
+        content = load_yaml(path)
         base = path.parent / str(content.get("path") or "")
+        values = [content[split] for split in _SPLITS if content.get(split)]
+        entries = [entry for value in values for entry in (value if isinstance(value, list) else [value])]
+        bad = next((entry for entry in entries if not isinstance(entry, str)), None)
+        if bad is not None:
+            raise ValueError(f"{path}: found {str(bad)[:80]!r} for images, expected a path or a list of paths")
     elif path.suffix.lower() == ".data":
         entries = [value for key, value in data_options(path).items() if key in _SPLITS]
-        base = path.parent
-    else:
-        entries, base = [path.name], path.parent
     found, missing = {}, []
     for entry in entries:
-        place = find_listed(base, entry) or find_listed(path.parent, entry)
+        place = located(base, entry)
         if place is None:
             missing.append(entry)
             continue
@@ -107,33 +103,79 @@ def listed_images(path: Path) -> tuple[list[Path], list[str]]:
 def is_image_list(path: Path) -> bool:
     """Whether a text file lists images: its first line ends like the name of one."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            first = next((line.strip() for line in file if line.strip()), "")
-    except (OSError, ValueError):
+        first = read_text(path).strip().split("\n")[0]
+    except ValueError:
         return False
-    return first.lower().endswith(images.EXTENSIONS)
+    return first.strip().lower().endswith(images.EXTENSIONS)
 
 
-def _files(folder: Path) -> list[Path]:
+def data_options(path: Path) -> dict[str, str]:
+    """The ``key = value`` lines of an ``obj.data``.
+
+    Raises:
+        ValueError: not readable as text, or a key stands there twice.
+    """
+    options: dict[str, str] = {}
+    for line in read_text(path).split("\n"):
+        key, equals, value = (part.strip() for part in line.partition("="))
+        if equals and key in options:
+            raise ValueError(f"{path}: {key} stands there twice; keep one")
+        options |= {key: value} if equals else {}
+    return options
+
+
+def located(base: Path, entry: str) -> Path | None:
+    """Where an entry of a list leads, ``None`` if nothing is there.
+
+    It counts from the list's own folder, ``..`` included, since the user named the list. Two tools write otherwise:
+    Darknet's entries count from where it is started, usually one folder up, so that they begin with the list's own
+    folder or (as CVAT exports them) with ``data/``; Roboflow's begin with one ``../`` too many.
+
+    Raises:
+        ValueError: both the path as it is and Roboflow's lead somewhere.
+    """
+    plain = entry.strip().replace("\\", "/")
+    own = f"{os.path.basename(os.path.abspath(base))}/"
+    less = [plain.removeprefix(start) for start in (own, "data/", "../") if plain.startswith(start)]
+    found = [base / text for text in (plain, *less) if os.path.exists(base / text)]
+    if len(found) > 1 and plain.startswith("../"):
+        raise ValueError(f"{entry} may be {found[0]} or, as Roboflow means it, {found[1]}; write which")
+    return found[0] if found else None
+
+
+def _images_of(place: Path) -> Iterator[tuple[Path | None, str]]:
+    """Images below a folder, or of a list; with ``None`` those that are not there."""
+    if place.is_dir():
+        yield from ((path, "") for path in walk(place).images())
+    elif is_image(place):
+        yield place, ""
+    else:
+        for line in filter(None, map(str.strip, read_text(place).split("\n"))):
+            path = located(place.parent, line)
+            yield (path if path and path.is_file() else None), line
+
+
+class _Texts(yaml.BaseLoader):
+    """YAML in which all scalars are texts (``no`` is a name), no key stands twice, and no tags are obeyed."""
+
+    def construct_object(self, node, deep=False):
+        if not node.tag.startswith("tag:yaml.org,2002:"):
+            raise yaml.constructor.ConstructorError(None, None, f"the tag {node.tag} is refused", node.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            keys = [str(key.value) for key, _ in node.value]
+            if twice := next((key for key in keys if keys.count(key) > 1), None):
+                raise yaml.constructor.ConstructorError(None, None, f"{twice} stands here twice", node.start_mark)
+        return super().construct_object(node, deep)
+
+
+def load_yaml(path: Path) -> dict:
+    """The mapping in a YAML file, every scalar a text; empty if it is none.
+
+    Raises:
+        ValueError: with path and line: not readable as YAML, a key twice, a tag.
+    """
     try:
-        return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    except OSError:  # a folder above that is closed to us
-        return []
-
-
-def _names_in(paths: list[Path]) -> list[str] | None:
-    """The one class list among the files of a folder."""
-    found = {path: names for path in paths if (names := described_names(path)) is not None}
-    lists = list(found.values())
-    if any(names != lists[0] for names in lists):
-        shown = "; ".join(f"{path}: {', '.join(names)}" for path, names in found.items())
-        raise ValueError(f"class lists disagree, keep one: {shown}")
-    return lists[0] if lists else None
-
-
-def _yaml(path: Path) -> dict:
-    try:
-        content = yaml.safe_load(read_text(path))
+        content = _Texts(read_text(path)).get_single_data()
     except (yaml.YAMLError, RecursionError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = "" if line is None else f" line {line + 1}"
@@ -143,60 +185,14 @@ def _yaml(path: Path) -> dict:
 
 def _yaml_names(path: Path) -> list[str] | None:
     """``names`` of a ``data.yaml``: a list, or ids with names."""
-    names = _yaml(path).get("names")
+    names = load_yaml(path).get("names")
     if names is None:
         return None
     if isinstance(names, dict):
-        ids = sorted(names, key=str)
-        if {str(number) for number in ids} != {str(number) for number in range(len(ids))}:
-            raise ValueError(f"{path}: ids of names are {', '.join(map(str, ids))}, expected 0, 1, 2, ... each once")
-        names = [name for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
-    if not isinstance(names, list) or not all(isinstance(name, (str, int, float)) for name in names):
+        if set(names) != {str(number) for number in range(len(names))}:
+            found = ", ".join(map(str, names))
+            raise ValueError(f"{path}: ids of names are {found}, expected 0, 1, 2, ... each once")
+        names = [names[str(number)] for number in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path}: names is {str(names)[:80]!r}, expected a list of class names, or ids with names")
-    return [str(name).strip() for name in names]
-
-
-def data_options(path: Path) -> dict[str, str]:
-    """The ``key = value`` lines of an ``obj.data``.
-
-    Raises:
-        ValueError: not readable as text.
-    """
-    pairs = (line.partition("=") for line in read_text(path).split("\n") if "=" in line)
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _data_names(path: Path) -> list[str] | None:
-    named = data_options(path).get("names")
-    place = find_listed(path.parent, named) or find_listed(path.parent, Path(named).name) if named else None
-    return described_names(place) if place and place.suffix.lower() in (*NAME_LISTS, ".txt") else None
-
-
-def _as_list(entry) -> list[str]:
-    entries = entry if isinstance(entry, list) else [entry]
-    return [item for item in entries if isinstance(item, str) and item.strip()]
-
-
-def find_listed(base: Path, entry: str) -> Path | None:
-    """Where a relative path leads from a folder or those above it; Roboflow writes ``../`` too much."""
-    plain = entry.strip().replace("\\", "/")
-    for text in dict.fromkeys((plain, plain.removeprefix("../"))):
-        for folder in [base, *base.absolute().parents[: LEVELS_UP + 1]]:
-            try:
-                if (folder / text).exists():
-                    return folder / text
-            except (OSError, ValueError):  # a name that no file can have
-                return None
-    return None
-
-
-def _images_of(place: Path) -> Iterator[tuple[Path | None, str]]:
-    """Images below a folder, or of a list; with ``None`` those that are not there."""
-    if place.is_dir():
-        yield from ((path, "") for path in sorted(place.rglob("*")) if is_image(path))
-    elif is_image(place):
-        yield place, ""
-    else:
-        for line in filter(None, map(str.strip, read_text(place).split("\n"))):
-            path = find_listed(place.parent, line)
-            yield (path if path and is_image(path) else None), line
+    return [name.strip() for name in names]

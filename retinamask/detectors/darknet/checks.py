@@ -5,9 +5,9 @@ Above `cfg`; for folders made here (`files`) or by hand.
 
 from pathlib import Path
 
+from retinamask.dataset import formats
 from retinamask.dataset.annotations import AnnotationError
 from retinamask.dataset.formats import yolo_lists
-from retinamask.dataset.formats.yolo import read_yolo
 from retinamask.detectors.darknet import cfg
 from retinamask.detectors.darknet.cfg import CfgError
 
@@ -41,7 +41,7 @@ def _counts(data_path: Path, options: dict[str, str], text: str, cfg_path: str |
     if not (classes.isascii() and classes.isdigit() and int(classes)):
         return [f"{data_path}: classes is {classes!r}, expected a whole number above 0"]
     problems = []
-    names_path = yolo_lists.find_listed(data_path.parent, options["names"])
+    names_path = yolo_lists.located(data_path.parent, options["names"])
     names = yolo_lists.described_names(data_path)
     if names_path is None or names is None:
         problems.append(
@@ -62,9 +62,7 @@ def _counts(data_path: Path, options: dict[str, str], text: str, cfg_path: str |
 
 def _images(data_path: Path, options: dict[str, str]) -> list[str]:
     """Lists, images and label files."""
-    places = {
-        key: yolo_lists.find_listed(data_path.parent, options[key]) for key in ("train", "valid") if options.get(key)
-    }
+    places = {key: yolo_lists.located(data_path.parent, options[key]) for key in ("train", "valid") if options.get(key)}
     problems = [f"{data_path}: {key} is {options[key]}, which does not exist" for key in places if not places[key]]
     listed = {key: set(yolo_lists.listed_images(place)[0]) for key, place in places.items() if place}
     shared = sorted(listed.get("train", set()) & listed.get("valid", set()))
@@ -74,7 +72,7 @@ def _images(data_path: Path, options: dict[str, str]) -> list[str]:
             "about other images"
         )
     try:
-        _, found = read_yolo([data_path], data_path.parent)
+        _, found = formats.read("yolo", [data_path], data_path.parent)
         problems += map(str, found)
     except AnnotationError as error:
         problems.append(str(error))
