@@ -6,6 +6,8 @@ things at once.
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -524,12 +526,40 @@ def test_a_failing_cell(write, tmp_path, capsys):
 
 
 def test_a_kernel_that_dies(write, tmp_path):
-    path = write("a", code("n: int = 0", "parameters"), text("## Too much"), code("import os\nos.kill(os.getpid(), 9)"))
+    write("a", code("n: int = 0", "parameters"), text("## Too much"), code("import os\nos.kill(os.getpid(), 9)"))
     with pytest.raises(NotebookError) as caught:
-        run_notebook(path, {}, tmp_path / "out", progress=False)
+        run("a", {}, "out", False, tmp_path, tmp_path / "notebooks", progress=False)
     assert "a.ipynb: cell 3 (Too much) failed: DeadKernelError: the kernel died; " in str(caught.value)
     assert f"the broken notebook: {tmp_path / 'out' / 'a.ipynb'}" in str(caught.value)
     assert (tmp_path / "out" / "a.ipynb").exists()
+    record = record_of(tmp_path / "out")
+    assert record["status"] == record["notebooks"]["a"]["status"] == "failed"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_run_that_is_interrupted_or_terminated_says_so_in_one_line(write, tmp_path):
+    """Ctrl-C reaches the whole group of processes; neither leaves "running" in the record, nor a kernel."""
+    (tmp_path / "retinamask").mkdir()  # the project's root has it
+    working = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(300)"
+    write("a", text("# Work"), code("n: int = 0", "parameters"), code(working))
+    script = "import sys; from retinamask.cli import main; sys.exit(main())"
+    stopped = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        command = [sys.executable, "-c", script, "run", "a", "--name", number.name]
+        environment = os.environ | {"PYTHONPATH": str(Path(runner.__file__).parents[2])}
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        stopped.append((number, process))
+    for number, process in stopped:
+        assert process.stderr.readline() == "[a] Work\n"
+        kernel = int(process.stderr.readline())
+        os.killpg(process.pid, number)
+        assert process.communicate(timeout=60)[1] == "retinamask: stopped\n" and process.returncode == 130
+        record = record_of(tmp_path / "runs" / number.name)
+        assert record["status"] == record["notebooks"]["a"]["status"] == "stopped" and record["ended"]
+        with pytest.raises(ProcessLookupError):
+            os.kill(kernel, 0)
 
 
 def test_a_kernel_that_does_not_start(write, tmp_path, monkeypatch):

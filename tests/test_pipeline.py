@@ -190,8 +190,9 @@ def test_texts_that_plain_papermill_passes_get_their_types(path, tmp_path, monke
 def test_every_setting_is_a_parameter_or_a_key_of_more():
     """The parameters that the training notebooks had before are taken still, and each is explained."""
     before = {
-        "backbone", "weights", "image_size", "batch_size", "accumulate", "epochs", "steps", "optimizer", "learning_rate",
-        "schedule", "warm_up", "momentum", "weight_decay", "gradient_clip", "ema", "freeze_epochs", "balance",
+        "backbone", "weights", "image_size", "batch_size", "accumulate", "epochs", "steps", "optimizer",
+        "learning_rate", "schedule", "warm_up", "momentum", "weight_decay", "gradient_clip", "ema",
+        "freeze_epochs", "balance",
         "early_stop", "plateau_patience", "augment", "flip", "zoom_out", "zoom_in", "visible_share", "brightness",
         "contrast", "saturation", "mosaic", "precision", "cache", "evaluate_every", "keep_best", "keep_last",
         "checkpoint_minutes", "find_learning_rate", "resume", "snapshots_dir", "seed", "run_dir",

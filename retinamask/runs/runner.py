@@ -166,8 +166,8 @@ def run_notebook(notebook: StrPath, parameters: Mapping[str, Any], run_dir: StrP
                 stdout_file=sys.stderr if progress else None,
                 stderr_file=sys.stderr if progress else None,
                 coalesce_streams=True,
-                # ipykernel warns at each start that its sockets, which are local here, are not encrypted.
-                extra_arguments=["--IPKernelApp.log_level=40"],
+                # ipykernel warns that its local sockets are not encrypted, and shows a traceback when Ctrl-C ends it.
+                extra_arguments=["--IPKernelApp.log_level=50"],
                 on_cell_start=cell_started,
             )
     except Exception as error:
