@@ -2,9 +2,9 @@
 # make test        install and run the tests          make test-slow   those that train for minutes
 # make notebook    open the notebooks in JupyterLab   make lint        ruff, and notebooks without outputs
 # make bench       measure speed against named peers  make clean       remove .venv and caches, keep your work
-# Another Python:  make test PYTHON=python3.12
+# The first of python3.11 to python3.13 is taken; another: make test PYTHON=python3.12
 
-PYTHON ?= python3.11
+PYTHON ?= $(or $(shell for v in 3.11 3.12 3.13; do python$$v -c "" 2>/dev/null && echo python$$v && break; done),python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -30,7 +30,7 @@ test-slow: install
 	$(BIN)/python -m pytest -q -m slow
 
 notebook: install
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
 
 lint: install
 	$(BIN)/ruff check .

@@ -25,8 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0, or 2 with one message on a user's mistake, 1 on a failed run."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    given = _parser().parse_args(arguments)
     try:
+        if arguments[:1] == ["run"] and {"-h", "--help"} & set(arguments) and not arguments[1].startswith("-"):
+            print(runs.parameters_help(arguments[1]))
+            return 0
+        given = _parser().parse_args(arguments)
         return given.command(given) or 0
     except (ValueError, OSError) as error:
         print(f"retinamask: {error}", file=sys.stderr)

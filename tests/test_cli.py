@@ -223,6 +223,39 @@ def test_mistakes_are_one_message_and_status_2(arguments, message, tmp_path, mon
     assert said.startswith("retinamask: ") and message in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ("weights imagnet", "weights is 'imagnet', expected none, imagenet, coco or the path of an existing file"),
+        ("backbone alexnet", "backbone is 'alexnet', expected one of: resnet50"),
+        ("schedule cosin", "schedule is 'cosin', expected cosine, step"),
+        ("learning_rate -1e-4", "learning_rate is -0.0001, expected more than 0"),
+        ("mosaic 7", "mosaic is 7.0, expected 0 to 1"),
+        ("mosaic much", "mosaic is float, got 'much' (str)"),
+        ("mosiac 0.5", "no parameter named 'mosiac'; did you mean 'mosaic'?"),
+        ("seed -1", "seed is -1, expected 0 to"),
+        ("run_dir x", "run_dir is the run's own folder"),
+    ],
+)
+def test_a_wrong_value_of_a_training_is_refused_before_a_folder_is_made(parameters, message, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("retinamask.runs.record.make_timed_run_folder", None)
+    assert main(["run", "02_train_retinanet", "-p", *parameters.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_notebook_lists_its_parameters(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT / "notebooks")
+    assert main(["run", "02_train_retinanet", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "  learning_rate: float = 0.0006\n        peak of the schedule; 1e-4 and less for pretrained" in shown
+    assert "  mosaic: float = 0.0\n        probability that an example is put together from four images\n" in shown
+    assert main(["run", "pipeline", "--help"]) == 0
+    assert "parameters of 05_evaluate:" in capsys.readouterr().out
+    assert main(["run", "05_evalute", "--help"]) == 2
+    assert "05_evalute.ipynb: is not a notebook that can be read" in capsys.readouterr().err
+
+
 def every_command() -> list[str]:
     (choices,) = [action.choices for action in cli._parser()._actions if action.choices]
     return list(choices)
@@ -232,7 +265,9 @@ def every_command() -> list[str]:
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
-    assert ended.value.code == 0 and "usage: retinamask" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0 and "usage: retinamask" in shown
+    assert "default: None" not in shown and "default: False" not in shown
 
 
 def commands_of_the_readme() -> list[str]:
@@ -242,6 +277,7 @@ def commands_of_the_readme() -> list[str]:
     return lines + re.findall(r"`(retinamask [a-z-]+ [^`]*--[^`]*)`", text.replace("\n", " "))
 
 
+ROOT = Path(__file__).parents[1]
 COMPLETE = [line for line in commands_of_the_readme() if "..." not in line and "--help" not in line]
 
 

@@ -6,6 +6,8 @@ things at once.
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,10 +17,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from retinamask import notebook_progress, notebooks, run_record
-from retinamask.notebook_parameters import check_parameters, known_parameters, read_parameters_file
-from retinamask.notebooks import NotebookError, run, run_notebook
-from retinamask.run_record import RunRecord, make_run_folder, make_timed_run_folder
+from retinamask.runs import record as records
+from retinamask.runs import runner
+from retinamask.runs.parameters import check_parameters, known_parameters, read_parameters_file
+from retinamask.runs.record import RunRecord, make_run_folder, make_timed_run_folder
+from retinamask.runs.runner import NotebookError, run, run_notebook
 
 DECLARED = """\
 # The settings of the training.
@@ -30,8 +33,7 @@ labels: list[str] = [
     "with_mask",
     "without_mask",
 ]  # the classes
-weights: str | None = None  # a snapshot
-limit: int | None = -1
+limit: int = -1
 """
 
 
@@ -66,7 +68,7 @@ def no_kernel(monkeypatch):
     """Runs without a kernel: the notebooks that would be executed, with their parameters, as a list."""
     executed = []
     monkeypatch.setattr(
-        notebooks,
+        runner,
         "run_notebook",
         lambda notebook, parameters, run_dir, **_: executed.append((notebook.stem, dict(parameters))),
     )
@@ -88,8 +90,7 @@ def test_known_parameters(training):
         "freeze": ("bool", True, ""),
         "tag": ("str", "a # b", "a text with a hash"),
         "labels": ("list[str]", ["with_mask", "without_mask"], "the classes"),
-        "weights": ("str | None", None, "a snapshot"),
-        "limit": ("int | None", -1, ""),
+        "limit": ("int", -1, ""),
     }
     assert [p.name for p in known.values()] == list(known)
     assert type(known["learning_rate"].default) is float
@@ -106,10 +107,7 @@ def test_known_parameters(training):
         ("self.epochs: int = 3", "found 'self.epochs: int = 3'"),
         ("import os", "found 'import os'"),
         ("%matplotlib inline", "line 2 of the parameters cell is not Python"),
-        (
-            "epochs: dict = {}",
-            "epochs is dict, expected str, int, float, bool, list[str], each with ' | None' or",
-        ),
+        ("epochs: set = {1}", "epochs is set, expected one of: str, int, float, bool, list[str], dict"),
         ("epochs: int = '3'", "epochs is int, its default is no such literal: '3'"),
         ("epochs: int = True", "epochs is int, its default is no such literal: True"),
         ("epochs: int = None", "epochs is int, its default is no such literal: None"),
@@ -171,10 +169,6 @@ def test_a_file_that_is_no_notebook(tmp_path, content):
         ("labels", "a, b", ["a", "b"]),
         ("labels", "", []),
         ("labels", ["a,b"], ["a,b"]),
-        ("weights", None, None),
-        ("weights", "none", "none"),
-        ("limit", "none", None),
-        ("limit", None, None),
         ("limit", "5", 5),
     ],
 )
@@ -213,13 +207,12 @@ def test_a_value_gets_the_declared_type(training, name, value, expected):
             "a,,b",
             "labels is list[str], got 'a,,b' (str); its items must be texts, none of them empty",
         ),
-        ("weights", 3, "weights is str | None, got 3 (int)"),
-        ("limit", "few", "limit is int | None, got 'few' (str)"),
+        ("limit", "few", "limit is int, got 'few' (str)"),
         (
             "epoch",
             3,
             "no parameter named 'epoch'; did you mean 'epochs'? it has: "
-            "epochs, learning_rate, freeze, tag, labels, weights, limit",
+            "epochs, learning_rate, freeze, tag, labels, limit",
         ),
         ("xyz", 3, "no parameter named 'xyz'; it has: epochs, "),
         (3, 3, "no parameter named 3; it has: epochs, "),
@@ -244,13 +237,12 @@ def test_a_notebook_without_parameters(write):
 
 def test_a_parameters_file(tmp_path, training):
     path = tmp_path / "values.yaml"
-    path.write_text("\ufeff# fast\nlearning_rate: 1e-5\nepochs: 2\nlabels: [a, b]\nweights:\n", encoding="utf-8")
+    path.write_text("\ufeff# fast\nlearning_rate: 1e-5\nepochs: 2\nlabels: [a, b]\n", encoding="utf-8")
     values = read_parameters_file(path)
     assert check_parameters(training, values) == {
         "learning_rate": 1e-5,
         "epochs": 2,
         "labels": ["a", "b"],
-        "weights": None,
     }
 
 
@@ -311,7 +303,7 @@ def test_a_taken_name_is_refused_and_forced(tmp_path, capsys):
 def test_a_run_that_is_going_on_is_not_moved(tmp_path):
     folder = make_run_folder(tmp_path, "a")
     record = RunRecord(folder, {}, tmp_path)
-    with pytest.raises(ValueError, match="this run is still going on; stop it, or choose another name"):
+    with pytest.raises(ValueError, match="this run is still running; stop it, or choose another name"):
         make_run_folder(tmp_path, "a", force=True)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
@@ -350,13 +342,13 @@ def test_each_notebook_gets_the_parameters_it_has(write, tmp_path, no_kernel):
     run_dir = run(["a", "b"], {"only_a": "5", "seed": "9"}, name="first", **folders)
     assert run_dir == tmp_path / "runs" / "first"
     assert no_kernel == [
-        ("a", {"seed": 9, "run_dir": str(run_dir), "only_a": "5"}),
+        ("a", {"seed": 9, "only_a": "5", "run_dir": str(run_dir)}),
         ("b", {"seed": 9, "run_dir": str(run_dir)}),
     ]
     assert record_of(run_dir)["seed"] == 9
 
     timed = run("b.ipynb", {"run_dir": "elsewhere"}, **folders)
-    assert no_kernel[-1] == ("b", {"seed": 2, "run_dir": "elsewhere"})
+    assert no_kernel[-1] == ("b", {"run_dir": "elsewhere"})
     assert timed.name.startswith("b-2")
     assert run(["a", "b"], {}, **folders).name.startswith("pipeline-2")
 
@@ -412,7 +404,7 @@ def test_record(tmp_path):
     assert content["seed"] == {"a": 1, "b": 2}
     assert content["dataset_fingerprint"] == "abc"
     assert content["metrics"] == {"mAP": None, "n": 3}
-    assert content["packages"].keys() == set(run_record.PACKAGES)
+    assert content["packages"].keys() == set(records.PACKAGES)
     assert content["packages"]["papermill"]
     assert content["started"] <= content["ended"]
     assert [path.name for path in tmp_path.glob(".run.json*")] == []
@@ -431,56 +423,18 @@ def test_git_revision(tmp_path, monkeypatch):
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert run_record._git(tmp_path) is None
+    assert records._git(tmp_path) is None
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
     subprocess.run([*git, "init", "-q"], check=True)
-    assert run_record._git(tmp_path) is None
+    assert records._git(tmp_path) is None
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
-    clean = run_record._git(tmp_path)
+    clean = records._git(tmp_path)
     assert len(clean["revision"]) == 40
     assert clean["dirty"] is False
     (tmp_path / "new.py").write_text("")
-    assert run_record._git(tmp_path) == {"revision": clean["revision"], "dirty": True}
+    assert records._git(tmp_path) == {"revision": clean["revision"], "dirty": True}
     monkeypatch.setenv("PATH", "")
-    assert run_record._git(tmp_path) is None
-
-
-# What is shown while a cell runs.
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize(
-    ("stream", "pieces", "shown"),
-    [
-        (io.StringIO, ["a\nb", "c\n", "d"], "a\nbc\nd\n"),
-        (io.StringIO, ["1/3", "\b\b\b\r2/3", "\b\b\b\r3/3\n", "next"], "3/3\nnext\n"),
-        (io.StringIO, ["1/2\r", "2/2\r", "\n", "a\r\n", "\n"], "2/2\na\n\n"),
-        (Terminal, ["1/3", "\r2/3", "\n"], "1/3\r2/3\n"),
-    ],
-)
-def test_output_that_is_shown(stream, pieces, shown):
-    stream = stream()
-    lines = notebook_progress.Lines(stream)
-    for piece in pieces:
-        lines.write(piece)
-        lines.flush()
-    lines.end_line()
-    assert stream.getvalue() == shown
-
-
-def test_a_long_progress_bar_is_shown_now_and_then(monkeypatch):
-    clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr(notebook_progress.time, "monotonic", lambda: next(clock))
-    stream = io.StringIO()
-    lines = notebook_progress.Lines(stream)
-    for step in range(12):
-        lines.write(f"\r{step}/12")
-    assert 2 <= len(stream.getvalue().splitlines()) <= 6
-    assert "\r" not in stream.getvalue()
+    assert records._git(tmp_path) is None
 
 
 # Real kernels.
@@ -502,34 +456,29 @@ def test_a_run(write, tmp_path, monkeypatch, caplog):
     (tmp_path / "runs {x}").mkdir()  # papermill would take the braces for a parameter
     work = (
         "import json, os, time, pathlib\n"
-        "import sys\nprint('50%\\r99%', end='', file=sys.stderr, flush=True)\n"
         "print('first', flush=True)\ntime.sleep(1)\nprint('second')\n"
         "out = pathlib.Path(run_dir) / 'metrics.json'\n"
-        "out.write_text(json.dumps([os.getcwd(), rate, labels, weights, keep]));"
+        "out.write_text(json.dumps([os.getcwd(), rate, labels, keep]));"
     )
-    declared = (
-        "rate: float = 1.0\nlabels: list[str] = []\nweights: str | None = None\n"
-        "keep: bool = True\nseed: int = 5\nrun_dir: str = ''"
-    )
+    declared = "rate: float = 1.0\nlabels: list[str] = []\nkeep: bool = True\nseed: int = 5\nrun_dir: str = ''"
     write("work", text("# Work"), code(declared, "parameters"), text("## The work\nat last"), code(work))
     stream = TimedStream()
     monkeypatch.setattr(sys, "stderr", stream)
     values = {"rate": "1e-5", "labels": "a,b'\"\\", "keep": "false"}
     run_dir = run("work", values, "one", False, tmp_path / "runs {x}", tmp_path / "notebooks")
 
-    lines = ["[work] cell 2: Work", "[work] cell 4: The work", "first", "second", "99%"]
+    lines = ["[work] Work", "[work] The work", "first", "second"]
     assert stream.getvalue().splitlines() == lines
     assert caplog.text == ""
     assert stream.times["second"] - stream.times["first"] > 0.5
     record = record_of(run_dir)
-    assert record["metrics"] == [str(tmp_path), 1e-5, ["a", "b'\"\\"], None, False]
+    assert record["metrics"] == [str(tmp_path), 1e-5, ["a", "b'\"\\"], False]
     assert (record["status"], record["seed"], record["error"]) == ("finished", 5, None)
     entry = record["notebooks"]["work"]
     assert entry["status"] == "finished"
     assert entry["parameters"] == {
         "rate": 1e-5,
         "labels": ["a", "b'\"\\"],
-        "weights": None,
         "keep": False,
         "seed": 5,
         "run_dir": str(run_dir),
@@ -577,12 +526,40 @@ def test_a_failing_cell(write, tmp_path, capsys):
 
 
 def test_a_kernel_that_dies(write, tmp_path):
-    path = write("a", code("n: int = 0", "parameters"), text("## Too much"), code("import os\nos.kill(os.getpid(), 9)"))
+    write("a", code("n: int = 0", "parameters"), text("## Too much"), code("import os\nos.kill(os.getpid(), 9)"))
     with pytest.raises(NotebookError) as caught:
-        run_notebook(path, {}, tmp_path / "out", progress=False)
+        run("a", {}, "out", False, tmp_path, tmp_path / "notebooks", progress=False)
     assert "a.ipynb: cell 3 (Too much) failed: DeadKernelError: the kernel died; " in str(caught.value)
     assert f"the broken notebook: {tmp_path / 'out' / 'a.ipynb'}" in str(caught.value)
     assert (tmp_path / "out" / "a.ipynb").exists()
+    record = record_of(tmp_path / "out")
+    assert record["status"] == record["notebooks"]["a"]["status"] == "failed"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_run_that_is_interrupted_or_terminated_says_so_in_one_line(write, tmp_path):
+    """Ctrl-C reaches the whole group of processes; neither leaves "running" in the record, nor a kernel."""
+    (tmp_path / "retinamask").mkdir()  # the project's root has it
+    working = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(300)"
+    write("a", text("# Work"), code("n: int = 0", "parameters"), code(working))
+    script = "import sys; from retinamask.cli import main; sys.exit(main())"
+    stopped = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        command = [sys.executable, "-c", script, "run", "a", "--name", number.name]
+        environment = os.environ | {"PYTHONPATH": str(Path(runner.__file__).parents[2])}
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        stopped.append((number, process))
+    for number, process in stopped:
+        assert process.stderr.readline() == "[a] Work\n"
+        kernel = int(process.stderr.readline())
+        os.killpg(process.pid, number)
+        assert process.communicate(timeout=60)[1] == "retinamask: stopped\n" and process.returncode == 130
+        record = record_of(tmp_path / "runs" / number.name)
+        assert record["status"] == record["notebooks"]["a"]["status"] == "stopped" and record["ended"]
+        with pytest.raises(ProcessLookupError):
+            os.kill(kernel, 0)
 
 
 def test_a_kernel_that_does_not_start(write, tmp_path, monkeypatch):
@@ -599,8 +576,8 @@ def test_a_kernel_that_does_not_start(write, tmp_path, monkeypatch):
 
 def test_importing_is_cheap():
     heavy = "{'papermill', 'nbformat', 'tensorflow', 'numpy', 'yaml'}"
-    script = f"import sys, retinamask.notebooks; print(sorted({heavy} & set(sys.modules)))"
-    root = Path(notebooks.__file__).parents[1]
+    script = f"import sys, retinamask.runs.runner; print(sorted({heavy} & set(sys.modules)))"
+    root = Path(runner.__file__).parents[2]
     shown = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
     assert shown.stdout == "[]\n"
 
@@ -637,7 +614,7 @@ def test_a_notebook_that_was_killed_goes_on_as_it_was_begun(tmp_path, write, cap
     (run_dir / "run.json").write_text(json.dumps(record))
     broken = (run_dir / "train.ipynb").read_bytes()
 
-    with pytest.raises(ValueError, match="train.ipynb: did not come to its end; go on with it with -p resume true"):
+    with pytest.raises(ValueError, match="train.ipynb: did not finish; continue it with -p resume true"):
         run("train", {}, continued="mine", **folders)
     assert record_of(run_dir) == record
     assert run("train", {"resume": "true"}, continued="mine", **folders) == run_dir

@@ -1,4 +1,8 @@
-"""The notebooks as files, and all of them run in order on a tiny sample, as papermill runs them."""
+"""The notebooks as files, and all of them run on a tiny sample.
+
+The pipeline runs as papermill runs it, in real kernels; the other notebooks cell by cell in this process, which spares
+the seconds of a kernel, and in kernels as slow tests.
+"""
 
 import ast
 import json
@@ -7,17 +11,25 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from notebook_cells import ROOT, run_cells
 from test_watchers import EVALUATION_TAGS, STEP_TAGS, read_back
 
 from retinamask.dataset import annotations
-from retinamask.detectors import snapshots
-from retinamask.notebook_parameters import known_parameters
-from retinamask.notebooks import PIPELINE, TRAINING, enter_project, run
-from retinamask.notebooks import pipeline as pipeline_of
+from retinamask.runs.enter import enter, enter_project
+from retinamask.runs.parameters import known_parameters, settings_in_more
+from retinamask.runs.runner import PIPELINE, run
+from retinamask.runs.runner import pipeline as pipeline_of
 
-ROOT = Path(__file__).parents[1]
-TWO_STAGES = ("08_train_mask_classifier", "09_two_stage_detection")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+ALONE = (
+    "06_train_ssd_mobilenet_v2_fpnlite",
+    "07_train_yolov4_tiny",
+    "08_train_mask_classifier",
+    "09_two_stage_detection",
+)
+SHORT = {"image_size": 96, "epochs": 1, "steps": 2, "batch_size": 2}
+FACES = {"image_height": 48, "image_width": 32, "alpha": 0.35, "dense": "8", "epochs": 1, "steps": 2, "batch_size": 4}
+PRECISE = {"precision": "float32"}  # measures nothing
 
 
 def git_status() -> str:
@@ -26,16 +38,14 @@ def git_status() -> str:
 
 @pytest.fixture(scope="module")
 def pipeline(tiny, tmp_path_factory):
-    """The folder of a run of all notebooks, and what git said before it."""
+    """The folder of a run of the whole pipeline, and what git said before it."""
     before, folder = git_status(), tmp_path_factory.mktemp("pipeline")
     parameters = {
         "xml_dir": str(tiny / "scenes"),
         "snapshots_dir": str(folder / "snapshots"),
         "backbone": "mobilenet128_0.25",
-        "image_size": 96,
-        "epochs": 1,
-        "steps": 2,
-        "batch_size": 2,
+        **SHORT,
+        **PRECISE,
         "val_share": 0.25,
         "test_share": 0.25,
         "show_from_score": "0.05",
@@ -43,77 +53,93 @@ def pipeline(tiny, tmp_path_factory):
     return run(PIPELINE, parameters, "tiny", runs_dir=folder / "runs", notebooks_dir=ROOT / "notebooks"), before
 
 
+def outputs_of(path: Path) -> list[dict]:
+    cells = nbformat.read(path, as_version=4).cells
+    return [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def pngs_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*.png")}
+
+
 def test_the_pipeline_is_all_of_the_notebooks_but_the_audit():
-    others = [*list(TRAINING.values())[1:], *TWO_STAGES]
-    assert [path.stem for path in NOTEBOOKS] == ["00_audit_dataset", *PIPELINE, *others]
+    assert [path.stem for path in NOTEBOOKS] == ["00_audit_dataset", *PIPELINE, *ALONE]
+    trained_by = {name: pipeline_of(name, ROOT / "notebooks")[1] for name in ("retinanet", "yolov4_tiny")}
+    assert trained_by == {"retinanet": "02_train_retinanet", "yolov4_tiny": "07_train_yolov4_tiny"}
+    with pytest.raises(ValueError, match="no detector named 'yolo'; there are: retinanet, ssd_mobilenet_v2_fpnlite, y"):
+        pipeline_of("yolo", ROOT / "notebooks")
 
 
-@pytest.mark.parametrize("detector", list(TRAINING)[1:])
-def test_every_detector_goes_through_the_same_notebooks(tiny, tmp_path, detector):
-    parameters = {
-        "annotations_csv": str(tiny / "annotations.csv"),
-        "snapshots_dir": str(tmp_path / "snapshots"),
-        "image_size": 96,
-        "epochs": 1,
-        "steps": 2,
-        "batch_size": 2,
-    }
+@pytest.mark.parametrize("name", ALONE[:2])
+def test_every_detector_is_trained_and_shows_its_pictures(tiny, tmp_path, monkeypatch, name):
+    detector, run_dir, folder = name.partition("_train_")[2], tmp_path / "mine", tmp_path / "snapshots"
+    parameters = {"annotations_csv": str(tiny / "annotations.csv"), "snapshots_dir": str(folder), **SHORT}
     if detector == "yolov4_tiny":
-        parameters |= {"own_anchors": True, "multi_scale": 1.4, "mosaic": 0.5, "score_threshold": 0.01}
+        parameters |= {"own_anchors": True, "more": {"multi_scale": 1.4, "mosaic": 0.5, **PRECISE}}
     else:
-        parameters |= {"alpha": 0.35}
-    is_whole = detector == "yolov4_tiny"  # one is enough of the notebooks that do not know which detector it is
-    names = [name for name in pipeline_of(detector) if name not in ("01_build_annotations", "04_visualise_detections")]
-    run_dir = run(
-        names if is_whole else names[:1], parameters, detector, runs_dir=tmp_path, notebooks_dir=ROOT / "notebooks"
-    )
-    record = json.loads((tmp_path / "snapshots" / f"{detector}_best.json").read_text())
+        parameters |= {"alpha": 0.35, "more": PRECISE}
+    done = run_cells(name, monkeypatch, run_dir=str(run_dir), **parameters)
+    record = json.loads((folder / "mine_best.json").read_text())
     assert record["detector"] == detector and record["settings"]["image_size"] == 96
-    assert (run_dir / "training_curves.png").exists()
-    assert not is_whole or json.loads((run_dir / "metrics.json").read_text())["images"] > 0
-    shown = set(read_back(next((run_dir / "tensorboard").iterdir())).Tags()["scalars"])
+    assert pngs_in(run_dir) == {"augmentation.png", "learning_rate.png", "training_curves.png"}
+    assert len(done.pictures) == 3
+    shown = set(read_back(run_dir / "tensorboard").Tags()["scalars"])
     found = {tag for tag in shown if tag.startswith(("DetectionBoxes_Precision/", "DetectionBoxes_Recall/"))}
     assert shown >= set(STEP_TAGS) and set(EVALUATION_TAGS) >= found
     assert {tag for tag in EVALUATION_TAGS if "(" not in tag} <= found  # of areas only those that there are
-    written = {path.suffix for path in (tmp_path / "snapshots").iterdir()}
+    written = {path.suffix for path in folder.iterdir()}
     assert ({".cfg", ".weights", ".names"} <= written) == (detector == "yolov4_tiny")
+    if detector == "yolov4_tiny":  # one is enough of the notebooks that do not know which detector it is
+        common = {"snapshots_dir": str(folder), "run_dir": str(run_dir)}
+        run_cells("03_convert_snapshot", monkeypatch, score_threshold=0.01, **common)
+        done = run_cells("05_evaluate", monkeypatch, **common)
+        assert done.variables["model"].kind == "inference" and len(done.pictures) == 1
+        assert json.loads((run_dir / "metrics.json").read_text())["images"] > 0
 
 
-def test_both_stages_go_from_annotations_to_figures(tiny, tmp_path):
+def test_both_stages_go_from_annotations_to_figures(tiny, tmp_path, monkeypatch, capsys):
     """Offline, with `haar`; and the detectors' notebooks do not take the classifier for one of them."""
-    folder = tmp_path / "snapshots"
-    parameters = {
-        "annotations_csv": str(tiny / "annotations.csv"),
-        "snapshots_dir": str(folder),
-        "image_height": 48,
-        "image_width": 32,
-        "alpha": 0.35,
-        "dense": "8",
-        "epochs": 1,
-        "steps": 2,
-        "batch_size": 4,
-        "show_from_score": 0.05,
-    }
-    run_dir = run(TWO_STAGES, parameters, "faces", runs_dir=tmp_path, notebooks_dir=ROOT / "notebooks")
+    run_dir, folder = tmp_path / "faces", tmp_path / "snapshots"
+    common = {"annotations_csv": str(tiny / "annotations.csv"), "snapshots_dir": str(folder), "run_dir": str(run_dir)}
+    done = run_cells("08_train_mask_classifier", monkeypatch, more=PRECISE, **FACES, **common)
     record = json.loads((folder / "faces_best.json").read_text())
     settings = record["settings"]
     assert record["detector"] == "mask_classifier" and (settings["image_height"], settings["image_width"]) == (48, 32)
-    pictures = ["augmentation", "training_curves", "confusion_matrix", "roc", "calibration", "prediction_plot"]
-    pictures += ["mistakes", "two_stage_sheet"]
-    assert {f"{name}.png" for name in pictures} <= {path.name for path in run_dir.iterdir()}
-    cells = nbformat.read(run_dir / "09_two_stage_detection.ipynb", as_version=4).cells
-    outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
-    said = "".join(output.get("text", "") for output in outputs)
+    pictures = ["augmentation", "learning_rate", "training_curves", "confusion_matrix", "roc", "calibration"]
+    pictures += ["prediction_plot", "mistakes"]
+    assert pngs_in(run_dir) == {f"{name}.png" for name in pictures} and len(done.pictures) == len(pictures)
+    capsys.readouterr()
+    done = run_cells("09_two_stage_detection", monkeypatch, show_from_score=0.05, **common)
+    assert (run_dir / "two_stage_sheet.png").is_file() and len(done.pictures) == 1
+    said = capsys.readouterr().out
     assert "detections in" in said and "WARNING" not in said  # the test images are held out
     metrics = json.loads((run_dir / "two_stage_metrics.json").read_text())
     found = annotations.read_detections(run_dir / "two_stage_detections.csv")
     test = annotations.read_annotations(run_dir / "test.csv")
     assert metrics["images"] == len(annotations.image_paths(test)) > 0
     assert annotations.image_paths(found) == annotations.image_paths(test)
-    assert snapshots.newest(folder, "training", classifier=True) == folder / "faces_best.h5"
-    for kind in snapshots.KINDS:
-        with pytest.raises(snapshots.SnapshotError, match=f"no {kind} snapshot"):
-            snapshots.newest(folder, kind, run="faces")
+    with pytest.raises(ValueError, match="the run 'faces' has no training snapshot in .*there are: none"):
+        run_cells("03_convert_snapshot", monkeypatch, **common)
+
+
+def test_the_audit_runs_on_a_folder_of_xml_and_leaves_its_page(tiny, tmp_path, monkeypatch):
+    run_dir = tmp_path / "audit"
+    done = run_cells("00_audit_dataset", monkeypatch, source=str(tiny / "scenes"), image_size=96, run_dir=str(run_dir))
+    record = json.loads((run_dir / "audit.json").read_text())
+    assert record["images"] == 12 and record["severities"]["error"] == 0
+    assert "Audit of scenes" in (run_dir / "audit.html").read_text()
+    assert pngs_in(run_dir) == {"audit_classes.png", "audit_box_sizes.png"} and len(done.pictures) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [["00_audit_dataset"], ALONE[:1], ALONE[1:2], ALONE[2:]], ids=lambda names: names[0])
+def test_the_other_notebooks_run_in_kernels(tiny, tmp_path, names):
+    table = {"annotations_csv": str(tiny / "annotations.csv"), "snapshots_dir": str(tmp_path / "s"), **PRECISE}
+    parameters = {"source": str(tiny / "scenes")} if names[0].startswith("00") else table
+    parameters |= FACES if "mask_classifier" in names[0] else SHORT if "_train_" in names[0] else {}
+    run_dir = run(names, parameters, "mine", runs_dir=tmp_path, notebooks_dir=ROOT / "notebooks")
+    shown = [output for name in names for output in outputs_of(run_dir / f"{name}.ipynb")]
+    assert sum("image/png" in output.get("data", {}) for output in shown) >= len(pngs_in(run_dir)) > 0
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -135,7 +161,47 @@ def test_every_parameter_is_explained_and_papermill_reads_it(path):
 
     known = known_parameters(path)
     assert all(parameter.help for parameter in known.values()) and "run_dir" in known
-    assert set(papermill.inspect_notebook(str(path))) == set(known)
+    assert set(papermill.inspect_notebook(str(path))) == set(known) and len(known) <= 27
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_texts_that_plain_papermill_passes_get_their_types(path, tmp_path, monkeypatch):
+    """`papermill ... -p with_unannotated false -p sources data/mine` gives texts, of which "false" would be true."""
+    monkeypatch.chdir(ROOT)
+    cell = next(c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", []))
+    for text in ("false", "False"):
+        given: dict = {}
+        exec(cell.source, given)
+        known = known_parameters(path)
+        texts = {"bool": text, "list[str]": "data/mine"}
+        changed = {name: texts[p.type_name] for name, p in known.items() if p.type_name in texts}
+        given |= {**changed, "run_dir": str(tmp_path / text)}
+        enter(path.stem, given)
+        assert {name: given[name] for name in changed} == {
+            name: False if known[name].type_name == "bool" else ["data/mine"] for name in changed
+        }
+    for name, value in ((next(iter(known)), 3), ("run_dir", None)):
+        with pytest.raises(ValueError, match=f"{name} is str, got {value!r}"):
+            enter(path.stem, {**given, name: value})
+    with pytest.raises(ValueError, match="no parameter named 'run_dr'; did you mean 'run_dir'?"):
+        enter(path.stem, {**given, "In": [cell.source, "# Parameters\nrun_dr = 'x'"]})
+
+
+def test_every_setting_is_a_parameter_or_a_key_of_more():
+    """The parameters that the training notebooks had before are taken still, and each is explained."""
+    before = {
+        "backbone", "weights", "image_size", "batch_size", "accumulate", "epochs", "steps", "optimizer",
+        "learning_rate", "schedule", "warm_up", "momentum", "weight_decay", "gradient_clip", "ema",
+        "freeze_epochs", "balance",
+        "early_stop", "plateau_patience", "augment", "flip", "zoom_out", "zoom_in", "visible_share", "brightness",
+        "contrast", "saturation", "mosaic", "precision", "cache", "evaluate_every", "keep_best", "keep_last",
+        "checkpoint_minutes", "find_learning_rate", "resume", "snapshots_dir", "seed", "run_dir",
+    }  # fmt: skip
+    for name, own in (("02_train_retinanet", set()), (ALONE[0], {"localization", "regularisation", "alpha"})):
+        path = ROOT / "notebooks" / f"{name}.ipynb"
+        known, more = known_parameters(path), settings_in_more(path)
+        assert before - ({"backbone"} if own else set()) | own <= {*known, *more}
+        assert len(known) <= 20 and all(more[key].help for key in before & set(more))
 
 
 def test_the_pipeline_leaves_what_a_person_looks_for(pipeline):
@@ -163,11 +229,23 @@ def test_training_never_saw_the_test_images(pipeline):
     assert len(test) == 3 and not test & (seen[0] | seen[1])
 
 
-def test_pictures_are_shown_in_the_notebooks(pipeline):
-    for name in ("01_build_annotations", "02_train_retinanet", "04_visualise_detections", "05_evaluate"):
-        cells = nbformat.read(pipeline[0] / f"{name}.ipynb", as_version=4).cells
-        outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
-        assert any("image/png" in output.get("data", {}) for output in outputs), name
+def test_every_picture_is_shown_in_the_notebooks(pipeline):
+    """A figure that is not its cell's last expression is written and never seen; 02 shows a live figure too."""
+    expected = {"01_build_annotations": 3, "02_train_retinanet": 4, "04_visualise_detections": 1, "05_evaluate": 1}
+    for name in PIPELINE:
+        pictures = ["image/png" in output.get("data", {}) for output in outputs_of(pipeline[0] / f"{name}.ipynb")]
+        assert sum(pictures) == expected.get(name, 0), name
+
+
+def test_setup_prints_nothing_and_only_changed_parameters_are_injected(pipeline):
+    for name in PIPELINE:
+        _, declared, injected, setup = nbformat.read(pipeline[0] / f"{name}.ipynb", as_version=4).cells[:4]
+        assert "parameters" in declared.metadata.tags and "enter(" in setup.source and setup.outputs == []
+        assert "run_dir = " in injected.source and "seed" not in injected.source
+    assert (
+        '\nmore = {"precision": "float32"}\n'
+        in nbformat.read(pipeline[0] / "02_train_retinanet.ipynb", as_version=4).cells[2].source
+    )
 
 
 def test_the_working_tree_is_as_clean_as_before(pipeline):
@@ -176,25 +254,34 @@ def test_the_working_tree_is_as_clean_as_before(pipeline):
 
 def test_a_notebook_started_in_its_own_folder_finds_the_project(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT / "notebooks")
-    assert enter_project() == ROOT
+    enter_project()
+    assert Path.cwd() == ROOT
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="is not inside the project"):
         enter_project()
 
 
-def test_without_a_snapshot_detection_says_what_to_run_first(tiny, tmp_path):
-    from retinamask.notebooks import NotebookError
+@pytest.mark.parametrize("name", ["03_convert_snapshot", "04_visualise_detections", "05_evaluate"])
+def test_a_run_without_a_snapshot_of_its_own_asks_for_one(pipeline, tmp_path, monkeypatch, name):
+    """The models of other runs are named, and none of them is taken."""
+    folder = pipeline[0].parents[1] / "snapshots"
+    with pytest.raises(ValueError) as raised:
+        run_cells(name, monkeypatch, run_dir=str(tmp_path / "lonely"), snapshots_dir=str(folder))
+    assert "the run 'lonely' has no " in str(raised.value) and f"{folder / 'tiny_best.h5'}" in str(raised.value)
+    assert "in this run first, or name one with the parameter snapshot" in str(raised.value)
 
-    parameters = {"snapshots_dir": str(tmp_path / "none"), "annotations_csv": str(tiny / "annotations.csv")}
-    with pytest.raises(NotebookError, match="run 03_convert_snapshot first") as raised:
-        run("05_evaluate", parameters, "lonely", runs_dir=tmp_path, notebooks_dir=ROOT / "notebooks")
-    assert (tmp_path / "lonely" / "05_evaluate.ipynb").is_file() and "cell 5" in str(raised.value)
 
-
-def test_the_audit_runs_on_a_folder_of_xml_and_leaves_its_page(tiny, tmp_path):
-    before = git_status()
-    parameters = {"source": str(tiny / "scenes"), "image_size": 96}
-    run_dir = run("00_audit_dataset", parameters, "audit", runs_dir=tmp_path, notebooks_dir=ROOT / "notebooks")
-    record = json.loads((run_dir / "audit.json").read_text())
-    assert record["images"] == 12 and record["severities"]["error"] == 0
-    assert "Audit of scenes" in (run_dir / "audit.html").read_text() and git_status() == before
+def test_images_are_detected_in_a_run_that_is_not_there_yet(pipeline, tiny, tmp_path, monkeypatch, capsys):
+    """As by plain papermill with `-p sources FOLDER`; once more, and the first run is kept."""
+    folder, run_dir = pipeline[0].parents[1] / "snapshots", tmp_path / "new" / "run"
+    given = {"snapshot": str(folder / "tiny_best.h5"), "sources": str(tiny / "scenes"), "run_dir": str(run_dir)}
+    done = run_cells("04_visualise_detections", monkeypatch, show_from_score=0.05, **given)
+    assert len(annotations.image_paths(done.variables["detections"])) == 12 and len(done.pictures) == 1
+    first = (run_dir / "detections.csv").read_bytes()
+    assert (
+        json.loads((run_dir / "run.json").read_text())["status"] == "by hand" and "holds" not in capsys.readouterr().err
+    )
+    run_cells("04_visualise_detections", monkeypatch, show_from_score=0.9999, **given)
+    (aside,) = run_dir.parent.glob("run.old-*")
+    assert (aside / "detections.csv").read_bytes() == first != (run_dir / "detections.csv").read_bytes()
+    assert f"holds an earlier run of this notebook; a copy of the folder is {aside}" in capsys.readouterr().err

@@ -1,19 +1,27 @@
 """What the files of this folder share: how a command is declared, and that nothing is replaced unasked."""
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default only where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
+
+
 def add_command(subparsers, name: str, function: Callable, text: str) -> argparse.ArgumentParser:
     """Declare a command; ``function`` is called with the parsed arguments and may return an exit status."""
-    formatter = argparse.ArgumentDefaultsHelpFormatter
-    command = subparsers.add_parser(name, help=text, description=text, formatter_class=formatter)
+    command = subparsers.add_parser(name, help=text, description=text, formatter_class=_Formatter)
+    command._negative_number_matcher = re.compile(r"-[\d.]")  # argparse's own takes -1e-4 for an option
     command.set_defaults(command=function)
     return command
 
 
 def refuse_existing(path: Path, force: bool = False) -> None:
-    """What a user has is replaced only when that is asked for."""
+    """Refuse to replace what a user has, unless that is asked for."""
     if path.exists() and not force:
         raise ValueError(f"{path} exists; choose another name, or replace it with --force")

@@ -5,7 +5,9 @@ starts only what it needs.
 """
 
 import argparse
+import signal
 import sys
+import textwrap
 from pathlib import Path
 
 from retinamask.commands.parsing import add_command
@@ -20,13 +22,15 @@ def add_commands(subparsers) -> None:
     theirs.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on; --help is keras-retinanet's own")
 
     text = "Run a notebook, or the pipeline from annotations to evaluation, strictly, with a record under runs/."
-    run = add_command(subparsers, "run", run_command, text)
+    run = add_command(subparsers, "run", run_command, f"{text} NOTEBOOK --help lists its parameters.")
     run.add_argument("notebook", help="a notebook's name or path, or: pipeline")
-    run.add_argument("--detector", help="of the pipeline: retinanet, ssd_mobilenet_v2_fpnlite or yolov4_tiny")
-    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    detectors = "of the pipeline: retinanet, ssd_mobilenet_v2_fpnlite or yolov4_tiny; retinanet if left out"
+    run.add_argument("--detector", help=detectors)
+    value = "a parameter; may be given several times"
+    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=value)
     run.add_argument("-f", "--parameters-file", help="YAML file of parameters; -p overrides it")
     run.add_argument("--name", help="name of the run's folder; made from the time if left out")
-    run.add_argument("--continue", dest="continued", metavar="RUN", help="go on in the folder of an earlier run")
+    run.add_argument("--continue", dest="continued", metavar="RUN", help="continue in the folder of an earlier run")
     run.add_argument("--force", action="store_true", help="move an earlier run of that name aside")
 
     demo = add_command(subparsers, "demo", demo_command, "Draw faces, train on them, and show what is found.")
@@ -37,25 +41,47 @@ def add_commands(subparsers) -> None:
 
 
 def run_command(given) -> int:
-    from retinamask import notebooks
-    from retinamask.notebook_parameters import read_parameters_file
+    from retinamask.runs import enter, runner
+    from retinamask.runs.parameters import read_parameters_file
 
     parameters = read_parameters_file(given.parameters_file) if given.parameters_file else {}
     parameters |= dict(given.parameter)
     if "run_dir" in parameters:
         raise ValueError(
-            "run_dir is the run's own folder: choose a --name, or go on in an earlier run with --continue RUN"
+            "run_dir is the run's own folder: choose a --name, or continue an earlier run with --continue RUN"
         )
     if given.continued and given.name:
         raise ValueError("give --name for a new run or --continue for an earlier one, not both")
     notebook = Path(given.notebook)
     folder = notebook.parent.resolve() if notebook.parent != Path() else Path("notebooks")
     if folder == Path("notebooks"):
-        notebooks.enter_project()
+        enter.enter_project()
     if given.detector and given.notebook != "pipeline":
         raise ValueError("--detector chooses the training notebook of the pipeline; name that notebook instead")
-    names = notebooks.pipeline(given.detector or "retinanet") if given.notebook == "pipeline" else notebook.stem
+    names = runner.pipeline(given.detector or "retinanet") if given.notebook == "pipeline" else notebook.stem
     return _run_and_report(names, parameters, given.name, given.force, folder, given.continued)
+
+
+def parameters_help(notebook: str) -> str:
+    """List the parameters of a notebook, or of the pipeline's, with types, defaults and explanations."""
+    from retinamask.runs import enter, runner
+    from retinamask.runs.parameters import known_parameters, settings_in_more
+
+    path = Path(notebook)
+    if path.parent == Path():
+        enter.enter_project()
+        path = Path("notebooks", path)
+    lines = []
+    for name in runner.PIPELINE if notebook == "pipeline" else [path.stem]:
+        lines += ["", f"parameters of {name}:"]
+        one = path.with_name(f"{name}.ipynb")
+        known, more = known_parameters(one), settings_in_more(one)
+        for parameter in (*known.values(), *more.values()):
+            if parameter.name == next(iter(more), None):
+                lines += ["", "further settings, which -p takes too and puts into the parameter more:"]
+            lines.append(f"  {parameter.name}: {parameter.type_name} = {parameter.default!r}")
+            lines += textwrap.wrap(parameter.help, 110, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(lines)
 
 
 def _run_and_report(
@@ -67,14 +93,18 @@ def _run_and_report(
     continued: str | None = None,
 ) -> int:
     """Run the notebooks of a folder, write the page of the run, and say where to look."""
-    from retinamask import notebooks
     from retinamask.evaluation.page import write_page
+    from retinamask.runs import runner
 
+    # A run that is terminated ends its kernel and its record as one that Ctrl-C stops.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run_dir = notebooks.run(names, parameters, name, force, notebooks_dir=folder, continued=continued)
-    except notebooks.NotebookError as error:
+        run_dir = runner.run(names, parameters, name, force, notebooks_dir=folder, continued=continued)
+    except runner.NotebookError as error:
         print(f"retinamask: {error}", file=sys.stderr)
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
     page = write_page(run_dir, f"Face masks found by {run_dir.name}")
     sheet = run_dir / "contact_sheet.png"
     print("\nLook at:", *[f"  {path}" for path in (page, sheet) if path.exists()], sep="\n")
@@ -97,10 +127,10 @@ def keras_retinanet_command(given) -> None:
 
 
 def demo_command(given) -> int:
-    from retinamask import notebooks
     from retinamask.dataset.sample import draw_sample
+    from retinamask.runs import enter, runner
 
-    notebooks.enter_project()
+    enter.enter_project()
     data = given.data or f"data/demo_{given.images}"
     print(f"Drawing {given.images} scenes in {data}")
     draw_sample(data, given.images, size=256, seed=1)
@@ -112,4 +142,4 @@ def demo_command(given) -> int:
         "val_share": 0.05,  # of so many scenes enough to choose the best epoch by
         "learning_rate": 6e-4,
     }
-    return _run_and_report(notebooks.PIPELINE, parameters, given.name)
+    return _run_and_report(runner.PIPELINE, parameters, given.name)

@@ -1,13 +1,10 @@
 """The page of an audit: one file that shows the findings, with pictures of examples, and nothing else is needed.
 
-Made of an `Audit` of `retinamask.dataset.audit`, in the style and with the pieces of `page`. Pictures are small and
-lie within the page; all text is escaped, the names of files and classes included.
+Made of an `Audit` of `retinamask.dataset.audit`, in the style of `page`. Pictures are small and lie within the page;
+jinja2 escapes all text, the names of files and classes included.
 """
 
-import base64
 import io
-from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +17,7 @@ from retinamask.dataset.annotations import BOX_COLUMNS, objects
 from retinamask.dataset.audit import Audit, Example, Finding
 from retinamask.dataset.images import ImageError, read_image
 from retinamask.evaluation import drawing, plots
-from retinamask.evaluation.page import document, grid, missing, paragraphs, section
+from retinamask.evaluation.page import embedded, templates
 
 MOST_PICTURES = 6  # of one finding
 MOST_OF_EXAMPLE = 3  # pictures of one example, such as a group of copies
@@ -29,7 +26,8 @@ MOST_LABELS = 4  # on one picture; more would hide it
 SURROUNDINGS = 5  # a picture of a small box shows so many times its longer side
 
 TURNED = "turned by EXIF"  # the finding that is shown both ways
-CSS = """
+AUDIT = """{% extends "base" %}{% from "macros" import tiles, grid %}
+{% block css %}
 .pictures { display: flex; flex-wrap: wrap; gap: .75rem; align-items: flex-end; margin: .75rem 0; }
 .pictures figure { margin: 0; max-width: 220px; }
 .example { display: flex; gap: .4rem; align-items: flex-end; padding: .5rem; background: var(--panel);
@@ -43,21 +41,103 @@ td:nth-child(2) { overflow-wrap: normal; min-width: 9em; }
 .count { white-space: nowrap; overflow-wrap: normal; }
 .swatch { display: inline-block; width: .8em; height: .8em; border-radius: .2em; margin: 0 .35em 0 .9em; }
 pre { background: var(--panel); padding: .8rem 1rem; border-radius: .6rem; overflow-x: auto; }
+{% endblock %}
+{% macro badge(finding) %}<span class="{{ finding.severity }}">{{ finding.severity }}</span>{% endmacro %}
+{% block body %}
+{{ tiles(headline) }}
+<section><h2>Findings</h2>
+{% if findings %}
+<table>
+<tr><th></th><th>finding</th><th>count</th><th>what to do</th></tr>
+{% for finding, _, _ in findings %}
+<tr><td>{{ badge(finding) }}</td><td>{{ finding.name }}</td><td class="count">{{ finding.counted() }}</td>
+<td>{{ finding.message }}</td></tr>
+{% endfor %}
+</table>
+{% else %}
+<p class="missing">Nothing was found.</p>
+{% endif %}
+</section>
+<section><h2>Classes and boxes</h2>
+{{ grid(["class", "boxes", "images"], class_rows) }}
+{% for name, source in figures %}<p><img src="{{ source }}" alt="{{ name }}"></p>{% endfor %}
+</section>
+<section><h2>Anchors</h2>
+<p>A box is covered when an anchor overlaps it by half; keras-retinanet learns no other boxes.</p>
+{{ grid(["anchors", "image size", "boxes covered", "share", "mean best IoU"], anchor_rows) }}
+{% if suggestion %}
+<p>The suggestion for keras-retinanet's own training, as the file of its --config, with --image-min-side {{ side }}
+--image-max-side {{ side }}. retinamask's training takes image sizes, but no anchors so far.</p>
+<pre>{{ suggestion.config_text() }}</pre>
+{% endif %}
+</section>
+{% if findings %}
+<section><h2>In detail</h2>
+<p><small>Colours:{% for name, color in colors.items() -%}
+<span class="swatch" style="background:{{ color }}"></span>{{ name }}{% endfor %}</small></p>
+{% for finding, examples, rows in findings %}
+<h3>{{ badge(finding) }}{{ finding.name }}: {{ finding.counted() }}</h3>
+<p>{{ finding.message }}</p>
+{% if examples %}<div class="pictures">
+{% for pictures in examples %}<div class="example">
+{% for source, caption in pictures %}
+<figure><img src="{{ source }}" alt="{{ caption }}"><figcaption>{{ caption }}</figcaption></figure>
+{% endfor %}
+</div>{% endfor %}
+</div>{% endif %}
+<details><summary>Examples</summary>{{ grid(["file", "what is there"], rows) }}</details>
+{% if finding.count > rows | length %}
+<p class="missing">And {{ "{:,}".format(finding.count - rows | length) }} more.</p>
+{% endif %}
+{% endfor %}
+</section>
+{% endif %}
+{% endblock %}
 """
 
 
 def write_audit_page(audit: Audit, path: str | Path) -> Path:
     """Write the page of an audit, replacing an older one in one step, and return its path."""
-    title = f"Audit of {Path(audit.source.name).name}"
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        _headline(audit),
-        section("Findings", _findings(audit)),
-        section("Classes and boxes", _figures(audit)),
-        section("Anchors", _anchors(audit)),
-        section("In detail", _details(audit)) if audit.findings else "",
+    headline = {
+        "images": len(audit.looks),
+        "boxes": len(objects(audit.source.table)),
+        "kinds of errors": audit.count("error"),
+        "kinds of warnings": audit.count("warning"),
+        "notes": audit.count("note"),
+    }
+    anchor_rows = [
+        [
+            record["anchors"],
+            record["image_size"],
+            f"{record['covered']:,} of {record['boxes']:,}",
+            f"{record['share']:.1%}",
+            f"{record['mean_overlap']:.3f}",
+        ]
+        for record in audit.anchors.covered
     ]
-    files.write_text(path, document(title, "\n".join(body), CSS))
+    findings = []
+    for finding in audit.findings:
+        examples = [
+            [(embedded(_encoded(picture), "jpeg"), caption) for picture, caption in pictures]
+            for pictures in example_pictures(audit, finding)
+        ]
+        rows = [(", ".join(example.files[:MOST_OF_EXAMPLE]), example.detail) for example in finding.examples]
+        findings.append((finding, examples, rows))
+    page = templates.from_string(AUDIT).render(
+        title=f"Audit of {Path(audit.source.name).name}",
+        headline=[(name, f"{count:,}") for name, count in headline.items()],
+        findings=findings,
+        class_rows=[(row.Index, f"{row.boxes:,}", f"{row.images:,}") for row in audit.class_counts().itertuples()],
+        figures=[
+            ("boxes of each class", _drawn(class_figure(audit))),
+            ("box sizes and aspect ratios", _drawn(size_figure(audit))),
+        ],
+        anchor_rows=anchor_rows,
+        suggestion=audit.anchors.suggestion,
+        side=audit.settings.image_size,
+        colors=drawing.class_colors(audit.classes()),
+    )
+    files.write_text(path, page)
     return Path(path)
 
 
@@ -109,93 +189,6 @@ def example_strip(audit: Audit, finding: Finding) -> Image.Image | None:
     return strip
 
 
-def _headline(audit: Audit) -> str:
-    counts = [
-        (len(audit.looks), "images"),
-        (len(objects(audit.source.table)), "boxes"),
-        (audit.count("error"), "kinds of errors"),
-        (audit.count("warning"), "kinds of warnings"),
-        (audit.count("note"), "notes"),
-    ]
-    tiles = "".join(f"<div><b>{count:,}</b><small>{escape(name)}</small></div>" for count, name in counts)
-    return f'<div class="figures">{tiles}</div>'
-
-
-def _findings(audit: Audit) -> str:
-    if not audit.findings:
-        return missing("Nothing was found.")
-    rows = "".join(
-        f"<tr><td>{_badge(finding)}</td><td>{escape(finding.name)}</td>"
-        f'<td class="count">{escape(finding.counted())}</td><td>{escape(finding.message)}</td></tr>\n'
-        for finding in audit.findings
-    )
-    head = "<tr><th></th><th>finding</th><th>count</th><th>what to do</th></tr>"
-    return f"<table>\n{head}\n{rows}</table>"
-
-
-def _figures(audit: Audit) -> str:
-    counts = audit.class_counts()
-    rows = [["class", "boxes", "images"]]
-    rows += [[str(row.Index), f"{row.boxes:,}", f"{row.images:,}"] for row in counts.itertuples()]
-    pictures = [_embedded(_drawn(figure), escape(name)) for name, figure in (
-        ("boxes of each class", class_figure(audit)), ("box sizes and aspect ratios", size_figure(audit))
-    )]  # fmt: skip
-    return grid(rows) + "\n".join(f"<p>{picture}</p>" for picture in pictures)
-
-
-def _anchors(audit: Audit) -> str:
-    rows = [["anchors", "image size", "boxes covered", "share", "mean best IoU"]]
-    for record in audit.anchors.covered:
-        covered = f"{record['covered']:,} of {record['boxes']:,}"
-        figures = [f"{record['share']:.1%}", f"{record['mean_overlap']:.3f}"]
-        rows.append([record["anchors"], str(record["image_size"]), covered, *figures])
-    text = "A box is covered when an anchor overlaps it by half; keras-retinanet learns no other boxes."
-    parts = [paragraphs(text), grid(rows)]
-    if audit.anchors.suggestion:
-        side = audit.settings.image_size
-        sides = f"--image-min-side {side} --image-max-side {side}"
-        text = f"The suggestion for keras-retinanet's own training, as the file of its --config, with {sides}. "
-        parts.append(paragraphs(text + "retinamask's training takes image sizes, but no anchors so far."))
-        parts.append(f"<pre>{escape(audit.anchors.suggestion.config_text())}</pre>")
-    return "\n".join(parts)
-
-
-def _details(audit: Audit) -> str:
-    colors = drawing.class_colors(audit.classes()).items()
-    key = "".join(f'<span class="swatch" style="background:{color}"></span>{escape(name)}' for name, color in colors)
-    return "\n".join([f"<p><small>Colours:{key}</small></p>", *(_detail(audit, f) for f in audit.findings)])
-
-
-def _detail(audit: Audit, finding: Finding) -> str:
-    rows = [["file", "what is there"]]
-    rows += [[", ".join(example.files[:MOST_OF_EXAMPLE]), example.detail] for example in finding.examples]
-    more = finding.count - len(finding.examples)
-    blocks = [_block(pictures) for pictures in example_pictures(audit, finding)]
-    return "\n".join(
-        [
-            f"<h3>{_badge(finding)}{escape(finding.name)}: {escape(finding.counted())}</h3>",
-            f"<p>{escape(finding.message)}</p>",
-            f'<div class="pictures">{"".join(blocks)}</div>' if blocks else "",
-            f"<details><summary>Examples</summary>{grid(rows)}</details>",
-            missing(f"And {more:,} more.") if more else "",
-        ]
-    )
-
-
-def _badge(finding: Finding) -> str:
-    return f'<span class="{finding.severity}">{finding.severity}</span>'
-
-
-def _block(pictures: Sequence[tuple[Image.Image, str]]) -> str:
-    """The pictures of one example, side by side."""
-    shown = "".join(
-        f"<figure>{_embedded(_encoded(picture, 'JPEG'), escape(caption), 'jpeg')}"
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-        for picture, caption in pictures
-    )
-    return f'<div class="example">{shown}</div>'
-
-
 def _picture(audit: Audit, example: Example, file: str, upright: bool = True) -> tuple[Image.Image | None, str]:
     """One image with its boxes, small; around the box that is meant, where there is one."""
     try:
@@ -229,17 +222,13 @@ def _window(size_wh: tuple[int, int], box_xyxy: tuple | None) -> tuple[int, int,
     return max(0, left), max(0, top), min(width, left + side), min(height, top + side)
 
 
-def _drawn(figure: Figure) -> bytes:
+def _drawn(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=110)
-    return buffer.getvalue()
+    return embedded(buffer.getvalue())
 
 
-def _encoded(picture: Image.Image, image_format: str) -> bytes:
+def _encoded(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, image_format, quality=82)
+    picture.save(buffer, "JPEG", quality=82)
     return buffer.getvalue()
-
-
-def _embedded(content: bytes, alt: str, kind: str = "png") -> str:
-    return f'<img src="data:image/{kind};base64,{base64.b64encode(content).decode("ascii")}" alt="{alt}">'

@@ -225,7 +225,8 @@ def _draw_panel(
     if title in (PRECISION, ACCURACY):
         _mark_best(axes, table, columns[0])
     if len(columns) > 1 or title in CLASSES.values():
-        axes.legend(fontsize=8.5)
+        # Below, where it covers no curve: "best" looks at the points of a line and not between them.
+        axes.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, frameon=False)
 
 
 def _filled_columns(table: pd.DataFrame, lines: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,6 @@
 """What a run leaves on disk: a folder of its own under `runs/`, and `run.json`, the record of the run.
 
-It sits below `retinamask.notebooks`, which runs the notebooks, and reads nothing of the notebooks. The
-record is there from the run's first moment (status "running"), so that a run that was killed leaves a trace.
+The record is there from the run's first moment (status "running"), so that a run that was killed leaves a trace.
 Package versions are read from the installed metadata, so that nothing heavy is imported.
 """
 
@@ -11,6 +10,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,12 +27,13 @@ RECORD_NAME = "run.json"
 PACKAGES = (
     "retinamask", "tensorflow", "tf-keras", "keras-retinanet", "numpy", "pandas", "pillow", "papermill",
 )  # fmt: skip
+StrPath = str | os.PathLike[str]
 
 
 class RunRecord:
     """The record of one run, kept in `run.json` in the run's folder and written anew at every change.
 
-    In the folder of an earlier run that goes on, the notebooks of before stay in it.
+    In the folder of an earlier run that is continued, its notebooks stay in the record.
 
     Args:
         run_dir: the run's folder, which exists.
@@ -74,8 +75,8 @@ class RunRecord:
         self._write()
         try:
             yield
-        except BaseException:
-            entry["status"] = "failed"
+        except BaseException as error:
+            entry["status"] = _ended_by(error)
             raise
         else:
             entry["status"] = "finished"
@@ -91,37 +92,49 @@ class RunRecord:
         """
         dataset = _read_json(self._run_dir / "dataset.json")
         self.content.update(
-            status="failed" if error else "finished",
+            status=_ended_by(error) if error else "finished",
             ended=_now(),
             seconds=round(time.monotonic() - self._clock, 3),
             failed_cell=getattr(error, "failed_cell", None),
-            error=f"{type(error).__name__}: {error}" if error else None,
+            error=f"{type(error).__name__}: {error}".rstrip(": ") if error else None,
             dataset_fingerprint=dataset.get("fingerprint") if isinstance(dataset, dict) else None,
             metrics=_read_json(self._run_dir / "metrics.json"),
         )
         self._write()
 
     def _write(self) -> None:
-        text = json.dumps(self.content, indent=2, ensure_ascii=False)
-        files.write_text(self._run_dir / RECORD_NAME, text + "\n")
+        _write_record(self._run_dir, self.content)
 
 
-def make_run_folder(runs_dir: str | os.PathLike[str], name: str, force: bool = False) -> Path:
-    """Make the folder of a run under a name that the user chose.
+def record_by_hand(run_dir: Path, notebook: str, parameters: Mapping[str, Any]) -> None:
+    """Record a notebook that is run by hand, and keep a copy of what an earlier run of it left in the folder.
 
-    With `force` a run of the same name is moved aside, never deleted: to `<name>.old-<time>`, which is said
-    on the terminal.
+    Do nothing if the folder is of a `retinamask run` that is at work: its process keeps the record.
 
     Args:
-        runs_dir: the folder of all runs; made if need be.
-        name: the run's name: letters, digits, `.`, `_` and `-`.
-        force: whether a run of that name may be moved aside.
+        run_dir: the folder that the notebook writes to, made if need be.
+        notebook: its name, without ending.
+        parameters: its parameters; with `resume` it continues what is there.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if _is_going_on(run_dir):
+        return
+    earlier = earlier_notebooks(run_dir)
+    if notebook in earlier and not parameters.get("resume"):
+        aside = _first_free(_aside(run_dir), lambda path: shutil.copytree(run_dir, path))
+        print(f"{run_dir} holds an earlier run of this notebook; a copy of the folder is {aside}", file=sys.stderr)
+    entry = {"status": "by hand", "started": _now(), "parameters": dict(parameters)}
+    content = {"name": run_dir.name, "status": "by hand"} | (_read_json(run_dir / RECORD_NAME) or {})
+    _write_record(run_dir, content | {"notebooks": {**earlier, notebook: entry}})
 
-    Returns:
-        The new, empty folder, as an absolute path.
+
+def make_run_folder(runs_dir: StrPath, name: str, force: bool = False) -> Path:
+    """Make the new, empty folder of a run under a name that the user chose, and return its absolute path.
+
+    With `force` a run of the same name is moved aside to `<name>.old-<time>`, never deleted.
 
     Raises:
-        ValueError: an unsafe name; a name that is taken; a run of that name that is still going on.
+        ValueError: an unsafe name; a name that is taken; a run of that name that is still running.
     """
     if not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise ValueError(
@@ -130,7 +143,7 @@ def make_run_folder(runs_dir: str | os.PathLike[str], name: str, force: bool = F
         )
     folder = _runs_folder(runs_dir) / name
     if force and os.path.lexists(folder):
-        _move_aside(folder)
+        set_aside(folder)
     try:
         folder.mkdir()
     except FileExistsError:
@@ -138,11 +151,11 @@ def make_run_folder(runs_dir: str | os.PathLike[str], name: str, force: bool = F
     return folder
 
 
-def existing_run_folder(runs_dir: str | os.PathLike[str], name: str) -> Path:
-    """The folder of an earlier run that is to go on.
+def existing_run_folder(runs_dir: StrPath, name: str) -> Path:
+    """Return the folder of an earlier run that is to be continued.
 
     Raises:
-        ValueError: there is no such run, or it is still going on.
+        ValueError: there is no such run, or it is still running.
     """
     folder = _runs_folder(runs_dir) / name
     if not (folder / RECORD_NAME).is_file():
@@ -150,34 +163,33 @@ def existing_run_folder(runs_dir: str | os.PathLike[str], name: str) -> Path:
         newest = ", ".join(run.name for run in runs[-5:]) or "none"
         raise ValueError(f"{folder}: no run of that name; the newest are: {newest}")
     if _is_going_on(folder):
-        raise ValueError(f"{folder}: this run is still going on; wait for it, or stop it")
+        raise ValueError(f"{folder}: this run is still running; wait for it, or stop it")
     return folder
 
 
 def earlier_notebooks(run_dir: Path) -> dict[str, dict[str, Any]]:
-    """What the record of an earlier run says of each of its notebooks; nothing if there is no readable record."""
+    """Read the entries of an earlier run's notebooks; empty if there is no readable record."""
     record = _read_json(run_dir / RECORD_NAME)
     notebooks = record.get("notebooks") if isinstance(record, dict) else None
     return notebooks if isinstance(notebooks, dict) else {}
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a file to `<stem>.old-<time><suffix>`, say so on the terminal, and return the new path."""
-    aside = _first_free(path.with_name(f"{path.stem}.old-{_stamp()}{path.suffix}"), _refuse_existing)
+def set_aside(path: Path) -> None:
+    """Rename a file or folder to `<stem>.old-<time><suffix>`, and print so.
+
+    Raises:
+        ValueError: it is the folder of a run that is still running.
+    """
+    if _is_going_on(path):
+        raise ValueError(f"{path}: this run is still running; stop it, or choose another name")
+    # `rename` would silently take the place of an empty folder: the new name is made sure of first.
+    aside = _first_free(_aside(path), _refuse_existing)
     path.rename(aside)
-    print(f"{path}: the earlier try was moved to {aside}", file=sys.stderr, flush=True)
-    return aside
+    print(f"{path}: the earlier {'run' if aside.is_dir() else 'try'} was moved to {aside}", file=sys.stderr, flush=True)
 
 
-def make_timed_run_folder(runs_dir: str | os.PathLike[str], stem: str) -> Path:
+def make_timed_run_folder(runs_dir: StrPath, stem: str) -> Path:
     """Make the folder of a run that was given no name: `<stem>-<date>-<time>`, numbered where that is taken.
-
-    Args:
-        runs_dir: the folder of all runs; made if need be.
-        stem: what the name begins with.
-
-    Returns:
-        The new, empty folder, as an absolute path.
 
     Raises:
         ValueError: `runs_dir` is not a folder.
@@ -185,7 +197,7 @@ def make_timed_run_folder(runs_dir: str | os.PathLike[str], stem: str) -> Path:
     return _first_free(_runs_folder(runs_dir) / f"{stem}-{_stamp()}", Path.mkdir)
 
 
-def _runs_folder(runs_dir: str | os.PathLike[str]) -> Path:
+def _runs_folder(runs_dir: StrPath) -> Path:
     folder = Path(runs_dir).resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -194,13 +206,9 @@ def _runs_folder(runs_dir: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _move_aside(folder: Path) -> None:
-    if _is_going_on(folder):
-        raise ValueError(f"{folder}: this run is still going on; stop it, or choose another name")
-    # `rename` would silently take the place of an empty folder: the new name is made sure of first.
-    aside = _first_free(folder.with_name(f"{folder.name}.old-{_stamp()}"), _refuse_existing)
-    folder.rename(aside)
-    print(f"{folder}: the earlier run was moved to {aside}", file=sys.stderr, flush=True)
+def _aside(path: Path) -> Path:
+    stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
+    return path.with_name(f"{stem}.old-{_stamp()}{suffix}")
 
 
 def _refuse_existing(path: Path) -> None:
@@ -218,6 +226,10 @@ def _first_free(path: Path, claim: Callable[[Path], None]) -> Path:
     raise RuntimeError("not reached: the count has no end")
 
 
+def _ended_by(error: BaseException) -> str:
+    return "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+
+
 def _is_going_on(folder: Path) -> bool:
     record = _read_json(folder / RECORD_NAME)
     if not isinstance(record, dict) or record.get("status") != "running" or os.name != "posix":
@@ -233,8 +245,12 @@ def _is_going_on(folder: Path) -> bool:
     return True
 
 
+def _write_record(run_dir: Path, content: dict[str, Any]) -> None:
+    files.write_text(run_dir / RECORD_NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
 def _read_json(path: Path) -> Any:
-    """A notebook's own file, or None: a missing or broken one must not fail the run. NaN becomes null."""
+    """Read a notebook's own file, or None: a missing or broken one must not fail the run. NaN becomes null."""
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
     except (OSError, ValueError):
@@ -247,7 +263,7 @@ def _waiting(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _common_seed(parameters: Mapping[str, Mapping[str, Any]]) -> Any:
-    """The seed, None where no notebook has one; by notebook where the notebooks do not agree."""
+    """Return the seed, None where no notebook has one; by notebook where the notebooks do not agree."""
     seeds = {name: values["seed"] for name, values in parameters.items() if "seed" in values}
     return seeds if len(set(seeds.values())) > 1 else next(iter(seeds.values()), None)
 

@@ -1,0 +1,1 @@
+"""Runs of the notebooks: their parameters checked, a folder and a record for each run."""
