@@ -1,6 +1,7 @@
 """Videos in and out, against OpenCV, Pillow and times written by hand; the predictor finds painted rectangles."""
 
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -531,6 +532,23 @@ def test_control_c_keeps_what_was_seen(clip, tmp_path):
     found = annotate_video(Stopped(), clip, tmp_path / "drawn.mp4", batch_size=3)
     assert found.frames == 6 and "stopped after 6 frames" in found.remarks[0]
     assert len(read_back(tmp_path / "drawn.mp4")[0]) == 6
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.37, 0.45])
+def test_control_c_while_a_picture_is_encoded_tears_none_apart(seconds, tmp_path):
+    """An alarm stands for the key; x264 needs far longer for these pictures than all else here."""
+    noise = np.random.default_rng(0).integers(0, 256, (480, 1280, 3), dtype=np.uint8)
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    with video_file(tmp_path / "new.mp4") as file:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        with pytest.raises(KeyboardInterrupt):
+            for number in range(1000):
+                file.write(noise[:, 4 * number : 4 * number + 640], number / 25, 0.04)
+    read, remark = all_frames(tmp_path / "new.mp4")
+    assert not remark and number - 1 <= len(read) <= number + 1
+    for frame in read:
+        at = 4 * round(frame.seconds * 25)
+        assert np.abs(frame.image_rgb.astype(int) - noise[:, at : at + 640]).mean() < 60, frame.number
 
 
 def test_a_long_video_takes_no_more_pictures_at_once_than_a_batch(clip, monkeypatch):
