@@ -1,6 +1,7 @@
 """Videos in and out, against OpenCV, Pillow and times written by hand; the predictor finds painted rectangles."""
 
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -78,9 +79,10 @@ def film(path, pictures, codec="MJPG", rate=RATE):
     return path
 
 
-def timed_film(path, times_ms, codec="libx264", sound=False, **options):
+def timed_film(path, times_ms, codec="libx264", sound=False, title="", **options):
     """A video of `picture`s at given times, written by PyAV alone."""
     with av.open(str(path), "w", container_options=options) as container:
+        container.metadata["title"] = title
         clock = Fraction(1, 1000) if path.suffix != ".avi" else Fraction(1, 25)
         stream = container.add_stream(codec, width=160, height=HEIGHT, time_base=clock, rate=25)
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
@@ -273,6 +275,12 @@ def test_sound_alone_an_unknown_codec_and_no_frame_are_refused(tmp_path):
     with pytest.raises(VideoError, match="a.mov: not a single frame can be read"):
         annotate_video(ColorPredictor(), tmp_path / "a.mov", tmp_path / "drawn.mp4")
     assert not (tmp_path / "drawn.mp4").exists()
+
+
+def test_a_title_in_an_old_encoding_does_no_harm(tmp_path):
+    path = timed_film(tmp_path / "a.mkv", UNEVEN_MS, "mpeg4", title="Xtitle")
+    path.write_bytes(path.read_bytes().replace(b"Xtitle", b"\xe9title"))
+    assert len(all_frames(path)[0]) == COUNT
 
 
 def test_a_name_that_looks_like_an_address_is_a_file(clip, tmp_path, monkeypatch):
@@ -531,6 +539,23 @@ def test_control_c_keeps_what_was_seen(clip, tmp_path):
     found = annotate_video(Stopped(), clip, tmp_path / "drawn.mp4", batch_size=3)
     assert found.frames == 6 and "stopped after 6 frames" in found.remarks[0]
     assert len(read_back(tmp_path / "drawn.mp4")[0]) == 6
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.24, 0.28])
+def test_control_c_while_a_picture_is_encoded_tears_none_apart(seconds, tmp_path):
+    """An alarm stands for the key; x264 needs far longer for these pictures than all else here."""
+    noise = np.random.default_rng(0).integers(0, 256, (240, 640, 3), dtype=np.uint8)
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    with video_file(tmp_path / "new.mp4") as file:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        with pytest.raises(KeyboardInterrupt):
+            for number in range(1000):
+                file.write(noise[:, 2 * number % 320 : 2 * number % 320 + 320], number / 25, 0.04)
+    read, remark = all_frames(tmp_path / "new.mp4")
+    assert not remark and number - 1 <= len(read) <= number + 1
+    for frame in read:
+        at = 2 * round(frame.seconds * 25) % 320
+        assert np.abs(frame.image_rgb.astype(int) - noise[:, at : at + 320]).mean() < 60, frame.number
 
 
 def test_a_long_video_takes_no_more_pictures_at_once_than_a_batch(clip, monkeypatch):

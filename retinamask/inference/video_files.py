@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -47,10 +48,10 @@ def video_file(path: str | Path) -> Iterator["VideoFile"]:
     check_name(path)
     container, *encoder = _FORMATS[Path(path).suffix.lower()]
     options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
-    with files.replacing(path) as temporary:
+    with files.replacing(path) as temporary, ThreadPoolExecutor(1) as worker:
         try:
             with av.open(f"file:{temporary}", "w", format=container, container_options=options) as output:
-                video = VideoFile(output, *encoder)
+                video = VideoFile(output, worker, *encoder)
                 yield video
                 video.flush()
         except av.FFmpegError as error:
@@ -62,8 +63,15 @@ def video_file(path: str | Path) -> Iterator["VideoFile"]:
 class VideoFile:
     """A video that is being written, by `video_file`."""
 
-    def __init__(self, output: av.container.OutputContainer, codec: str, options: dict[str, str], ticks: int):
-        self._output, self._codec, self._options, self._ticks = output, codec, options, ticks
+    def __init__(
+        self,
+        output: av.container.OutputContainer,
+        worker: ThreadPoolExecutor,
+        codec: str,
+        options: dict[str, str],
+        ticks: int,
+    ):
+        self._output, self._worker, self._codec, self._options, self._ticks = output, worker, codec, options, ticks
         self._least = 2 if codec == "gif" else 1  # ticks per picture; browsers slow a GIF's single tick down to ten
         self._stream, self._size_wh, self._held = None, None, None
 
@@ -78,23 +86,28 @@ class VideoFile:
         image = Image.fromarray(image_rgb)
         if not self._stream:
             self._open(image.size)
-        tick = round(seconds * self._ticks)
-        if self._held:
-            tick = max(tick, self._held.pts + self._least)
+        tick, held = round(seconds * self._ticks), self._held
+        if held:
+            tick = max(tick, held.pts + self._least)
             if tick - seconds * self._ticks > self._least:
                 return  # more pictures than the format can show
-            self._held.duration = tick - self._held.pts
-            self._output.mux(self._stream.encode(self._held))
+            held.duration = tick - held.pts
         image = image if image.size == self._size_wh else image.resize(self._size_wh)
-        self._held = _indexed(image) if self._codec == "gif" else _even(image)
-        self._held.pts, self._held.time_base = tick, Fraction(1, self._ticks)
-        self._held.duration = max(round(duration * self._ticks), self._least)
+        frame = _indexed(image) if self._codec == "gif" else _even(image)
+        frame.pts, frame.time_base = tick, Fraction(1, self._ticks)
+        frame.duration = max(round(duration * self._ticks), self._least)
+        self._held = frame
+        if held:
+            self._encode(held)
 
     def flush(self) -> None:
         """Write the last picture and what the encoder still holds."""
         if self._held:
-            self._output.mux(self._stream.encode(self._held))
-            self._output.mux(self._stream.encode())
+            self._encode(self._held, None)
+
+    def _encode(self, *frames: av.VideoFrame | None) -> None:
+        # Ctrl-C only stops the main thread. Between encoding and writing it would lose what later pictures build on.
+        self._worker.submit(lambda: [self._output.mux(self._stream.encode(frame)) for frame in frames]).result()
 
     def _open(self, size_wh: tuple[int, int]) -> None:
         self._size_wh = size_wh

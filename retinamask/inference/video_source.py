@@ -73,7 +73,8 @@ def frames(source: str | Path | int) -> Iterator[Frames]:
     if not Path(source).is_file():
         raise VideoError(f"{source} does not exist or is no file; expected a video file or a webcam's number such as 0")
     try:
-        container = av.open(f"file:{source}")  # without "file:" a colon in a name would start an address
+        # Without "file:" a colon in a name would start an address; titles may be in any encoding.
+        container = av.open(f"file:{source}", metadata_errors="replace")
     except av.FFmpegError as error:
         found = error.strerror if Path(source).stat().st_size else "the file is empty"
         raise VideoError(f"{source}: no readable video ({found}); it may be cut short, damaged or no video") from None
