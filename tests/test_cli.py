@@ -96,7 +96,7 @@ def test_train_passes_everything_on(tiny, tmp_path, monkeypatch):
         given.update(locals())
         return type("Trained", (), {"best": "best", "last": "last"})
 
-    monkeypatch.setattr("retinamask.training.train.train", remember)
+    monkeypatch.setattr("retinamask.face.train_examples", remember)
     table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv")]
     options = "--backbone mobilenet128_0.25 --image-size 96 --epochs 3 --steps 7 --batch-size 2 --learning-rate 1e-5"
     more = "--schedule constant --precision float32 --keep-last 3 --seed 4 --mosaic 0.5 --balance --resume"
@@ -125,17 +125,17 @@ def test_train_passes_everything_on(tiny, tmp_path, monkeypatch):
 def test_train_builds_the_detector_that_is_named(tiny, tmp_path, monkeypatch, options, expected):
     made = []
     monkeypatch.setattr(
-        "retinamask.training.examples.Examples", lambda table, folder, detector, cache: made.append(detector)
+        "retinamask.face.Examples", lambda table, folder, detector, cache: made.append(detector)
     )
-    monkeypatch.setattr("retinamask.training.train.train", lambda *given, **named: type("Trained", (), {"best": None}))
+    monkeypatch.setattr("retinamask.face.train_examples", lambda *given, **named: type("Trained", (), {"best": None}))
     table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv"), "--out", str(tmp_path / "x")]
     assert main(["train", *table, *options.split()]) == 0
     assert {name: getattr(made[0].settings, name) for name in expected} == expected
 
 
 def test_train_says_what_it_does_not_read_in_a_cfg(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("retinamask.training.examples.Examples", lambda *given: None)
-    monkeypatch.setattr("retinamask.training.train.train", lambda *given, **named: type("Trained", (), {"best": None}))
+    monkeypatch.setattr("retinamask.face.Examples", lambda *given: None)
+    monkeypatch.setattr("retinamask.face.train_examples", lambda *given, **named: type("Trained", (), {"best": None}))
     own = tmp_path / "own.cfg"
     own.write_text(yolov4_tiny_cfg(2, 64))
     table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv"), "--out", str(tmp_path / "x")]

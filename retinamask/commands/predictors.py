@@ -3,13 +3,16 @@
 import argparse
 from collections.abc import Iterable
 
-_OPTIONS = {  # of the face detector, by the name of the option that gives them
+_OPTIONS = {  # option: parameter of `retinamask.model.load`
+    "face_detector": "face_detector",
+    "face_model": "face_model",
     "face_score_threshold": "score_threshold",
     "face_nms_threshold": "nms_threshold",
     "face_classes": "classes",
     "face_tiling": "tiling",
+    "box_margin": "box_margin",
+    "margin": "margin",
 }
-_MARGINS = ("box_margin", "margin")
 
 
 def add_predictor_options(command: argparse.ArgumentParser) -> None:
@@ -45,8 +48,8 @@ def add_predictor_options(command: argparse.ArgumentParser) -> None:
 
 
 def predictor_options(given) -> dict:
-    """The options of this file that are given, by their names."""
-    return {name: vars(given)[name] for name in ("face_detector", "face_model", *_OPTIONS, *_MARGINS) if name in given}
+    """Return the options of this file that are given, by their names."""
+    return {name: vars(given)[name] for name in _OPTIONS if name in given}
 
 
 def refuse_options(names: Iterable[str], reason: str) -> None:
@@ -56,24 +59,10 @@ def refuse_options(names: Iterable[str], reason: str) -> None:
 
 
 def load_predictor(given):
-    """What the options ask for, as a predictor that takes images and gives detections.
+    """Load the predictor that the options name, see `retinamask.model.load`."""
+    from retinamask.model import load
 
-    Raises:
-        ValueError: a classifier without a face detector, or the other way round, and whatever is wrong with files.
-    """
-    from retinamask.detectors import snapshots
-    from retinamask.inference.detect import Predictor
-    from retinamask.inference.two_stage import TwoStage
-
-    snapshot = snapshots.read(given.snapshot)
-    stated = vars(given)
-    if "face_detector" in stated:
-        options = {name: stated[option] for option, name in _OPTIONS.items() if option in stated}
-        options |= {name: stated[name] for name in _MARGINS if name in stated}
-        return TwoStage.load(snapshot, given.face_detector, stated.get("face_model", ()), **options)
-    refuse_options(predictor_options(given), "without --face-detector NAME")
-    if snapshot.classifies:
-        raise ValueError(
-            f"{snapshot.weights} is a classifier of faces and finds none; add --face-detector haar, or another one"
-        )
-    return Predictor.load(snapshot)
+    stated = predictor_options(given)
+    if "face_detector" not in stated:
+        refuse_options(stated, "without --face-detector NAME")
+    return load(given.snapshot, **{_OPTIONS[name]: value for name, value in stated.items()}).predictor

@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from retinamask.commands.parsing import add_command
-from retinamask.training.settings import AugmentationSettings, TrainingSettings, known_in, settings_of
+from retinamask.training.settings import AugmentationSettings, TrainingSettings, known_in
 
 WARPS = ("rotate", "shift", "shear", "erase")  # for classifiers alone
 
@@ -73,35 +73,22 @@ def add_settings(command: argparse.ArgumentParser, left_out: Collection[str] = (
 
 
 def train_command(given: argparse.Namespace) -> None:
-    from retinamask import detectors
     from retinamask.dataset import annotations
     from retinamask.detectors.darknet import cfg
-    from retinamask.evaluation.in_training import epoch_evaluation
-    from retinamask.evaluation.tensorboard import TensorBoardWatcher
-    from retinamask.training.examples import Examples
-    from retinamask.training.train import train
+    from retinamask.face import train
 
-    if detectors.named(given.detector).classifies:
-        raise ValueError(f"{given.detector} learns from faces, not from boxes; use retinamask train-classifier")
-    settings = settings_of(known_in(vars(given)))
     classes = annotations.read_classes(given.classes)
-    table = annotations.read_annotations(given.annotations, classes)
+    folder = Path(given.annotations).parent
+    parts = {"train": annotations.read_annotations(given.annotations, classes)}
+    if given.val_annotations:
+        validation = annotations.read_annotations(given.val_annotations, classes)
+        parts["val"] = annotations.moved(validation, Path(given.val_annotations).parent, folder)
     chosen = {name: vars(given)[name] for name in DETECTOR_OPTIONS if name in given}
     if "cfg" in chosen:
         chosen["cfg"] = cfg.read(chosen["cfg"])
-    detector = detectors.create_for(given.detector, classes, given.weights, **chosen)
-    if "cfg" in chosen and detector.description.ignored:
-        print(f"not read in {given.cfg}: {', '.join(detector.description.ignored)}; the options of this command say it")
-    evaluate = None
-    if given.val_annotations:
-        validation = annotations.read_annotations(given.val_annotations, classes)
-        evaluate = epoch_evaluation(detector, validation, Path(given.val_annotations).parent)
-    out = given.out or f"snapshots/{given.detector}"
-    log_csv = Path(f"{out}_log.csv")
-    if log_csv.exists() and not given.resume:
-        raise ValueError(f"{log_csv} exists; choose another --out, or resume that run with --resume")
-    watchers = [TensorBoardWatcher(given.tensorboard, evaluate)] if given.tensorboard else []
-    examples = Examples(table, Path(given.annotations).parent, detector, settings.cache)
-    trained = train(examples, settings, out, given.weights, evaluate, watchers, log_csv=log_csv, resume=given.resume)
+        if ignored := cfg.describe(chosen["cfg"]).ignored:
+            print(f"not read in {given.cfg}: {', '.join(ignored)}; the options of this command set these")
+    options = {name: vars(given)[name] for name in ("detector", "weights", "out", "resume", "tensorboard")}
+    trained = train(parts, classes, folder=folder, **options, **known_in(vars(given)), **chosen)
     if trained.best:  # of several workers, the first's
         print(f"best: {trained.best}\nlast: {trained.last}")

@@ -101,7 +101,8 @@ def settings_in_more(notebook: StrPath) -> dict[str, Parameter]:
         for field in fields(settings):
             if field.name not in known and field.default is not MISSING:
                 type_name = getattr(field.type, "__name__", str(field.type))
-                found[field.name] = Parameter(field.name, type_name, field.default, help_of.get(field.name, ""))
+                text = field.metadata.get("help") or help_of.get(field.name, "")
+                found[field.name] = Parameter(field.name, type_name, field.default, text)
     return found
 
 

@@ -263,15 +263,13 @@ def _changed_values(
 
 def _check_training(notebook: Path, values: Mapping[str, Any]) -> None:
     """Refuse wrong values of a training notebook before the run's folder is made."""
-    from retinamask import detectors
-    from retinamask.detectors.weights import normalisation_for
+    from retinamask.detectors import check_start
     from retinamask.runs.training_settings import training_settings
 
     detector = notebook.stem.partition("_train_")[2]
     choices = {name: value for name, value in values.items() if name not in ("more", "cfg", "dense")}  # read by cells
     try:
         _, network = training_settings(detector, values["more"], **choices)
-        detectors.named(detector).Settings(**network)
-        normalisation_for(values["weights"])
+        check_start(detector, values["weights"], **network)
     except ValueError as error:
         raise ValueError(f"{notebook}: {error}") from None

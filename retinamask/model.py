@@ -1,0 +1,150 @@
+"""A model in Python: load a snapshot and detect in files, folders, arrays and PIL images.
+
+On top of `inference`; offered by ``import retinamask as rm``, and used by the commands.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps
+
+from retinamask.dataset.annotations import DETECTION_COLUMNS, make_table
+from retinamask.dataset.image_files import find_images
+from retinamask.detectors import snapshots
+from retinamask.inference.detect import Predictor, detect, table_rows
+from retinamask.inference.two_stage import TwoStage
+
+Picture = str | Path | np.ndarray | Image.Image
+
+
+class Model:
+    """A detector that is ready to look at images, from `load`.
+
+    Attributes:
+        snapshot: the `Snapshot` it was loaded from.
+        classes: name to id.
+        predictor: gives `Detections` of a list of ``uint8`` RGB arrays.
+    """
+
+    def __init__(self, snapshot: snapshots.Snapshot, predictor, face_detector: str | None = None):
+        self.snapshot, self.predictor, self._face_detector = snapshot, predictor, face_detector
+        self.classes = snapshot.classes
+
+    def __repr__(self) -> str:
+        behind = f" behind {self._face_detector}" if self._face_detector else ""
+        return f"Model({self.snapshot}{behind})"
+
+    def detect(
+        self,
+        source: Picture | Sequence[Picture],
+        score_threshold: float = 0.5,
+        suppress: str = "any_class",
+        batch_size: int = 4,
+    ) -> pd.DataFrame:
+        """Detect faces.
+
+        Args:
+            source: an image file, a folder of images, a ``uint8`` array (RGB ``(height, width, 3)``, RGBA or grey), a
+                PIL image, or a list of these.
+            score_threshold: keep detections at or above this score, 0 to 1.
+            suppress: ``any_class`` for one box per face, ``per_class`` for COCO figures.
+            batch_size: images per call of the network.
+
+        Returns:
+            Rows ``image_path, x1, y1, x2, y2, class_name, score`` in pixels of the upright image, one without a box for
+            an image in which nothing was found. Paths are relative to the working folder; images that are no files are
+            called ``image 1``, ``image 2``, ... Files that cannot be read are left out and listed in
+            ``table.attrs["problems"]``.
+
+        Raises:
+            ValueError: there is no image, none can be read, or an array is not of that kind.
+
+        Example:
+            >>> model = rm.load("snapshots/mine_best.h5")
+            >>> model.detect("photos/").query("class_name == 'no_mask'")
+        """
+        given = list(source) if isinstance(source, (list, tuple)) else [source]
+        options = {"score_threshold": score_threshold, "suppress": suppress}
+        files = [item for item in given if isinstance(item, (str, Path))]
+        pictures = [rgb_array(item) for item in given if not isinstance(item, (str, Path))]
+        rows, problems = [], []
+        for start in range(0, len(pictures), batch_size):
+            found = self.predictor(pictures[start : start + batch_size], **options)
+            for number, detections in enumerate(found, start + 1):
+                rows += table_rows(f"image {number}", detections, self.predictor.class_names)
+        table = make_table(rows, DETECTION_COLUMNS)
+        if files or not given:
+            paths, problems = find_images(files, ".")
+            in_files, unreadable = detect(self.predictor, paths, ".", batch_size=batch_size, **options)
+            problems += unreadable
+            table = pd.concat([table, in_files], ignore_index=True) if rows else in_files
+        table.attrs["problems"] = problems
+        return table
+
+
+def load(
+    snapshot: str | Path, face_detector: str | None = None, face_model: Iterable[str | Path] = (), **options: Any
+) -> Model:
+    """Load a detector, or a classifier of faces behind a face detector.
+
+    Args:
+        snapshot: the ``.h5`` of a snapshot of either kind; its ``.json`` lies beside it.
+        face_detector: for a classifier: ``haar``, ``res10``, ``yunet``, ``yolov4``, ``yolov4_tiny`` or ``snapshot``.
+        face_model: the face detector's files; what ``retinamask fetch`` fetched if left out.
+        options: of the face detector (``score_threshold``, ``nms_threshold``, ``classes``, ``tiling``), and of
+            `TwoStage` (``margin``, ``box_margin``).
+
+    Raises:
+        SnapshotError: the snapshot is missing or damaged.
+        ValueError: a classifier without a face detector, or the other way round.
+
+    Example:
+        >>> rm.load("snapshots/mine_best.h5")
+        Model(snapshots/mine_best.h5 (retinanet resnet50, training model, 512 px, classes mask, no_mask))
+    """
+    found = snapshots.read(snapshot)
+    if face_detector:
+        return Model(found, TwoStage.load(found, face_detector, face_model, **options), face_detector)
+    if found.classifies:
+        raise ValueError(
+            f"{found.weights} is a classifier of faces and finds none; it needs a face detector such as haar "
+            '(--face-detector haar, or face_detector="haar" in Python)'
+        )
+    if options or face_model:
+        raise ValueError(f"{', '.join(options) or 'face_model'} has no effect without a face detector")
+    return Model(found, Predictor.load(found))
+
+
+def rgb_array(image: np.ndarray | Image.Image) -> np.ndarray:
+    """Make a ``uint8`` RGB array ``(height, width, 3)`` of a PIL image or an array.
+
+    Args:
+        image: a PIL image of any mode, turned upright as its EXIF says; or ``uint8``, RGB ``(height, width, 3)``,
+            RGBA ``(height, width, 4)``, of which the alpha is dropped, or grey ``(height, width)``.
+
+    Raises:
+        ValueError: the array is of another type or shape.
+    """
+    if isinstance(image, Image.Image):
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f"found {type(image).__name__}, expected a path, a folder, a NumPy array, a PIL image, or a list of these"
+        )
+    if image.dtype != np.uint8:
+        raise ValueError(
+            f"found an array of {image.dtype}, expected uint8 from 0 to 255; of an image from 0 to 1 make "
+            "(image * 255).round().astype(np.uint8)"
+        )
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    if image.ndim != 3 or image.shape[2] not in (3, 4) or not image.size:
+        raise ValueError(
+            f"found an array of shape {image.shape}, expected (height, width, 3) in RGB order, RGBA or grey"
+        )
+    return np.ascontiguousarray(image[..., :3])
