@@ -248,7 +248,7 @@ def test_a_notebook_lists_its_parameters(capsys, monkeypatch):
     assert main(["run", "02_train_retinanet", "--help"]) == 0
     shown = capsys.readouterr().out
     assert "  learning_rate: float = 0.0006\n        peak of the schedule; 1e-4 and less for pretrained" in shown
-    assert "  mosaic: float = 0.0\n        probability that an example is put together from four images\n" in shown
+    assert "  mosaic: float = 0.0\n        probability of an example put together from four images\n" in shown
     assert main(["run", "pipeline", "--help"]) == 0
     assert "parameters of 05_evaluate:" in capsys.readouterr().out
     assert main(["run", "05_evalute", "--help"]) == 2
