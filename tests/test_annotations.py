@@ -224,7 +224,7 @@ def test_keras_retinanet_reads_what_we_write_and_we_what_it_reads(tmp_path):
     assert accepted("ours.csv") == ours(TABLE)
 
     theirs = (
-        "a.jpg,1,2,3,4,mask\r\nb.jpg,,,,,\nb.jpg, 1,2 ,+3,1_000,no_mask,extra,columns\n"
+        "a.jpg,1,2,3,4,mask\r\nb.jpg,,,,,\nb.jpg, 1,2 ,+3,1000,no_mask,extra,columns\n"
         '"with, comma.jpg",-1,-2,3,4,mask\n./c d.jpg,,,,,\n/abs/ä.jpg,0,0,1,1,mask\nc.jpg,,,,,,\n a.jpg,,,,,'
     )
     written(tmp_path / "theirs.csv", theirs)

@@ -149,7 +149,7 @@ def test_boxes_that_fit_only_the_unturned_image_are_an_error(data):
     ("orientation", "written", "expected"),
     [
         (1, (320, 240), []),
-        (1, (640, 480), ["XML of another size"]),
+        (1, (640, 480), ["annotation of another size"]),
         (6, (240, 320), ["turned by EXIF"]),  # labelImg's way
         (6, (320, 240), ["boxes of the unturned image", "turned by EXIF"]),  # by a tool that does not turn
         (3, (320, 240), ["turned by EXIF"]),
@@ -329,7 +329,7 @@ def test_what_reading_another_format_tells_is_not_lost(data, tmp_path):
     picture(99).save(data.folder / "images" / "lonely.png")
     findings = audit(read_source(tmp_path / "coco", image_folder=data.folder), SETTINGS).findings
     by_name = {finding.name: finding for finding in findings}
-    assert "width and height says 420 x 240" in by_name["remark on an annotation"].examples[0].detail
+    assert "it says 420 x 240" in by_name["annotation of another size"].examples[0].detail
     assert by_name["image without annotation"].count == 1
 
 

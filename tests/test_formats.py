@@ -1,5 +1,6 @@
 """What the formats have in common: class maps, guessing, there and back over all of them, and the commands."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -183,12 +184,36 @@ def test_guess_says_what_was_looked_for(tmp_path):
         guess([tmp_path / "none"])
     save(tmp_path / "notes.txt", "hello")
     save(tmp_path / "other.json", {"a": 1})
-    save(tmp_path / "other.csv", "a,b\n")
     save(tmp_path / "other.yaml", "a: 1")
-    save(tmp_path / "bad.yaml", "a: [")
     with pytest.raises(AnnotationError, match=r"no annotations that are known in .*\n- voc: XML files") as error:
         guess([tmp_path])
     assert all(f"\n- {name}: " in str(error.value) for name in FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "path,x1,y1,x2,y2,class\na.jpg,1,2,3,4,mask\n", "line 1: x1 is 'x1', expected a number of pixels"),
+        ("a.csv", "a.jpg;1;2;3;4;mask\n", "line 1: found 1 column(s), expected 6: .*use commas, not semicolons"),
+        ("a.csv", "a.jpg,1,2,3,4,mask\nb.jpg,5,6,5,9,mask\n", "line 2: x2 (5) must exceed x1 (5) in b.jpg"),
+        ("a.csv", "a.jpg,2_0,2,30,4,mask\n", "line 1: x1 is '2_0', expected a number"),
+        ("a.csv", "a.jpg,0.1,0.2,0.3,0.4,mask\n", "line 1: 0.1, 0.2, 0.3, 0.4 may be shares of the size of a.jpg"),
+        ("a.json", '{"x": [1, 2', "line 1: not JSON"),
+        ("a.json", "hello", "line 1: not JSON"),
+        ("data.yaml", "names: [a\n", "not readable as YAML"),
+        ("data.yaml", "names: [a]\nnames: [b]\n", "names stands here twice"),
+        ("obj.data", "names = a.names\nnames = b.names\n", "names stands there twice; keep one"),
+    ],
+)
+@pytest.mark.parametrize("given", ["file", "folder"])
+def test_what_is_wrong_with_a_file_is_said_and_not_that_its_format_is_unknown(tmp_path, name, content, message, given):
+    draw(tmp_path / "a.jpg")
+    path = save(tmp_path / name, content)
+    with pytest.raises(AnnotationError) as error:
+        guess([path if given == "file" else tmp_path])
+    first, rest = str(error.value).split("\n", 1)
+    assert str(path) in first and re.search(re.escape(message).replace(r"\.\*", ".*"), first)
+    assert "no other annotations in" in rest
 
 
 def test_guess(tmp_path):

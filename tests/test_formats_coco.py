@@ -1,5 +1,6 @@
 """COCO JSON: everything that can be wrong with it, and pycocotools' own reading of what is written."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import pytest
 from format_files import EMPTY, SIZE, actions, draw, rows, save
 
 from retinamask.dataset.annotations import AnnotationError, make_table
-from retinamask.dataset.formats import classes_of, json_files
-from retinamask.dataset.formats.coco_json import read_coco, write_coco
+from retinamask.dataset.formats import classes_of, json_files, read
+from retinamask.dataset.formats.coco_json import write_coco
+
+read_coco = functools.partial(read, "coco")
 
 BBOX = [5, 6, 15, 19]
 BOX = (5, 6, 20, 25)
@@ -175,7 +178,7 @@ def test_an_image_that_is_missing(folder):
     table, problems = read_document(folder, document(images=images))
     assert len(table) == 2
     assert problems[0].where == f"{folder / 'coco.json'} image 'coco.jpg'"
-    assert problems[0].message.startswith("no image named 'coco.jpg' below")
+    assert problems[0].message.startswith("no image named 'coco.jpg' in")
 
 
 def test_the_json_has_no_image_of_its_own_stem(folder):

@@ -1,13 +1,16 @@
 """CreateML JSON as labelImg writes it: everything that can be wrong with it, and the way back."""
 
+import functools
 import json
 
 import pytest
 from format_files import EMPTY, actions, draw, rows, save
 
 from retinamask.dataset.annotations import AnnotationError, make_table
-from retinamask.dataset.formats import classes_of
-from retinamask.dataset.formats.createml import read_createml, write_createml
+from retinamask.dataset.formats import classes_of, read
+from retinamask.dataset.formats.createml import write_createml
+
+read_createml = functools.partial(read, "createml")
 
 PLACE = {"x": 12.5, "y": 15.5, "width": 15, "height": 19}
 BOX = (5, 6, 20, 25)
@@ -31,7 +34,7 @@ def read_entries(folder, *entries):
 
 def test_boxes_and_images_without_objects(folder):
     draw(folder / "deep" / "b.png")
-    table, problems = read_entries(folder, entry(image="b.png"), entry(GOOD, GOOD | {"label": " no mask "}))
+    table, problems = read_entries(folder, entry(image="deep/b.png"), entry(GOOD, GOOD | {"label": " no mask "}))
     assert rows(table) == [("a.jpg", *BOX, "mask"), ("a.jpg", *BOX, "no mask"), ("deep/b.png", *EMPTY)]
     assert problems == []
 
@@ -129,7 +132,7 @@ def test_there_and_back_with_equal_names_in_two_folders(tmp_path):
     classes = {"no_mask": 0, "unused": 1, "mask": 2}
     write_createml(table, classes, tmp_path / "new", tmp_path)
     written = json.loads((tmp_path / "new" / "annotations.json").read_text())
-    assert [record["image"] for record in written] == ["one/a.jpg", "two/a.jpg", "b.jpg"]
+    assert [record["image"] for record in written] == ["one/a.jpg", "two/a.jpg", "two/b.jpg"]
     assert written[0]["annotations"] == [
         {"label": "mask", "coordinates": {"x": 12.625, "y": 15.75, "width": 14.75, "height": 19.5}}
     ]

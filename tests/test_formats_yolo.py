@@ -1,13 +1,16 @@
 """YOLO folders of Darknet, Ultralytics, labelImg and Roboflow: layouts, class lists, everything that can be wrong."""
 
+import functools
+
 import pytest
 import yaml
 from format_files import EMPTY, SIZE, actions, draw, rows, save
 
 from retinamask.dataset.annotations import AnnotationError, make_table
 from retinamask.dataset.formats import classes_of, read
-from retinamask.dataset.formats.yolo import read_yolo
 from retinamask.dataset.formats.yolo_write import write_yolo
+
+read_yolo = functools.partial(read, "yolo")
 
 LINE = "1 0.5 0.5 0.25 0.4\n"  # of 40 x 30 pixels: centre (20, 15), 10 x 12 pixels
 BOX = (15, 9, 25, 21)
@@ -42,18 +45,29 @@ def test_labelimg_layout(tmp_path):
 
 
 @pytest.mark.parametrize("names", [["no_mask", "mask"], {0: "no_mask", 1: "mask"}, {"1": "mask", "0": "no_mask"}])
-@pytest.mark.parametrize("source", ["", "data.yaml", "labels/train", "labels"])
+@pytest.mark.parametrize("source", ["", "data.yaml"])
 def test_ultralytics_layout(tmp_path, names, source):
     for split in ("train", "val"):
         draw(tmp_path / "images" / split / "a.v1.jpg")
     draw(tmp_path / "images" / "train" / "a.jpg")
     save(tmp_path / "labels" / "train" / "a.v1.txt", LINE)
     save(tmp_path / "data.yaml", yaml.safe_dump({"path": ".", "train": "images/train", "nc": 2, "names": names}))
-    images = tmp_path / "images" if source.startswith("labels") else None
-    table, problems = read_yolo([tmp_path / source], tmp_path, images)
+    table, problems = read_yolo([tmp_path / source], tmp_path)
     assert_one(table, "images/train/a.v1.jpg")
     assert actions(problems) == ["note"]
     assert list(classes_of("yolo", [tmp_path / source], table)) == ["no_mask", "mask"]
+
+
+@pytest.mark.parametrize("source", ["labels", "labels/train", "labels/train/a.txt"])
+def test_a_class_list_above_what_was_named_does_not_count(tmp_path, source):
+    draw(tmp_path / "images" / "train" / "a.jpg")
+    save(tmp_path / "labels" / "train" / "a.txt", LINE)
+    save(tmp_path / "classes.txt", NAMES)
+    with pytest.raises(AnnotationError, match="no class list; expected classes.txt, obj.names or data.yaml in one of"):
+        read_yolo([tmp_path / source], tmp_path, tmp_path / "images")
+    save(tmp_path / "labels" / "train" / "classes.txt", NAMES)
+    for images in ("images", "images/train"):
+        assert_one(read_yolo([tmp_path / source], tmp_path, tmp_path / images)[0], "images/train/a.jpg")
 
 
 @pytest.mark.parametrize("train", ["train/images", "../train/images", ["train/images"]])
@@ -190,7 +204,7 @@ def test_a_bad_label_file_is_reported_and_the_rest_is_kept(tmp_path):
     assert_one(table, "good/good.jpg")
     assert [problem.where for problem in problems] == [str(bad / "bad.txt"), str(bad / "lonely.txt")]
     assert "not UTF-8 text" in problems[0].message
-    assert problems[1].message.startswith("no image named lonely{.jpg,.jpeg,.png,.bmp,.webp} below")
+    assert problems[1].message.startswith("no image named 'lonely' with an image's ending in")
 
 
 def test_an_empty_class_list(tmp_path):
@@ -220,10 +234,10 @@ def test_nothing_to_read(tmp_path):
     save(tmp_path / "classes.txt", NAMES)
     with pytest.raises(AnnotationError, match="no label file below .*; expected YOLO's .txt files, one an image"):
         read_yolo([tmp_path], tmp_path)
-    with pytest.raises(AnnotationError, match="none does not exist; expected a folder of YOLO label files"):
+    with pytest.raises(AnnotationError, match="none does not exist; expected YOLO's .txt files, one an image"):
         read_yolo([tmp_path / "none"], tmp_path)
     save(tmp_path / "a.txt", LINE)
-    with pytest.raises(AnnotationError, match=r"none of the 1 label file\(s\) could be used:\n.*no image named a"):
+    with pytest.raises(AnnotationError, match=r"none of the 1 label file\(s\) could be used:\n.*no image named 'a'"):
         read_yolo([tmp_path], tmp_path)
 
 

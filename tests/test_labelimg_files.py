@@ -148,14 +148,14 @@ def test_yolo_lines_are_those_of_labelimg(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("2 0.5 0.5 0.1 0.1", "class index 2, expected 0 to 1"),
-        ("-1 0.5 0.5 0.1 0.1", "class index -1"),
-        ("0 1.5 0.5 0.1 0.1", "each from 0 to 1"),
-        ("0 nan 0.5 0.1 0.1", "each from 0 to 1"),
-        ("0 0.5 0.5 0.1", "expected x_center y_center width height"),
-        ("mask 0.5 0.5 0.1 0.1", "expected a class index and four numbers"),
-        ("", "expected a class index and four numbers"),
-        ("0 0.5 0.5 0 0.1", "under one pixel"),
+        ("2 0.5 0.5 0.1 0.1", "class 2 is beyond the list of 2 classes"),
+        ("-1 0.5 0.5 0.1 0.1", "class -1 is beyond the list"),
+        ("0 1.5 0.5 0.1 0.1", "expected shares of the image from 0 to 1"),
+        ("0 nan 0.5 0.1 0.1", "found 'nan', expected a number"),
+        ("0 0.5 0.5 0.1", "found 4 numbers, expected 5: class, centre x and y, width, height"),
+        ("mask 0.5 0.5 0.1 0.1", "found 'mask', expected a number"),
+        ("2_0 0.5 0.5 0.1 0.1", "found '2_0', expected a number"),
+        ("0 0.5 0.5 0 0.1", "a box under one pixel, which saving would lose"),
     ],
 )
 def test_bad_yolo_lines_name_file_and_line(folder, line, message):
@@ -165,10 +165,11 @@ def test_bad_yolo_lines_name_file_and_line(folder, line, message):
     (folder / "yolo" / "classes.txt").write_text("mask\nno_mask\n")
     session = ready(folder, "yolo", labels="yolo")
     (problem,) = session.left_out
-    assert f"{path}: line 2: " in problem.message and message in problem.message
+    assert str(path) in problem.message and message in problem.message
     pairs = [(folder / "yolo" / f"{name}.txt", folder / "images" / f"{name}.jpg") for name in ("a", "b")]
     table, problems = port.read_all(pairs, folder / "images", folder)
-    assert len(table) == 1 and [problem.action for problem in problems] == ["skipped file"]
+    assert len(table) == 2 and [problem.action for problem in problems] == ["dropped box", "note"]
+    assert problems[0].where == f"{path} line 2"
 
 
 def test_blanks_that_labelimg_cannot_read_leave_the_image_out(folder):

@@ -79,7 +79,7 @@ def test_no_xml_at_all(tmp_path):
 
 
 def test_no_such_folder(folder):
-    with pytest.raises(AnnotationError, match=r"none does not exist; expected a folder of labelImg XML files"):
+    with pytest.raises(AnnotationError, match=r"none does not exist; expected Pascal VOC files as labelImg saves them"):
         read_voc([folder, folder / "none"], folder)
     with pytest.raises(AnnotationError, match=r"none is not a folder; expected the folder of the images"):
         read_voc([folder], folder, image_folder=folder / "none")
@@ -112,7 +112,7 @@ BAD_FILES = {
     "unknown encoding": ('<?xml version="1.0" encoding="klingon"?>' + xml(FACE), "unknown encoding"),
     "missing image": (
         xml(FACE, filename="none.jpg"),
-        "no image named 'none.jpg' or bad{.jpg,.jpeg,.png,.bmp,.webp} below",
+        "no image named 'none.jpg' or 'bad' with an image's ending in",
     ),
 }
 
@@ -156,7 +156,10 @@ def test_a_link_to_nowhere(folder):
     (folder / "gone.xml").symlink_to(folder / "nowhere")
     (folder / "gone.jpg").symlink_to(folder / "nowhere")
     table, problems = read_voc([folder], folder, with_unannotated=True)
-    assert (rows(table), problems) == ([GOOD], [])
+    assert rows(table) == [GOOD]
+    assert [(problem.action, problem.message) for problem in problems] == [
+        ("note", f"{folder / name}: a link that leads nowhere") for name in ("gone.jpg", "gone.xml")
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", "cut"])
@@ -322,8 +325,8 @@ def test_boxes_of_a_turned_image_are_those_of_the_upright_one(tmp_path, orientat
         ("other.xml", "a.jpg", "a.jpg"),
         ("other.xml", "a", "a.png"),  # without an extension
         ("other.xml", "photo.v1", "photo.v1.png"),
-        ("other.xml", "a.tiff", "a.webp"),  # with another extension
-        ("other.xml", "a.jpg", "a.JPG"),
+        ("a.xml", "a.tiff", "a.webp"),  # with another extension
+        ("a.xml", "a.jpg", "a.JPG"),
         ("a.xml", "", "a.jpeg"),
         ("a.xml", None, "a.bmp"),
         ("a.xml", "renamed since.jpg", "a.jpg"),
@@ -335,11 +338,11 @@ def test_boxes_of_a_turned_image_are_those_of_the_upright_one(tmp_path, orientat
 )
 def test_the_image_is_found(tmp_path, xml_name, filename, image_name):
     folder = tmp_path / "my data é"
-    draw(folder / "the images" / image_name)
-    draw(folder / "the images" / "unrelated.jpg")
-    save(folder / "the labels" / xml_name, xml(FACE, filename=filename))
+    draw(folder / "images" / image_name)
+    draw(folder / "images" / "unrelated.jpg")
+    save(folder / "labels" / xml_name, xml(FACE, filename=filename))
     table, problems = read_voc([folder], folder)
-    assert rows(table) == [(f"the images/{image_name}", 5, 6, 20, 25, "mask")]
+    assert rows(table) == [(f"images/{image_name}", 5, 6, 20, 25, "mask")]
     assert summary(problems) == "1 note"  # of the image without XML
 
 
@@ -364,7 +367,7 @@ def test_no_file_name_reaches_outside_the_image_folder(folder, filename):
     assert summary(problems) == "1 skipped file"
 
 
-def test_of_equal_names_the_nearest_counts(tmp_path):
+def test_of_equal_names_each_has_that_of_its_own_folder(tmp_path):
     for name in ("one", "two"):
         draw(tmp_path / name / "images" / "0.jpg")
         save(tmp_path / name / "labels" / "0.xml", xml(FACE, filename="0.jpg"))
@@ -373,14 +376,13 @@ def test_of_equal_names_the_nearest_counts(tmp_path):
 
 
 @pytest.mark.parametrize("with_unannotated", [False, True])
-def test_a_tie_is_reported_and_neither_image_taken(folder, with_unannotated):
+def test_an_image_in_folders_of_other_names_is_missing(folder, with_unannotated):
     for name in ("one", "two"):
         draw(folder / name / "0.jpg")
     save(folder / "labels" / "x.xml", xml(FACE, filename="0.jpg"))
     table, problems = read_voc([folder], folder, with_unannotated=with_unannotated)
-    assert rows(table) == [GOOD]
-    expected = f"the image is found in 2 places: {folder / 'one' / '0.jpg'}, {folder / 'two' / '0.jpg'}; keep one"
-    assert [(problem.action, problem.message) for problem in problems] == [("skipped file", expected)]
+    assert rows(table) == [GOOD]  # nor are they images without objects: the XML may be about one of them
+    assert problems[0].action == "skipped file" and problems[0].message.startswith("no image named '0.jpg' or 'x'")
 
 
 def test_two_xml_for_one_image(folder):
@@ -388,15 +390,18 @@ def test_two_xml_for_one_image(folder):
     table, problems = read_voc([folder], folder)
     assert rows(table) == [GOOD]
     message = f"{folder / 'good.jpg'} is already annotated by {folder / 'good.xml'}; keep one XML for an image"
-    assert problems == [Problem("skipped file", str(second), message)]
+    assert problems == [Problem("skipped file", str(second), message, "good.jpg")]
 
 
 def test_the_image_folder_may_be_elsewhere(tmp_path):
     draw(tmp_path / "images" / "deep" / "a.jpg")
     save(tmp_path / "labels" / "a.xml", xml(FACE))
     (tmp_path / "runs").mkdir()
-    table, problems = read_voc([tmp_path / "labels"], tmp_path / "runs", image_folder=tmp_path / "images")
-    assert (image_paths(table), problems) == (["../images/deep/a.jpg"], [])
+    for folder in ("images/deep", "images"):
+        if folder == "images":  # one folder of XML for folders of images, as labelImg saves it
+            save(tmp_path / "labels" / "a.xml", xml(FACE).replace("<filename>", "<folder>deep</folder><filename>"))
+        table, problems = read_voc([tmp_path / "labels"], tmp_path / "runs", image_folder=tmp_path / folder)
+        assert (image_paths(table), problems) == (["../images/deep/a.jpg"], [])
 
 
 def test_paths_are_relative_to_the_folder_of_the_csv(tmp_path, monkeypatch):
@@ -427,12 +432,13 @@ def test_images_without_xml(folder):
     table, problems = read_voc([folder], folder)
     assert rows(table) == [GOOD]
     assert [str(problem) for problem in problems] == [
-        f"{folder}: 2 image(s) without XML left out, such as {folder / 'backgrounds' / 'broken.png'} (note)"
+        f"{folder}: 1 file whose name begins with a dot is not read (note)",
+        f"{folder}: 2 image(s) without XML left out, such as {folder / 'backgrounds' / 'broken.png'} (note)",
     ]
     table, problems = read_voc([folder], folder, with_unannotated=True)
     assert rows(table) == [GOOD, ("backgrounds/street.png", *EMPTY)]
-    assert [problem.action for problem in problems] == ["note", "skipped file"]
-    assert problems[1].where == str(folder / "backgrounds" / "broken.png")
+    assert [problem.action for problem in problems] == ["note", "note", "skipped file"]
+    assert problems[2].where == str(folder / "backgrounds" / "broken.png")
 
 
 def test_an_image_whose_xml_is_bad_is_no_image_without_objects(folder):
@@ -544,4 +550,4 @@ def test_an_image_of_another_folders_annotations_is_not_taken(tmp_path):
     table, problems = read_voc([tmp_path], tmp_path)
     assert sorted(table["image_path"]) == ["train/images/2.jpg", "val/images/1.jpg", "val/images/3.jpg"]
     assert [problem.action for problem in problems] == ["skipped file"]
-    assert "with the annotations of another folder" in problems[0].message
+    assert "no image named '1.jpg'" in problems[0].message

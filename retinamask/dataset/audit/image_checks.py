@@ -41,22 +41,22 @@ def check_images(looks: Sequence[Look]) -> list[Finding]:
 
 
 def check_written_sizes(looks: Mapping[str, Look], written_sizes: Mapping[str, tuple[int, int]]) -> list[Finding]:
-    """Sizes that an XML names against those of the upright image.
+    """Compare sizes that annotations name with those of the upright image.
 
     Args:
         looks: by path.
-        written_sizes: the width and height that the XML of an image names, by path; images may be left out.
+        written_sizes: the width and height that the annotation of an image names, by path; images may be left out.
     """
     cases = []
     for path, written in written_sizes.items():
         look = looks[path]
         if look.upright_wh and written not in (look.upright_wh, look.size_wh):
-            cases.append(Example((path,), f"XML says {shown(written)}, the image has {shown(look.upright_wh)}"))
+            cases.append(Example((path,), f"it says {shown(written)}, the image has {shown(look.upright_wh)}"))
     message = (
-        "The image was changed after it was annotated, or the XML belongs to another: its boxes are likely to be "
-        "shifted. Look at the boxes; scale or redraw them."
+        "The image was changed after it was annotated, or the annotation belongs to another: its boxes "
+        "are likely to be shifted. Look at the boxes; scale or redraw them."
     )
-    return found("XML of another size", "error", "images", message, cases)
+    return found("annotation of another size", "error", "images", message, cases)
 
 
 def shown(size_wh: tuple[int, int]) -> str:

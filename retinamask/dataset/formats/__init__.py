@@ -135,6 +135,8 @@ def read(
     Raises:
         AnnotationError: the sources hold nothing that could be used.
     """
+    if format_name == "class_folders" and image_folder:
+        raise AnnotationError("class folders hold their images themselves; leave the folder of the images away")
     return read_sources(_named(format_name), sources, csv_folder, image_folder, classes, with_unannotated)
 
 

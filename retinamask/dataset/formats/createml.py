@@ -3,7 +3,6 @@
 Above `json_files`.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,8 +43,8 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
 def write_createml(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, csv_folder: str | Path) -> None:
     """Write ``annotations.json``, and ``classes.csv``, which keeps the order of the classes.
 
-    Images are called by their file name, which is what labelImg looks for; those of equal names in several folders
-    have what differs of the folders before it.
+    Images of one folder are called by their file name, which is what labelImg looks for; those of several folders have
+    what differs of the folders before it.
 
     Args:
         table: annotations with image paths relative to ``csv_folder``.
@@ -77,11 +76,8 @@ def _object(where: str, annotation) -> FoundObject:
 
 
 def _names(paths: list[Path]) -> dict[Path, str]:
-    """File names, with folders before them where two images are called the same."""
-    times = Counter(path.name for path in paths)
-    stems = writing.stems(paths)
-    parents = {path: Path(stems[path]).parent for path in paths}
-    return {path: path.name if times[path.name] == 1 else (parents[path] / path.name).as_posix() for path in paths}
+    """File names, with the folders before them that the images do not have in common."""
+    return {path: (Path(stem).parent / path.name).as_posix() for path, stem in writing.stems(paths).items()}
 
 
 def _annotations(picture: writing.Picture) -> list[dict]:

@@ -9,8 +9,8 @@ Below `reading`. The written path counts from each of these folders, in this ord
 3. if the user named a folder of images, only that: the part of it that is called as the annotation's own folder
    (``train/``), if there is one, else itself, else its ``images/``.
 
-Of an absolute path, which is another computer's as a rule, only the file's name counts. A path that leads out of the
-named folders leads nowhere.
+Of a path that is absolute or leads up and out of the named folders, only the file's name counts: it is of another
+computer or of another time.
 """
 
 import os
@@ -47,10 +47,19 @@ class Places:
         """
         folders = self._folders(entry, root)
         limits = [root] if self.image_folder is None else [root, self.image_folder]
+
+        def named(path: Path) -> Path | None:
+            path = Path(os.path.normpath(path))
+            return self._named(path) if any(_is_inside(path, limit) for limit in limits) else None
+
+        written = entry.written_name.replace("\\", "/")
+        plain = re.sub(r"^(\.\./)+", "", written)
+        if plain != written and (found := named(entry.source.parent / written)):
+            return found
+        leads_out = not any(_is_inside(entry.source.parent / written, limit) for limit in limits)
         for folder in folders:
-            for name in _spellings(entry.written_name, folder):
-                path = Path(os.path.normpath(folder / name))
-                if any(_is_inside(path, limit) for limit in limits) and (found := self._named(path)):
+            for name in _spellings(plain, folder, plain == written, plain != written and leads_out):
+                if found := named(folder / name):
                     return found
         if found := self.of_own_stem(entry, root):
             return found
@@ -140,16 +149,16 @@ def _images_in(folder: Path) -> list[Path]:
     return [folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()][:1]
 
 
-def _spellings(written_name: str, folder: Path) -> list[str]:
-    """The path as it is to be looked for from a folder: also without the folders that it repeats."""
-    written = written_name.replace("\\", "/")
-    if not written:
-        return []
+def _spellings(written: str, folder: Path, whole: bool, name_alone: bool) -> list[str]:
+    """The path as it is to be looked for from a folder: as it is, without the folders that it repeats, its name."""
     parts = written.split("/")
+    if not parts[-1]:
+        return []
     if _ABSOLUTE.match(written):
-        return [written, parts[-1]] if parts[-1] else []
-    own = tuple(os.path.abspath(folder).split(os.sep))
-    return [written, *("/".join(parts[n:]) for n in range(1, len(parts)) if own[-n:] == tuple(parts[:n]))]
+        return [written, parts[-1]]
+    own = os.path.abspath(folder).split(os.sep)
+    repeated = ["/".join(parts[n:]) for n in range(1, len(parts)) if own[-n:] == parts[:n]]
+    return [written] * whole + repeated + [parts[-1]] * name_alone
 
 
 def _is_inside(path: Path, folder: Path) -> bool:

@@ -4,6 +4,7 @@ Between `entries` and the readers: a `Format` gives `Entry` tuples, one an image
 them. What is wrong with one is a `Problem`, and the rest is read.
 """
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -37,6 +38,7 @@ class _Reading:
     form: Format
     csv_folder: Path
     classes: dict[str, int] | None
+    places: Places
     rows: list[tuple] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     taken: dict[str, str] = field(default_factory=dict)  # an image's real place: its annotation
@@ -70,7 +72,7 @@ def read_sources(
     sources = list(map(Path, sources))
     if image_folder and not Path(image_folder).is_dir():
         raise AnnotationError(f"{image_folder} is not a folder; expected the folder of the images")
-    reading = _Reading(form, Path(csv_folder), classes)
+    reading = _Reading(form, Path(csv_folder), classes, Places(Path(image_folder) if image_folder else None))
     walks = {folder: walk(folder) for folder in filter(Path.is_dir, sources)}
     paths = _annotation_files(form, sources, walks)
     entries, listed = [], []
@@ -99,9 +101,8 @@ def read_sources(
         listed += walks[folder].images()
     for folder, seen in walks.items():
         reading.problems += [Problem("note", shown(folder), note) for note in seen.notes()]
-    places = Places(Path(image_folder) if image_folder else None)
     reading.asked_for = len(paths) if form.suffix else len(entries)
-    return _read_entries(entries, listed, places, reading, with_unannotated, ", ".join(map(str, folders or sources)))
+    return _read_entries(entries, listed, reading, with_unannotated, ", ".join(map(str, folders or sources)))
 
 
 def read_pairs(
@@ -116,13 +117,13 @@ def read_pairs(
         image_folder: the folder of all images; those without annotation are counted.
     """
     pairs = list(pairs)
-    reading = _Reading(form, Path(csv_folder), None, asked_for=len(pairs))
+    reading = _Reading(form, Path(csv_folder), None, Places(None), asked_for=len(pairs))
     entries = [
         (item._replace(image_path=image_path, own_stem=False), path.parent)
         for path, image_path in pairs
         for item in _items(path, path.parent, reading)
     ]
-    return _read_entries(entries, walk(image_folder).images(), Places(None), reading, False, str(image_folder))
+    return _read_entries(entries, walk(image_folder).images(), reading, False, str(image_folder))
 
 
 def _annotation_files(form: Format, sources: list[Path], walks: dict) -> dict[Path, Path]:
@@ -143,16 +144,21 @@ def _items(path: Path, root: Path, reading: _Reading) -> list:
     try:
         return list(reading.form.entries(path, Asked(root, reading.classes, reading.memory)))
     except ValueError as error:
-        reading.skip(str(path), error)
+        image_path = None
+        if reading.form.suffix:
+            with contextlib.suppress(ValueError):  # several of that stem
+                image_path = reading.places.of_own_stem(Entry(path, str(path), [], own_stem=True), root)
+        known = relative_path(image_path, reading.csv_folder) if image_path else None
+        reading.skip(str(path), error, known)
         reading.doubtful.add(path.stem)
         reading.list_lost |= not reading.form.suffix
         return []
 
 
-def _read_entries(entries, others, places: Places, reading: _Reading, with_unannotated: bool, where: str) -> tuple:
+def _read_entries(entries, others, reading: _Reading, with_unannotated: bool, where: str) -> tuple:
     """Check every image and gather the rows; ``entries`` come with the folder that the user named."""
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
-        outcomes = pool.map(lambda pair: _checked(*pair, places), entries)
+        outcomes = pool.map(lambda pair: _checked(*pair, reading.places), entries)
         for (entry, _), outcome in zip(
             entries, progress.track(outcomes, "reading", "image", len(entries)), strict=True
         ):

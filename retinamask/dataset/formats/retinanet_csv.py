@@ -3,6 +3,7 @@
 Above `retinamask.dataset.annotations`, which knows the file itself.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Path]:
         boxes = rows[rows["x1"].notna()]
         pairs = zip(boxes[BOX_COLUMNS].itertuples(index=False, name=None), boxes["class_name"], strict=True)
         objects = [FoundObject(where, class_name, box) for box, class_name in pairs]
-        image_path = path.parent / name
+        image_path = Path(os.path.normpath(path.parent / name))
         folders |= {image_path.parent: None}
         yield Entry(path, where, objects, name, image_path if image_path.is_file() else None)
     for folder in filter(Path.is_dir, folders):

@@ -75,46 +75,46 @@ class _Handler(ContentHandler):
 
     def __init__(self):
         super().__init__()
-        self._tags: list[str] = []
+        self._paths: list[str] = []  # of the open elements, below <annotation>
         self._text: list[str] = []
         self._head: dict[str, str] = {}
         self._objects: list[tuple[int, dict[str, str], list[str]]] = []  # line, texts, what stands there twice
 
     def startElement(self, name, attrs):
-        depth, tags = len(self._tags), self._tags
+        depth = len(self._paths)
+        path = f"{self._paths[-1]}/{name}" if depth > 1 else name * depth
+        top = path.partition("/")[0]
         if not depth and name != "annotation":
             self._refuse(f"found <{name}>, expected Pascal VOC's <annotation>")
         if depth == 1 and name == "object":
             self._objects.append((self._locator.getLineNumber(), {}, []))
         elif depth == 1 and name not in _HEAD and attrs:
             self._refuse(f"unknown <{name}> with attributes, which may be a box; expected <object>")
-        elif depth >= 2 and tags[1] == "object":
-            if name == "object" or (name in _TELLING and "/".join((*tags[2:], name)) not in _IN_OBJECT):
-                self._refuse(f"<{name}> in <{'/'.join(tags)}>, where no box is expected; mend the file")
-            path = "/".join((*tags[2:], name))
-            texts, twice = self._objects[-1][1:]
+        elif depth > 1 and top == "object":
             if path in _ONCE:
-                twice += [name] if path in texts else []
+                _, texts, twice = self._objects[-1]
+                if path in texts:
+                    twice.append(name)
                 texts.setdefault(path, "")
-        elif depth >= 2 and (tags[1] not in _HEAD or name in ("object", "bndbox")):
-            self._refuse(f"<{name}> in <{'/'.join(tags)}>, which may be a box; expected <annotation/object>")
-        tags.append(name)
+            elif name in _TELLING and path not in _IN_OBJECT:
+                self._refuse(f"<{name}> in <{self._paths[-1]}>, where no box is expected; mend the file")
+        elif depth > 1 and (top not in _HEAD or name in ("object", "bndbox")):
+            self._refuse(f"<{name}> in <{self._paths[-1]}>, which may be a box; expected it in <annotation/object>")
+        self._paths.append(path)
         self._text = []
 
     def characters(self, content):
         self._text.append(content)
 
     def endElement(self, name):
-        text = "".join(self._text).strip()
-        tags = self._tags
-        if text and len(tags) > 1:
-            if tags[1] == "object":
-                texts, path = self._objects[-1][1], "/".join(tags[2:])
-                texts[path] = texts.get(path) or text
-            elif self._head.setdefault("/".join(tags[1:]), text) != text and name == "filename":
-                self._refuse(f"a second <filename>, {text!r}; keep one")
-        tags.pop()
+        path, text = self._paths.pop(), "".join(self._text).strip()
         self._text = []
+        if text and path:
+            if path.startswith("object/"):
+                texts = self._objects[-1][1]
+                texts[path] = texts.get(path) or text
+            elif self._head.setdefault(path, text) != text and name == "filename":
+                self._refuse(f"a second <filename>, {text!r}; keep one")
 
     def result(self) -> VocFile:
         if not self._head and not self._objects:
@@ -124,8 +124,8 @@ class _Handler(ContentHandler):
         objects = [
             VocObject(
                 line,
-                texts.get("name", ""),
-                tuple(_number(texts.get(f"bndbox/{edge}")) for edge in _EDGES),
+                texts.get("object/name", ""),
+                tuple(_number(texts.get(f"object/bndbox/{edge}")) for edge in _EDGES),
                 _wrong(texts, twice),
             )
             for line, texts, twice in self._objects
@@ -140,15 +140,15 @@ _EDGES = ("xmin", "ymin", "xmax", "ymax")
 # what VOC, VOC 2007 and their tools have beside objects; other elements may hold text, but no elements
 _HEAD = ("folder", "filename", "path", "source", "owner", "size", "segmented")
 _TELLING = ("object", "bndbox", "name", *_EDGES)
-_ONCE = ("name", "bndbox", *(f"bndbox/{edge}" for edge in _EDGES))
+_ONCE = {f"object/{path}" for path in ("name", "bndbox", *(f"bndbox/{edge}" for edge in _EDGES))}
 # labels of body parts (VOC) and attributes (CVAT) are not those of the object
-_IN_OBJECT = {*_ONCE, "attributes/attribute/name", *(f"part/{path}" for path in _ONCE)}
+_IN_OBJECT = {"object/attributes/attribute/name", *(path.replace("object", "object/part") for path in _ONCE)}
 
 
 def _wrong(texts: dict[str, str], twice: list[str]) -> str | None:
     if twice:
         return f"<{twice[0]}> stands twice in one object; expected one name and one box, draw each face by itself"
-    return None if texts.get("name") else "object without a <name>"
+    return None if texts.get("object/name") else "object without a <name>"
 
 
 def _number(text: str | None) -> float:

@@ -159,7 +159,7 @@ class _Texts(yaml.BaseLoader):
     """YAML in which all scalars are texts (``no`` is a name), no key stands twice, and no tags are obeyed."""
 
     def construct_object(self, node, deep=False):
-        if not node.tag.startswith("tag:yaml.org,2002:"):
+        if node.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"):
             raise yaml.constructor.ConstructorError(None, None, f"the tag {node.tag} is refused", node.start_mark)
         if isinstance(node, yaml.MappingNode):
             keys = [str(key.value) for key, _ in node.value]
