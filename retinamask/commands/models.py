@@ -108,6 +108,7 @@ def _detect_in_images(given, paths: list[str], out: Path) -> None:
     if not given.resume:
         for path in drawn.values():
             refuse_existing(path, given.force)
+    out.parent.mkdir(parents=True, exist_ok=True)
     predictor = load_predictor(given)
     options = {name: vars(given)[name] for name in ("score_threshold", "batch_size", "suppress")}
     try:
@@ -176,7 +177,7 @@ def evaluate_command(given) -> None:
         refuse_existing(Path(given.out), given.force)
     options = {name: vars(given)[name] for name in ("score_threshold", "suppress") if name in given}
     if given.detections:
-        refuse_options([*options, *predictor_options(given)], "of --detections, which were made before")
+        refuse_options([*options, *predictor_options(given)], "on --detections, which were made before")
     classes = annotations.read_classes(given.classes)
     table = annotations.read_annotations(given.annotations, classes)
     paths, folder = annotations.image_paths(table), Path(given.annotations).parent
