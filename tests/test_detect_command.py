@@ -166,6 +166,13 @@ def test_where_drawn_copies_cannot_go(photos, sources, folder, message, capsys):
     assert re.search(message, capsys.readouterr().err) and sorted(Path().rglob("*")) == before
 
 
+@pytest.mark.parametrize("option", ["--save-images=x", "--resume", "--suppress=per_class"])
+def test_options_of_images_are_refused_for_a_video(option, photos, capsys):
+    Image.new("RGB", (9, 9)).save("clip.gif", save_all=True, append_images=[Image.new("RGB", (9, 9), "red")])
+    assert main(["detect", "clip.gif", *SNAPSHOT, option]) == 2
+    assert f"{option.split('=')[0]} has no effect on a video, only on images" in capsys.readouterr().err
+
+
 def test_parts_of_another_run_are_not_taken_over(photos, monkeypatch, capsys):
     monkeypatch.setattr(models, "_save_drawn", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     monkeypatch.setattr("retinamask.inference.detect_in_parts.PART", 1)
