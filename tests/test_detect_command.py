@@ -236,7 +236,7 @@ while not Path("detections.csv").exists():
             main([*command, *["--resume"] * bool(killed)])
         finally:  # Ctrl-C may come before the command is ready for it
             os._exit(0)
-    time.sleep(random.uniform(0.05, 1))
+    time.sleep(random.uniform(0.05, 0.3 * (killed + 1)))  # longer and longer, so that a slow machine gets there too
     os.kill(child, (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[killed % 3])
     os.waitpid(child, 0)
     killed += 1

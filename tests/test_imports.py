@@ -120,6 +120,7 @@ ORDER = [
     "training.train",
     "inference.suppression",
     "inference.detect",
+    "inference.detect_in_parts",
     "inference.tiles",
     "inference.face_model_files",
     "inference.face_finding",

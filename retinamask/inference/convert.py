@@ -43,7 +43,7 @@ def convert(
         weights: the ``.h5`` to write; ``<stem>_inference.h5`` beside the snapshot if left out. If the same
             conversion lies there already it is returned; another file is never replaced.
         score_threshold: of the filter that keras-retinanet gets with the file, 0 to 1; a `Predictor` is told its own.
-        nms_threshold: of two boxes that overlap more than this (IoU) the weaker goes, 0 to 1; a `Predictor` does so too.
+        nms_threshold: of two boxes that overlap more than this (IoU) the weaker goes, also in a `Predictor`.
 
     Raises:
         SnapshotError: the snapshot is a converted model or a classifier, or another file is in the way.
