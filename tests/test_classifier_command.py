@@ -179,12 +179,19 @@ def test_pretrained_weights_rest_first_and_random_ones_do_not(tmp_path, passed_o
 
 
 def test_faces_are_cut_out_of_a_table_for_training(tiny, tmp_path, passed_on):
-    source = ["--from", str(tiny / "annotations.csv"), str(tiny / "classes.csv"), "--weights", "none"]
+    source = [str(tiny / "annotations.csv"), "--classes", str(tiny / "classes.csv"), "--weights", "none"]
     assert main(["train-classifier", *source, "--out", str(tmp_path / "x"), "--val-share", "0.3"]) == 0
     assert (tmp_path / "x_faces" / "faces.csv").is_file()
     assert passed_on["examples"].detector.settings.margin == MARGIN
     part = annotations.read_annotations(tmp_path / "x_train.csv")
     assert part["image_path"].str.startswith("x_faces/").all() and len(part) == len(passed_on["examples"])
+
+
+def test_faces_are_cut_out_of_annotations_of_any_format(tiny, tmp_path, passed_on, capsys):
+    command = ["train-classifier", str(tiny / "scenes"), "--from", "voc", "--weights", "none", "--val-share", "0.3"]
+    assert main([*command, "--out", str(tmp_path / "x"), "--classes", str(tiny / "classes.csv")]) == 0
+    said = capsys.readouterr()
+    assert "faces are in" in said.out and list(passed_on["examples"].detector.classes) == ["mask", "no_mask"]
 
 
 def test_what_is_no_sound_image_is_named_and_left_out_or_refused(tmp_path, passed_on, capsys):
@@ -221,9 +228,9 @@ def test_folders_that_no_classifier_can_learn_from(tmp_path, classes, message):
 def test_bad_options_are_said(tmp_path, tiny, capsys):
     folder = str(make_folders(tmp_path / "data"))
     for options, message in (
-        ([], "expected either a folder of class folders, or --from"),
-        ([folder, "--from", "a.csv", "b.csv"], "expected either a folder of class folders, or --from"),
-        ([str(tmp_path / "none")], "is not a folder"),
+        (["--from", "a.csv", "b.csv"], "--from is a.csv, expected the name of a format such as csv; the annotations "),
+        ([folder, "--from", "pascal"], "format is 'pascal', expected one of: voc"),
+        ([str(tmp_path / "none")], "none does not exist; expected a folder or file of annotations"),
         ([folder, "--val-share", "1"], "val_share is 1.0, expected more than 0 and less than 1"),
         ([folder, "--dense", "many", "--weights", "none"], "--dense is 'many', expected numbers"),
         ([folder, "--class-weights", "1,2,3", "--weights", "none"], "class_weights are (1.0, 2.0, 3.0), expected one"),

@@ -76,7 +76,7 @@ def opencv_finds(made, image_rgb, score_threshold: float, nms_threshold: float =
 
 def assert_same_boxes(snapshot, photograph, folder, score_threshold: float) -> None:
     made = export_darknet(snapshot, folder)
-    (ours,) = Predictor.load(snapshot)([photograph], score_threshold)
+    (ours,) = Predictor.load(snapshot)([photograph], score_threshold, "per_class")
     theirs = opencv_finds(made, photograph, score_threshold)
     assert len(theirs) == len(ours.scores) > 20 and set(ours.labels) == {0, 1}
     assert [row[0] for row in theirs] == ours.labels.tolist()

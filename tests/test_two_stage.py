@@ -189,7 +189,7 @@ def test_a_gif_is_drawn_with_what_both_stages_say(classifier_snapshot, sample_im
 def test_options_of_a_face_detector_say_nothing_of_finished_detections(tiny, tmp_path, capsys):
     table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv")]
     assert main(["evaluate", *table, "--detections", "found.csv", "--face-detector", "haar"]) == 2
-    assert "--face-detector says nothing of --detections" in capsys.readouterr().err
+    assert "--face-detector has no effect on --detections" in capsys.readouterr().err
 
 
 def test_all_classes_of_a_snapshot_of_ours_are_faces(yolo_snapshot, sample_image):
@@ -205,7 +205,7 @@ def test_what_does_not_fit_together(classifier_snapshot, yolo_snapshot, sample_i
     mask, boxes_snapshot = str(classifier_snapshot.weights), str(yolo_snapshot.weights)
     for given, message in (
         (["--snapshot", mask], "is a classifier of faces and finds none; add --face-detector haar"),
-        (["--snapshot", mask, "--margin", "1"], "--margin says nothing without --face-detector"),
+        (["--snapshot", mask, "--margin", "1"], "--margin has no effect without --face-detector"),
         (["--snapshot", boxes_snapshot, "--face-detector", "haar"], "is a yolov4_tiny, which finds boxes; expected"),
         (["--snapshot", mask, "--face-detector", "dlib"], "no face detector is called 'dlib'; there are: haar"),
         (["--snapshot", mask, "--face-detector", "haar", "--face-classes", "x"], "haar has no option classes"),

@@ -6,6 +6,7 @@ only what it needs.
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from retinamask.commands.parsing import add_command
@@ -49,10 +50,9 @@ def add_commands(subparsers) -> None:
 
     text = "Train a classifier of faces, on class folders or on faces cut out of annotated images."
     train = add_command(subparsers, "train-classifier", train_classifier_command, text)
-    train.add_argument("folder", nargs="?", help="a folder with a folder of images for each class")
-    source = "annotation CSV and classes.csv to cut the faces out of, instead of FOLDER"
-    train.add_argument("--from", dest="source", nargs=2, metavar=("CSV", "CLASSES"), help=source)
-    train.add_argument("--faces", help="with --from: folder for the faces; OUT_faces if left out")
+    add_source(train)
+    train.add_argument("--classes", help="of annotations: classes.csv, whose order counts; else the order in SOURCE")
+    train.add_argument("--faces", help="of annotations: folder for the faces that are cut out; OUT_faces if left out")
     _add_cutting(train)
     train.add_argument("--strict", action="store_true", help="refuse files that cannot be used, instead of naming them")
     train.add_argument("--val-share", type=float, default=0.2, help="share of the images for validation")
@@ -74,6 +74,30 @@ def add_commands(subparsers) -> None:
     add_settings(train, _NOT_FOR_CLASSIFIERS, **DEFAULTS)
 
 
+def add_source(command: argparse.ArgumentParser) -> None:
+    """Declare where faces come from; `source_format` says what it means."""
+    text = "a folder with a folder of images for each class; or annotations, such as annotations.csv"
+    command.add_argument("source", metavar="SOURCE", help=text)
+    text = "format of the annotations: voc, yolo, coco, createml, csv or open_images; a folder is one of class folders "
+    command.add_argument("--from", dest="format", metavar="FORMAT", help=f"{text}and a file tells its own if left out")
+    command.add_argument("--images", help="of annotations: folder of the images, if they are not below SOURCE")
+
+
+def source_format(given: argparse.Namespace) -> str | None:
+    """The format that is given, class folders for a folder, ``None`` for a file, which tells it.
+
+    Raises:
+        ValueError: ``--from`` names a file, as it once did.
+    """
+    if given.format and Path(given.format).suffix:
+        raise ValueError(
+            f"--from is {given.format}, expected the name of a format such as csv; the annotations themselves come "
+            f"first: {given.format} --from csv, and for train-classifier --classes classes.csv"
+        )
+    # Asked for by name: a text file among the images must not make a YOLO data set of class folders.
+    return given.format or ("class_folders" if Path(given.source).is_dir() else None)
+
+
 def _add_cutting(command: argparse.ArgumentParser) -> None:
     margin = "around a face on each side, as a share of its box's longer side"
     command.add_argument("--margin", type=float, default=0.2, help=margin)
@@ -81,25 +105,23 @@ def _add_cutting(command: argparse.ArgumentParser) -> None:
 
 
 def cut_command(given: argparse.Namespace) -> None:
-    from retinamask.dataset.annotations import count_boxes
+    from retinamask.dataset.annotations import count_boxes, read_annotations, read_classes
 
-    cut, classes = _cut(given.annotations, given.classes, given.out, given)
+    classes = read_classes(given.classes)
+    cut = _cut(read_annotations(given.annotations, classes), Path(given.annotations).parent, given.out, given, classes)
     print(count_boxes(cut.table, classes)["boxes"].to_string())
-    print(f"{len(cut.table)} faces are in {cut.folder}; {len(cut.left_out)} left out")
 
 
-def _cut(annotations_csv: str, classes_csv: str, out: str | Path, given: argparse.Namespace):
-    from retinamask.dataset import annotations
+def _cut(table, folder: Path, out: str | Path, given: argparse.Namespace, classes: dict[str, int]):
     from retinamask.dataset.crops import cut_faces
 
-    classes = annotations.read_classes(classes_csv)
-    table = annotations.read_annotations(annotations_csv, classes)
-    cut = cut_faces(table, Path(annotations_csv).parent, out, given.margin, given.least_side, classes)
+    cut = cut_faces(table, folder, out, given.margin, given.least_side, classes)
     _report(cut.left_out)
-    return cut, classes
+    print(f"{len(cut.table)} faces are in {cut.folder}; {len(cut.left_out)} left out")
+    return cut
 
 
-def _report(left_out: list[str]) -> None:
+def _report(left_out: Iterable[str]) -> None:
     for message in left_out:
         print(message, file=sys.stderr)
 
@@ -138,15 +160,19 @@ def train_classifier_command(given: argparse.Namespace) -> None:
 
 def _folder(given: argparse.Namespace) -> Path:
     """The folder of class folders: the one that is named, or faces that are cut out now or were before."""
-    if bool(given.folder) == bool(given.source):
-        raise ValueError("expected either a folder of class folders, or --from annotations.csv classes.csv")
-    if given.folder:
-        return Path(given.folder)
-    folder = Path(given.faces or f"{given.out}_faces")
-    if not (given.resume and folder.is_dir()):
-        cut, _ = _cut(*given.source, folder, given)
-        print(f"{len(cut.table)} faces are in {folder}; {len(cut.left_out)} left out")
-    return folder
+    from retinamask.dataset import annotations, formats
+
+    format_name, source = source_format(given), Path(given.source)
+    if format_name == "class_folders":
+        return source
+    faces = Path(given.faces or f"{given.out}_faces")
+    if not (given.resume and faces.is_dir()):
+        known = annotations.read_classes(given.classes) if given.classes else None
+        base = source if source.is_dir() else source.parent
+        table, classes, problems = formats.read_mapped([source], base, given.images, known, format_name=format_name)
+        _report(map(str, problems))
+        _cut(table, base, faces, given, classes)
+    return faces
 
 
 def _keeper_of_tables(parts, folder: Path, out: Path):

@@ -7,6 +7,7 @@ what it needs.
 import sys
 from pathlib import Path
 
+from retinamask.commands.classifier import add_source, source_format
 from retinamask.commands.parsing import add_command, refuse_existing
 
 FIGURES, PREDICTIONS = "figures.json", "predictions.csv"
@@ -16,15 +17,12 @@ def add_commands(subparsers) -> None:
     """Declare the command of this file."""
     text = "Judge a mask classifier on class folders or on the boxes of a table: figures, curves, and its mistakes."
     judge = add_command(subparsers, "evaluate-classifier", evaluate_classifier_command, text)
-    judge.add_argument("source", metavar="SOURCE", help="a folder of class folders; or annotations, see --from")
+    add_source(judge)
     judge.add_argument("--snapshot", required=True, nargs="+", help="snapshot of a classifier; several are averaged")
     judge.add_argument("--flip", action="store_true", help="also look at each face in the mirror, and average")
     judge.add_argument("--threshold", type=float, default=0.5, help="of the probability of --threshold-class")
     text = "class that a face is taken for from --threshold on; without it, the likeliest class counts"
     judge.add_argument("--threshold-class", help=text)
-    text = "voc, yolo, coco, createml, csv or open_images; without it class folders, or what a file tells"
-    judge.add_argument("--from", dest="format", help=text)
-    judge.add_argument("--images", help="folder of the images, if they are not below SOURCE")
     judge.add_argument("--class-map", help="rename or join classes: Mask=with_mask,NoMask=without_mask")
     judge.add_argument("--strict", action="store_true", help="refuse files that cannot be used, instead of naming them")
     judge.add_argument("--out", help=f"folder for {FIGURES}, {PREDICTIONS} and the pictures")
@@ -71,8 +69,7 @@ def _read(given, classes: dict[str, int]) -> tuple:
 
     source = Path(given.source)
     folder = source if source.is_dir() else source.parent
-    # Asked for by name: a text file among the images must not make a YOLO data set of class folders.
-    format_name = given.format or ("class_folders" if source.is_dir() else None)
+    format_name = source_format(given)
     class_map = formats.parse_class_map(given.class_map) if given.class_map else None
     table, _, problems = formats.read_mapped(
         [source], folder, given.images, classes, format_name=format_name, class_map=class_map

@@ -23,7 +23,7 @@ def add_commands(subparsers) -> None:
     convert = add_command(subparsers, "convert", convert_command, "Convert a training snapshot for inference.")
     convert.add_argument("snapshot", help=".h5 or .json of a training snapshot")
     convert.add_argument("--out", help=".h5 to write; SNAPSHOT_inference.h5 if left out")
-    convert.add_argument("--score-threshold", type=float, default=0.05, help="weaker boxes are dropped before NMS")
+    convert.add_argument("--score-threshold", type=float, default=0.05, help="of the filter that keras-retinanet loads")
     convert.add_argument("--nms-threshold", type=float, default=0.5, help="IoU from which the weaker box goes")
 
     theirs = convert.add_argument_group("for an .h5 of keras-retinanet's own, which has no .json beside it")
@@ -85,6 +85,8 @@ def detect_command(given) -> None:
     out = Path(given.out)
     refuse_existing(out, given.force)
     if (video := videos.the_video(given)) is not None:
+        for_images = [name for name in ("save_images", "resume") if vars(given)[name]]
+        refuse_options([*for_images, *["suppress"] * (given.suppress != "any_class")], "on a video, only on images")
         videos.check_outputs(given)
         return videos.detect_in_video(given, video, load_predictor(given))
     paths, notes = find_images(given.sources, out.parent)
@@ -108,6 +110,7 @@ def _detect_in_images(given, paths: list[str], out: Path) -> None:
     if not given.resume:
         for path in drawn.values():
             refuse_existing(path, given.force)
+    out.parent.mkdir(parents=True, exist_ok=True)
     predictor = load_predictor(given)
     options = {name: vars(given)[name] for name in ("score_threshold", "batch_size", "suppress")}
     try:
@@ -176,7 +179,7 @@ def evaluate_command(given) -> None:
         refuse_existing(Path(given.out), given.force)
     options = {name: vars(given)[name] for name in ("score_threshold", "suppress") if name in given}
     if given.detections:
-        refuse_options([*options, *predictor_options(given)], "of --detections, which were made before")
+        refuse_options([*options, *predictor_options(given)], "on --detections, which were made before")
     classes = annotations.read_classes(given.classes)
     table = annotations.read_annotations(given.annotations, classes)
     paths, folder = annotations.image_paths(table), Path(given.annotations).parent

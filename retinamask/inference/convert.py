@@ -1,4 +1,4 @@
-"""From a training snapshot to an inference model: decoding and NMS become part of the network.
+"""From a training snapshot to an inference model: decoding and a filter become part of the file, for keras-retinanet.
 
 What ``retinanet-convert-model`` does, with a check that both say the same.
 """
@@ -42,8 +42,8 @@ def convert(
         snapshot: a training snapshot.
         weights: the ``.h5`` to write; ``<stem>_inference.h5`` beside the snapshot if left out. If the same
             conversion lies there already it is returned; another file is never replaced.
-        score_threshold: weaker boxes are dropped before NMS, 0 to 1.
-        nms_threshold: of two boxes of one class that overlap more than this (IoU) the weaker goes, 0 to 1.
+        score_threshold: of the filter that keras-retinanet gets with the file, 0 to 1; a `Predictor` is told its own.
+        nms_threshold: of two boxes that overlap more than this (IoU) the weaker goes, also in a `Predictor`.
 
     Raises:
         SnapshotError: the snapshot is a converted model or a classifier, or another file is in the way.

@@ -1,6 +1,8 @@
-"""`retinamask detect` on many images, with a stand-in for the network: stopped, resumed, drawn, summed up."""
+"""`retinamask detect` and `evaluate` with a stand-in for the network: stopped, resumed, drawn, summed up, judged."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +14,11 @@ from PIL import Image
 
 from retinamask.cli import main
 from retinamask.commands import models
-from retinamask.dataset.annotations import objects, read_detections
+from retinamask.dataset.annotations import make_table, objects, read_detections, write_annotations, write_classes
 from retinamask.inference.detect import Detections
 from retinamask.inference.suppression import filter_detections
 
+NAMES = ["a/1.png", "a/2.png", "b/1.png", "b/2.bmp", "b/black.png"]
 SNAPSHOT = ["--snapshot", "net.h5"]
 
 
@@ -41,13 +44,14 @@ def stand_in(module=models):
     from retinamask.detectors import snapshots
 
     snapshots.read = lambda path: type("Snapshot", (), {"record": {"weights_sha256": path}})
+    snapshots.check_classes = lambda snapshot, classes: None
 
 
 @pytest.fixture(autouse=True)
 def stood_in(monkeypatch):
     from retinamask.detectors import snapshots
 
-    for module, name in ((models, "load_predictor"), (snapshots, "read")):
+    for module, name in ((models, "load_predictor"), (snapshots, "read"), (snapshots, "check_classes")):
         monkeypatch.setattr(module, name, getattr(module, name))
     stand_in()
 
@@ -55,7 +59,7 @@ def stood_in(monkeypatch):
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
     """Six images in two folders, one black and one damaged."""
-    for index, name in enumerate(["a/1.png", "a/2.png", "b/1.png", "b/2.bmp", "b/black.png"]):
+    for index, name in enumerate(NAMES):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30), (index + 1 if "black" not in name else 0, index, 9)).save(path)
@@ -82,6 +86,46 @@ def test_the_best_score_is_given_where_nothing_is_found(photos, capsys):
     said = capsys.readouterr().out
     assert "mask 0, no_mask 0, 5 images without a face" in said
     assert said.endswith("nothing at or above 0.95; the best score was 0.9\n")
+
+
+def test_names_that_are_no_utf8_are_reported_and_the_rest_is_done(photos, capsys):
+    try:
+        shutil.copy("photos/a/1.png", b"photos/b/caf\xe9.png")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    assert main(["detect", "photos", *SNAPSHOT]) == 0
+    said = capsys.readouterr()
+    assert "caf\\udce9.png: the name is not UTF-8; rename it" in said.err
+    assert "6 images: mask 4" in said.out and "1 remarks above on files that were left out" in said.out
+
+
+def test_what_cannot_be_written_is_said_before_the_network_is_loaded(photos, monkeypatch, capsys):
+    monkeypatch.setattr(models, "load_predictor", None)
+    Path("taken.csv").write_text("mine")
+    Path("file").write_text("")
+    for out, message in (("taken.csv", "taken.csv exists; choose another name"), ("file/x.csv", "file")):
+        assert main(["detect", "photos", *SNAPSHOT, "--out", out]) == 2
+        assert message in capsys.readouterr().err
+    assert Path("taken.csv").read_text() == "mine"
+
+
+def test_evaluation_counts_the_boxes_of_each_class_and_names_copies(photos, capsys):
+    """Each face is annotated as no_mask, which the stand-in says second: found only if classes are kept apart."""
+    Path("photos/a/damaged.jpg").unlink()
+    table = [(f"photos/{name}", index % 4, 1, index % 4 + 4, 7, "no_mask") for index, name in enumerate(NAMES[:4])]
+    write_annotations(make_table(table), "true.csv")
+    write_classes({"mask": 0, "no_mask": 1}, "classes.csv")
+    command = ["evaluate", "true.csv", "classes.csv", "--out", "figures.json", "--force"]
+    ap50 = {}
+    for options in ((), ("--suppress", "any_class"), ("--score-threshold", "0.95")):
+        assert main([*command, *SNAPSHOT, *options]) == 0
+        ap50[options] = json.loads(Path("figures.json").read_text())["AP50"]
+    said = capsys.readouterr()
+    assert list(ap50.values()) == [1.0, 0.0, 0.0]
+    assert "detections from score 0.05 on, suppressed per_class" in said.out and "from score 0.95 on" in said.out
+    assert "4 of 4 images are copies of each other, in 1 groups, such as photos/a/1.png and photos/a/2.png" in said.err
+    assert main([*command, "--detections", "x.csv", "--suppress", "any_class"]) == 2
+    assert "--suppress has no effect on --detections" in capsys.readouterr().err
 
 
 def test_not_one_image_can_be_read(photos, capsys):
@@ -120,6 +164,13 @@ def test_where_drawn_copies_cannot_go(photos, sources, folder, message, capsys):
     before = sorted(Path().rglob("*"))
     assert main(["detect", *sources, *SNAPSHOT, "--save-images", folder, "--force"]) == 2
     assert re.search(message, capsys.readouterr().err) and sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("option", ["--save-images=x", "--resume", "--suppress=per_class"])
+def test_options_of_images_are_refused_for_a_video(option, photos, capsys):
+    Image.new("RGB", (9, 9)).save("clip.gif", save_all=True, append_images=[Image.new("RGB", (9, 9), "red")])
+    assert main(["detect", "clip.gif", *SNAPSHOT, option]) == 2
+    assert f"{option.split('=')[0]} has no effect on a video, only on images" in capsys.readouterr().err
 
 
 def test_parts_of_another_run_are_not_taken_over(photos, monkeypatch, capsys):
@@ -166,14 +217,14 @@ KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import test_detect_in_parts
+import test_detect_command
 from retinamask.cli import main
 from retinamask.evaluation import drawing
 from retinamask.inference import detect_in_parts
 
-test_detect_in_parts.stand_in()
-look = test_detect_in_parts.StandIn.__call__
-test_detect_in_parts.StandIn.__call__ = lambda *all: (time.sleep(0.004), look(*all))[1]
+test_detect_command.stand_in()
+look = test_detect_command.StandIn.__call__
+test_detect_command.StandIn.__call__ = lambda *all: (time.sleep(0.004), look(*all))[1]
 detect_in_parts.PART = 8
 command = ["detect", "photos", "--snapshot", "net.h5", "--save-images", "drawn"]
 random.seed(5)
@@ -185,7 +236,7 @@ while not Path("detections.csv").exists():
             main([*command, *["--resume"] * bool(killed)])
         finally:  # Ctrl-C may come before the command is ready for it
             os._exit(0)
-    time.sleep(random.uniform(0.05, 1))
+    time.sleep(random.uniform(0.05, 0.3 * (killed + 1)))  # longer and longer, so that a slow machine gets there too
     os.kill(child, (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[killed % 3])
     os.waitpid(child, 0)
     killed += 1
