@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 
@@ -40,7 +41,8 @@ class CountingLearner:
         return self
 
     def save(self, path, include_optimizer) -> None:
-        path.write_bytes(self.weight.tobytes())
+        with h5py.File(path, "w") as file:
+            file["weight"] = self.weight
 
 
 class Recorder(Watcher):
