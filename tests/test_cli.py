@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retinamask import cli
+from retinamask import cli, detectors
 from retinamask.cli import main
 from retinamask.commands import runs
 from retinamask.commands.training import WARPS
@@ -127,6 +127,8 @@ def test_train_builds_the_detector_that_is_named(tiny, tmp_path, monkeypatch, op
     monkeypatch.setattr(
         "retinamask.training.examples.Examples", lambda table, folder, detector, cache: made.append(detector)
     )
+    for kind in detectors.DETECTORS.values():
+        monkeypatch.setattr(kind, "published_weights", lambda self, name: None)
     monkeypatch.setattr("retinamask.training.train.train", lambda *given, **named: type("Trained", (), {"best": None}))
     table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv"), "--out", str(tmp_path / "x")]
     assert main(["train", *table, *options.split()]) == 0

@@ -28,8 +28,8 @@ class CountingLearner:
         self.weight = self.weight * 0.9 + self.rate * batch
         return {"localization_loss": float(batch), "classification_loss": 1.0, "total_loss": batch + 1.0}
 
-    def rest_backbone(self, resting: bool) -> None:
-        self.resting.append(resting)
+    def freeze_backbone(self, frozen: bool) -> None:
+        self.resting.append(frozen)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {"weight": self.weight}

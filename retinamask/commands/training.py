@@ -79,11 +79,18 @@ def train_command(given: argparse.Namespace) -> None:
     from retinamask.evaluation.in_training import epoch_evaluation
     from retinamask.evaluation.tensorboard import TensorBoardWatcher
     from retinamask.training.examples import Examples
+    from retinamask.training.snapshot_keeper import refuse_existing
     from retinamask.training.train import train
 
     if detectors.named(given.detector).classifies:
         raise ValueError(f"{given.detector} learns from faces, not from boxes; use retinamask train-classifier")
     settings = settings_of(known_in(vars(given)))
+    out = given.out or f"snapshots/{given.detector}"
+    log_csv = Path(f"{out}_log.csv")
+    if not given.resume:
+        refuse_existing(out)
+        if log_csv.exists():
+            raise ValueError(f"{log_csv} exists; choose another --out, or resume that run with --resume")
     classes = annotations.read_classes(given.classes)
     table = annotations.read_annotations(given.annotations, classes)
     chosen = {name: vars(given)[name] for name in DETECTOR_OPTIONS if name in given}
@@ -91,15 +98,11 @@ def train_command(given: argparse.Namespace) -> None:
         chosen["cfg"] = cfg.read(chosen["cfg"])
     detector = detectors.create_for(given.detector, classes, given.weights, **chosen)
     if "cfg" in chosen and detector.description.ignored:
-        print(f"not read in {given.cfg}: {', '.join(detector.description.ignored)}; the options of this command say it")
+        print(f"not read in {given.cfg}: {', '.join(detector.description.ignored)}; see this command's options")
     evaluate = None
     if given.val_annotations:
         validation = annotations.read_annotations(given.val_annotations, classes)
         evaluate = epoch_evaluation(detector, validation, Path(given.val_annotations).parent)
-    out = given.out or f"snapshots/{given.detector}"
-    log_csv = Path(f"{out}_log.csv")
-    if log_csv.exists() and not given.resume:
-        raise ValueError(f"{log_csv} exists; choose another --out, or resume that run with --resume")
     watchers = [TensorBoardWatcher(given.tensorboard, evaluate)] if given.tensorboard else []
     examples = Examples(table, Path(given.annotations).parent, detector, settings.cache)
     trained = train(examples, settings, out, given.weights, evaluate, watchers, log_csv=log_csv, resume=given.resume)

@@ -138,7 +138,7 @@ def _new(weights: Path) -> Path:
 
 @contextlib.contextmanager
 def _replacing(weights: Path, needed_bytes: Callable[[], int]) -> Iterator[Path]:
-    """Give the path for new weights and rename them in the end; say it well if the disk is full."""
+    """Give the path for new weights and rename them in the end; report a full disk."""
     check_name(weights)
     weights.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -224,7 +224,7 @@ def free_stem(folder: str | Path, run: str) -> Path:
 
 
 def stems(folder: str | Path, run: str) -> Iterator[Path]:
-    """What runs of one name are called in a folder: ``<folder>/<run>``, then with ``-2``, ``-3`` ... after it."""
+    """Name the runs of one name in a folder: ``<folder>/<run>``, then with ``-2``, ``-3`` ... after it."""
     yield Path(folder, run)
     yield from (Path(folder, f"{run}-{number}") for number in itertools.count(2))
 

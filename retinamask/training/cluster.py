@@ -32,7 +32,7 @@ class Cluster:
 
 
 def read_cluster() -> Cluster | None:
-    """What ``TF_CONFIG`` says; None where it is not set or empty.
+    """Read ``TF_CONFIG``; None where it is not set or empty.
 
     Raises:
         TrainingError: it says something else than which workers there are and which of them this is.

@@ -35,7 +35,7 @@ def batches(
 
     Args:
         examples: what to draw from.
-        batch_size: images behind one update, over all shards and their parts.
+        batch_size: images of one update, over all shards and their parts.
         settings: how images are varied; `retinamask.training.settings.NO_AUGMENTATION` only pads them.
         seed: decides order and augmentation; the same seed gives the same batches.
         first_step: the update to begin with; the batches are those that would have followed then.

@@ -43,7 +43,7 @@ Evaluate = Callable[[Any], dict[str, float | None]]  # a network to figures, of 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training run left: its best and last snapshot and the log, a row an epoch.
+    """The result of a training run: its best and last snapshot and the log, a row an epoch.
 
     Of several workers only the first writes snapshots; a new run gives the others None.
     """
@@ -143,7 +143,7 @@ def _stopping(stem: Path) -> Iterator[None]:
 
 
 def finished(stem: Path, identity: dict[str, Any], log_csv: str | Path | None) -> Trained | None:
-    """The run of this stem if it came to its end and its checkpoints are gone."""
+    """Read the run of this stem if it has finished, so that it has no checkpoints any more."""
     last, best = (stem.with_name(f"{stem.name}_{end}.h5") for end in ("last", "best"))
     if not last.with_suffix(".json").exists():
         if damaged := checkpoints.files_of(stem):
