@@ -101,8 +101,9 @@ def train(
         snapshot_keeper.refuse_existing(stem)
     distribution.check_batch(strategy, settings)
     steps = settings.steps or math.ceil(len(examples) / settings.batch_size)
+    summary = examples.summary()  # on every worker, so that all of them end where there is nothing to learn
     if distribution.is_chief(strategy):
-        print(examples.summary(), flush=True)
+        print(summary, flush=True)
         if weights == "none" and not saved and len(examples) < MANY_IMAGES and examples.detector.published:
             print(_RANDOM.format(MANY_IMAGES, " or ".join(examples.detector.published)), flush=True)
     with _stopping(stem), training_errors.explained(settings, stem), distribution.stopping_together(strategy):
