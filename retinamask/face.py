@@ -23,6 +23,7 @@ from retinamask.evaluation.tensorboard import TensorBoardWatcher
 from retinamask.model import rgb_array
 from retinamask.runs.training_settings import training_settings
 from retinamask.training.examples import Examples
+from retinamask.training.snapshot_keeper import refuse_existing
 from retinamask.training.train import Trained
 from retinamask.training.train import train as train_examples
 
@@ -122,8 +123,10 @@ def train(
     how, network = training_settings(detector, settings)
     out = Path(out or f"snapshots/{detector}")
     log_csv = out.with_name(f"{out.name}_log.csv")
-    if log_csv.exists() and not resume:
-        raise ValueError(f"{log_csv} exists; choose another name, or resume that run")
+    if not resume:
+        refuse_existing(out)
+        if log_csv.exists():
+            raise ValueError(f"{log_csv} exists; choose another name, or resume that run")
     built = detectors.create_for(detector, classes, weights, **network)
     evaluate = epoch_evaluation(built, parts["val"], folder) if "val" in parts else None
     watchers = [TensorBoardWatcher(tensorboard, evaluate)] if tensorboard else []

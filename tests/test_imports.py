@@ -87,7 +87,6 @@ ORDER = [
     "detectors.zoo_checkpoint",
     "detectors.ssd_mobilenet_v2_fpnlite",
     "detectors.yolov4_tiny",
-    "detectors.pairs",
     "detectors.snapshots",
     "detectors.keras_files",
     "detectors",

@@ -219,7 +219,8 @@ def test_a_box_outside_its_image_is_logged_and_clipped(folder, caplog):
     written = [("5.png", 10, 20, 70, 60, "mask"), ("5.png", 64, 1, 90, 9, "mask")]
     examples = Examples(annotations.make_table(written), folder, FakeDetector())
     assert examples.boxes[0].tolist() == [[5, 10, 32, 24]] and examples.labels[0].tolist() == [0]
-    assert caplog.text.count("reaches outside the image of (64, 48)") == 2
+    assert "box [10.0, 20.0, 70.0, 60.0] is cut at the edge of the image of (64, 48)" in caplog.text
+    assert "box [64.0, 1.0, 90.0, 9.0] is left out: it lies outside the image of (64, 48)" in caplog.text
 
 
 def test_pixels_from_a_file_give_the_same_batches(examples, folder):

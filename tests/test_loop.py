@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 
@@ -27,8 +28,8 @@ class CountingLearner:
         self.weight = self.weight * 0.9 + self.rate * batch
         return {"localization_loss": float(batch), "classification_loss": 1.0, "total_loss": batch + 1.0}
 
-    def rest_backbone(self, resting: bool) -> None:
-        self.resting.append(resting)
+    def freeze_backbone(self, frozen: bool) -> None:
+        self.resting.append(frozen)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {"weight": self.weight}
@@ -40,7 +41,8 @@ class CountingLearner:
         return self
 
     def save(self, path, include_optimizer) -> None:
-        path.write_bytes(self.weight.tobytes())
+        with h5py.File(path, "w") as file:
+            file["weight"] = self.weight
 
 
 class Recorder(Watcher):

@@ -128,12 +128,12 @@ def test_averages_follow_the_weights_as_worked_out_by_hand(small, batch_of):
 def test_a_resting_backbone_stays_as_it_is_and_wakes_up(small, batch_of):
     learner = learner_of(small)
     batch, first = batch_of(learner.settings), learner.network.get_layer("conv1").get_weights()[0]
-    learner.rest_backbone(True)
+    learner.freeze_backbone(True)
     before = learner.network.get_layer("P3").get_weights()[0]
     learner.step(batch, 0)
     np.testing.assert_array_equal(learner.network.get_layer("conv1").get_weights()[0], first)
     assert not np.array_equal(learner.network.get_layer("P3").get_weights()[0], before)
-    learner.rest_backbone(False)
+    learner.freeze_backbone(False)
     learner.step(batch, 1)
     assert not np.array_equal(learner.network.get_layer("conv1").get_weights()[0], first)
 

@@ -228,7 +228,7 @@ def _anchors_in_reach(boxes: _Boxes, grid: _Grid):
 
 
 def _cells_near(center, reach, stride, count):
-    """The first cell whose middle is within ``reach`` of ``center``, and the one behind the last; ``int64``."""
+    """The first cell whose middle is within ``reach`` of ``center``, and the one after the last; ``int64``."""
     import tensorflow
 
     first = tensorflow.math.ceil((center - reach) / stride - 0.5 - _MARGIN)
@@ -237,7 +237,7 @@ def _cells_near(center, reach, stride, count):
 
 
 def _counted(owner, first, past, step: int = 1):
-    """Count from each ``first`` up to below its ``past``; give each number with its owner.
+    """Expand the ranges ``[first, past)``, repeating each owner.
 
     Owner and number go through TensorFlow's ragged range as one: to repeat owners by counts would cost more.
     """

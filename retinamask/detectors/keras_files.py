@@ -26,11 +26,11 @@ ALLOWED = frozenset((_LAYERS + _INITIALIZERS).split())
 
 
 class KerasFile(NamedTuple):
-    """What a checked file says of its network."""
+    """The network that a checked file describes."""
 
     kind: str  # training or inference
     class_count: int
-    backbone: str | None  # of the ResNets, which can be told from their layers' names
+    backbone: str | None  # of the ResNets, recognised by their layers' names
     settings: dict[str, Any]  # anchors, where a converted model states them
     thresholds: dict[str, float]  # of a converted model
 

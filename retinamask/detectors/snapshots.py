@@ -1,11 +1,14 @@
-"""Snapshots: a weights file and a JSON file of the same stem that says everything about it.
+"""Snapshots: a weights file that says everything about itself, and again a JSON file of the same stem.
 
-The weights file of a RetinaNet is the ``.h5`` that keras-retinanet itself writes (the whole model
-without optimizer), so that keras-retinanet can read it; we read only its weights and build the
-network from the JSON. Nothing pickled and no stored code is ever loaded.
+The weights file of a RetinaNet is the ``.h5`` that keras-retinanet itself writes (the whole model without optimizer),
+so that keras-retinanet can read it; we read only its weights and build the network from the record. The record stands
+in the attribute ``retinamask`` of the ``.h5``, so that one rename replaces both, and with a SHA-256 of the file in the
+JSON, for people, for damage, and for listings; snapshots of earlier versions have it there alone. Nothing pickled and
+no stored code is ever loaded.
 """
 
 import contextlib
+import hashlib
 import itertools
 import json
 import logging
@@ -21,12 +24,12 @@ from typing import Any
 
 from retinamask.dataset import files
 from retinamask.dataset.annotations import AnnotationError, fingerprint
-from retinamask.detectors import pairs
 
 FORMAT = 1
 KINDS = ("training", "inference")
 CLASSIFIER = "mask_classifier"  # the one that finds no boxes
-_FIELDS = {"kind": str, "detector": str, "classes": dict, "settings": dict, "weights_sha256": str}
+ATTRIBUTE = "retinamask"  # of the .h5, the record without the checksum
+_FIELDS = {"kind": str, "detector": str, "classes": dict, "settings": dict, "created": str}
 
 
 class SnapshotError(ValueError):
@@ -68,7 +71,7 @@ class Snapshot:
 
 
 def save(network, weights: str | Path, record: dict[str, Any]) -> Snapshot:
-    """Write ``network`` to ``weights`` (``.h5``) and ``record`` beside it.
+    """Write ``network`` to ``weights`` (``.h5``), ``record`` into the same file, and again beside it for people.
 
     An older snapshot of that name is replaced; killed at any moment, `read` gives the old one or the new one. The
     checksum and the time are added to the record.
@@ -76,18 +79,22 @@ def save(network, weights: str | Path, record: dict[str, Any]) -> Snapshot:
     Raises:
         SnapshotError: the disk is full; an older snapshot of that name is as it was.
     """
-    with _replacing(Path(weights), lambda: 4 * network.count_params()) as temporary:
+    import h5py
+
+    weights, created = Path(weights), datetime.now(UTC).isoformat(timespec="microseconds")
+    record = {"format": FORMAT, **record, "created": created}
+    with _replacing(weights, lambda: 4 * network.count_params()) as temporary:
         with _without_advice():
             network.save(temporary, include_optimizer=False)
-        checksum = files.sha256(temporary)
-        created = datetime.now(UTC).isoformat(timespec="milliseconds")
-        record = {"format": FORMAT, **record, "created": created, "weights_sha256": checksum}
-        pairs.commit(Path(weights), record, checksum)
-    return Snapshot(Path(weights), record)
+        with h5py.File(temporary, "r+") as file:
+            file.attrs[ATTRIBUTE] = json.dumps(record, allow_nan=False)
+        files.to_disk(temporary)
+        record = {**record, "weights_sha256": files.sha256(temporary)}
+    return _described(weights, record)
 
 
 def copy(snapshot: Snapshot, weights: str | Path, training: dict[str, Any]) -> Snapshot:
-    """The same snapshot under another name, with further entries in its training record.
+    """Give a snapshot another name, with further entries in its training record.
 
     The weights are a second name of the same file where the file system has that, so they take no room; nothing here
     ever writes into a weights file, so neither can change the other.
@@ -95,43 +102,58 @@ def copy(snapshot: Snapshot, weights: str | Path, training: dict[str, Any]) -> S
     Raises:
         SnapshotError: the disk is full; an older snapshot of that name is as it was.
     """
+    weights = Path(weights)
     record = {**snapshot.record, "training": {**snapshot.record.get("training", {}), **training}}
-    with _replacing(Path(weights), lambda: snapshot.weights.stat().st_size) as temporary:
+    with _replacing(weights, lambda: snapshot.weights.stat().st_size) as temporary:
         temporary.unlink(missing_ok=True)
         try:
             os.link(snapshot.weights, temporary)
         except OSError:  # not on this file system, or too many names
             shutil.copyfile(snapshot.weights, temporary)
-        pairs.commit(Path(weights), record, record["weights_sha256"])
-    return Snapshot(Path(weights), record)
+            files.to_disk(temporary)
+    return _described(weights, record)
 
 
 def remove(weights: str | Path) -> None:
-    """Remove a snapshot: its JSON, then its weights, then what saves that were cut short have left."""
+    """Remove a snapshot: its weights, its JSON, and what a save that was cut short has left."""
     weights = Path(weights)
-    weights.with_suffix(".json").unlink(missing_ok=True)
-    weights.unlink(missing_ok=True)
-    pairs.tidy(weights, None)
+    for path in (weights, weights.with_suffix(".json"), _new(weights), _new(weights).with_suffix(".json")):
+        path.unlink(missing_ok=True)
+
+
+def _described(weights: Path, record: dict[str, Any]) -> Snapshot:
+    """Write the JSON of weights that have their name."""
+    temporary = _new(weights).with_suffix(".json")
+    temporary.write_text(files.json_text(record), encoding="utf-8", newline="\n")
+    files.to_disk(temporary)
+    temporary.replace(weights.with_suffix(".json"))
+    files.sync_folder(weights.parent)
+    return Snapshot(weights, record)
+
+
+def _new(weights: Path) -> Path:
+    """Where new weights are written; the same each time, so that half of a file never stays for long."""
+    return weights.with_name(f".{weights.stem}.new.h5")
 
 
 @contextlib.contextmanager
 def _replacing(weights: Path, needed_bytes: Callable[[], int]) -> Iterator[Path]:
-    """Give the path for new weights, say it well if the disk is full, and leave nothing half written."""
+    """Give the path for new weights and rename them in the end; report a full disk."""
     check_name(weights)
     weights.parent.mkdir(parents=True, exist_ok=True)
-    described = weights.with_suffix(".json")
     try:
-        yield pairs.fresh(weights)
+        yield _new(weights)
+        _new(weights).replace(weights)
     except (OSError, RuntimeError) as error:  # HDF5 raises both
         if not files.is_full(error):
             raise
-        stays = f"the {weights.name} that was there before stays" if described.is_file() else "nothing was there before"
+        stays = f"the {weights.name} that was there before stays" if weights.is_file() else "nothing was there before"
         raise SnapshotError(
             f"{files.no_room(weights, needed_bytes())}; {stays}. Free space, then resume or try again"
         ) from None
     finally:
-        current = _try_record(described)
-        pairs.tidy(weights, current and current["weights_sha256"])
+        _new(weights).unlink(missing_ok=True)
+    files.sync_folder(weights.parent)
 
 
 def check_name(weights: Path) -> None:
@@ -161,35 +183,39 @@ def read(path: str | Path) -> Snapshot:
         SnapshotError: a file is missing or damaged, or the weights are not those that the JSON describes.
     """
     weights, described = Path(path).with_suffix(".h5"), Path(path).with_suffix(".json")
-    while True:
-        if not described.is_file():
-            theirs = f". If {weights.name} is keras-retinanet's own: retinamask convert {weights} --classes classes.csv"
-            raise _missing(described, theirs) if weights.is_file() else _missing(weights)
-        record = _read_record(described)
-        _settle(weights, record)
-        if not weights.is_file():
-            raise _missing(weights)
-        if files.sha256(weights) == record["weights_sha256"]:
-            return Snapshot(weights, record)
-        if _read_record(described) == record:  # else another process has saved meanwhile
-            raise SnapshotError(
-                f"{weights}: SHA-256 differs from the one in {described.name}; the file is damaged or was replaced. "
-                "Copy both files again, or train anew"
-            )
-
-
-def _missing(file: Path, advice: str = "") -> SnapshotError:
-    return SnapshotError(f"{file} does not exist; a snapshot is an .h5 and a .json file{advice}")
-
-
-def _settle(weights: Path, record: dict[str, Any]) -> None:
-    """Finish a save of which the process was killed just before its last step."""
     try:
-        pairs.settle(weights, record["weights_sha256"])
-    except OSError as error:
+        with open(weights, "rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+            inside = _inside(file)
+    except FileNotFoundError:
+        raise SnapshotError(f"{weights} does not exist; a snapshot is an .h5 and a .json file") from None
+    if not described.is_file():
+        if inside:
+            return Snapshot(weights, {**inside, "weights_sha256": checksum})
         raise SnapshotError(
-            f"{weights}: its last save was cut short and cannot be finished ({error}); make {weights.parent} writable"
-        ) from None
+            f"{described} does not exist; a snapshot is an .h5 and a .json file. If {weights.name} is "
+            f"keras-retinanet's own: retinamask convert {weights} --classes classes.csv"
+        )
+    record = _read_record(described)
+    if record["weights_sha256"] == checksum:
+        return Snapshot(weights, record)
+    if inside and inside["created"] != record.get("created"):  # killed, or looked at, between the two renames of a save
+        return Snapshot(weights, {**inside, "weights_sha256": checksum})
+    raise SnapshotError(
+        f"{weights}: SHA-256 differs from the one in {described.name}; the file is damaged or was replaced. "
+        "Copy both files again, or train anew"
+    )
+
+
+def _inside(file) -> dict[str, Any] | None:
+    """The record that an open weights file holds; None in those of earlier versions and in what is no HDF5."""
+    import h5py
+
+    try:
+        with h5py.File(file, "r") as opened:
+            return _checked(json.loads(opened.attrs[ATTRIBUTE]), file.name)
+    except (OSError, KeyError, ValueError):
+        return None
 
 
 def free_stem(folder: str | Path, run: str) -> Path:
@@ -198,7 +224,7 @@ def free_stem(folder: str | Path, run: str) -> Path:
 
 
 def stems(folder: str | Path, run: str) -> Iterator[Path]:
-    """What runs of one name are called in a folder: ``<folder>/<run>``, then with ``-2``, ``-3`` ... behind it."""
+    """Name the runs of one name in a folder: ``<folder>/<run>``, then with ``-2``, ``-3`` ... after it."""
     yield Path(folder, run)
     yield from (Path(folder, f"{run}-{number}") for number in itertools.count(2))
 
@@ -226,7 +252,7 @@ def newest(folder: str | Path, kind: str, run: str | None = None, classifier: bo
     for described in sorted(Path(folder).glob("*.json")):
         record = _try_record(described)
         fits = record and record["kind"] == kind and (record["detector"] == CLASSIFIER) == classifier
-        if fits and _has_weights(described, record):
+        if fits and described.with_suffix(".h5").is_file() and not described.name.startswith("."):
             training = record.get("training", {})
             of_run = run is not None and training.get("run") == run
             found.append(
@@ -236,16 +262,7 @@ def newest(folder: str | Path, kind: str, run: str | None = None, classifier: bo
         training = "08_train_mask_classifier first" if classifier else "a training notebook first"
         what = training if kind == "training" else "03_convert_snapshot first"
         raise SnapshotError(f"no {kind} snapshot in {folder}; run {what}, or name a snapshot")
-    described = max(found)[-1]
-    _settle(described.with_suffix(".h5"), _read_record(described))
-    return described.with_suffix(".h5")
-
-
-def _has_weights(described: Path, record: dict[str, Any]) -> bool:
-    """Whether it is a pair, or becomes one when its weights take their name; hidden files are half written."""
-    weights = described.with_suffix(".h5")
-    there = weights.is_file() or pairs.waiting(weights, record["weights_sha256"]).is_file()
-    return there and not described.name.startswith(".")
+    return max(found)[-1].with_suffix(".h5")
 
 
 def trained_on(snapshot: Snapshot, table) -> bool:
@@ -272,12 +289,16 @@ def _read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise SnapshotError(f"{path}: not readable as JSON ({error})") from None
+    return _checked(record, path, weights_sha256=str)
+
+
+def _checked(record: Any, where: str | Path, **more: type) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise SnapshotError(f"{path}: not a snapshot description of format {FORMAT}")
-    wrong = [name for name, kind in _FIELDS.items() if not isinstance(record.get(name), kind)]
+        raise SnapshotError(f"{where}: not a snapshot description of format {FORMAT}")
+    wrong = [name for name, kind in {**_FIELDS, **more}.items() if not isinstance(record.get(name), kind)]
     if wrong or record["kind"] not in KINDS:
         raise SnapshotError(
-            f"{path}: {', '.join(wrong) or 'kind'} is missing or wrong; it was not written by retinamask"
+            f"{where}: {', '.join(wrong) or 'kind'} is missing or wrong; it was not written by retinamask"
         )
     return record
 

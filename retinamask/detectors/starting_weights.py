@@ -14,7 +14,7 @@ from retinamask.dataset import files
 from retinamask.detectors import _keras
 
 PUBLISHED = ("imagenet", "coco")
-_CHECKPOINT_INDEX = ".index"  # behind the name of a TensorFlow 2 checkpoint, which is no file of its own
+_CHECKPOINT_INDEX = ".index"  # after the name of a TensorFlow 2 checkpoint, which is no file of its own
 
 
 class WeightsError(ValueError):
@@ -23,7 +23,7 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Loaded:
-    """What of a file went into a network.
+    """The account of what a file gave to a network.
 
     Attributes:
         layers: how many of the network's layers start from the file.
@@ -75,7 +75,7 @@ def downloaded_from(url: str, what: str) -> Path:
 
 
 def downloaded(download: Callable[[], str], what: str) -> Path:
-    """What a downloading function of Keras's gives, or a `WeightsError` that says what to do."""
+    """Call a downloading function of Keras's; raise a `WeightsError` that says what to do if it fails."""
     try:
         return Path(download())
     except Exception as error:  # Keras turns every failed download into a bare Exception

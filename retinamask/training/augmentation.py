@@ -15,7 +15,7 @@ from retinamask.training.settings import AugmentationSettings
 
 MOSAIC_CENTRE = (0.3, 0.7)  # where the four images of a mosaic meet, as a share of the canvas
 MOSAIC_SCALE = (0.5, 1.0)
-_DRAWS = 7  # random numbers behind one image: flip, zoom, left, top, brightness, contrast, saturation
+_DRAWS = 7  # random numbers for each image: flip, zoom, left, top, brightness, contrast, saturation
 _GREY_OF_RGB = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 _BLOCK = 4  # pixels that go through the colour matrix side by side: a third faster than one by one
 _ROUNDING = 1e-4
@@ -109,7 +109,7 @@ def _between(low: float, high: float, draw):
 
 
 def _zoomed(size_wh, draws, settings: AugmentationSettings, canvas_wh: tuple[int, int]) -> _Cut:
-    """What a random zoom shows of an image, and how large."""
+    """The part of an image that a random zoom shows, and its size."""
     import tensorflow as tf
 
     if (settings.zoom_out, settings.zoom_in) == (1, 1):

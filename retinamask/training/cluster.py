@@ -9,7 +9,6 @@ import os
 import socket
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from retinamask.training.settings import TrainingError
 
@@ -32,7 +31,7 @@ class Cluster:
 
 
 def read_cluster() -> Cluster | None:
-    """What ``TF_CONFIG`` says; None where it is not set or empty.
+    """Read ``TF_CONFIG``; None where it is not set or empty.
 
     Raises:
         TrainingError: it says something else than which workers there are and which of them this is.
@@ -44,19 +43,14 @@ def read_cluster() -> Cluster | None:
         config = json.loads(text)
     except json.JSONDecodeError as error:
         raise _wrong(f"is not JSON ({error}): {text[:200]}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("cluster"), dict) or not config["cluster"]:
+    jobs = config.get("cluster") if isinstance(config, dict) else None
+    if not isinstance(jobs, dict) or not jobs:
         raise _wrong(f"has no cluster: {text[:200]}")
-    return Cluster(_addresses(config["cluster"]), _index(config["cluster"], config.get("task")))
-
-
-def _addresses(jobs: dict[str, Any]) -> tuple[str, ...]:
-    strange = sorted(set(jobs) - set(JOBS))
-    if strange:
+    if strange := sorted(set(jobs) - set(JOBS)):
         raise _wrong(f"has {', '.join(strange)} in its cluster, which training does not use")
-    listed = [jobs.get(job, []) for job in JOBS]
-    if not all(isinstance(addresses, list) for addresses in listed):
+    if not all(isinstance(listed, list) for listed in jobs.values()):
         raise _wrong(f"has a cluster that is not lists of addresses: {jobs}")
-    addresses = [address for addresses in listed for address in addresses]
+    addresses = [address for job in JOBS for address in jobs.get(job, [])]
     for address in addresses:
         host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:
@@ -65,15 +59,12 @@ def _addresses(jobs: dict[str, Any]) -> tuple[str, ...]:
             raise _wrong(f"has the address {address} twice")
     if not addresses:
         raise _wrong(f"has a cluster without workers: {jobs}")
-    return tuple(addresses)
-
-
-def _index(jobs: dict[str, list], task: Any) -> int:
+    task = config.get("task")
     job, index = (task.get("type"), task.get("index")) if isinstance(task, dict) else (None, None)
     if job not in jobs or not isinstance(index, int) or not 0 <= index < len(jobs[job]):
         counts = " or ".join(f"{name} with index 0 to {len(jobs[name]) - 1}" for name in JOBS if jobs.get(name))
         raise _wrong(f"has the task {task}, expected {counts}")
-    return index + (len(jobs.get("chief", [])) if job == "worker" else 0)
+    return Cluster(tuple(addresses), index + (len(jobs.get("chief", [])) if job == "worker" else 0))
 
 
 def _wrong(what: str) -> TrainingError:
@@ -90,33 +81,29 @@ def wait_for_all(cluster: Cluster, seconds: float = WAIT_SECONDS) -> None:
         TrainingError: this worker's port is taken, or some workers did not answer within ``seconds``.
     """
     port = int(cluster.addresses[cluster.index].rpartition(":")[2])
-    started = said = time.monotonic()
+    started = printed = time.monotonic()
     missing = [address for number, address in enumerate(cluster.addresses) if number != cluster.index]
-    with _listening(port):
-        while missing := [address for address in missing if not _answers(address)]:
-            now = time.monotonic()
-            if now - started > seconds:
-                raise TrainingError(
-                    f"{len(missing)} of {len(cluster.addresses)} workers did not answer within {seconds:.0f} s: "
-                    f"{', '.join(missing)}. Start all workers of {VARIABLE} at about the same time, check that their "
-                    "addresses are right and that no firewall closes their ports"
-                )
-            if now - said > _SECONDS_BETWEEN_LINES:
-                print(
-                    f"waiting for {len(missing)} of {len(cluster.addresses)} workers: {', '.join(missing)}", flush=True
-                )
-                said = now
-            time.sleep(0.2)
-
-
-def _listening(port: int) -> socket.socket:
     try:
-        return socket.create_server(("", port), backlog=1024)
+        listening = socket.create_server(("", port), backlog=1024)
     except OSError as error:
         raise TrainingError(
             f"port {port}, which {VARIABLE} gives this worker, cannot be opened ({error}); is a worker of an earlier "
             "run still there? Stop it, or use another port on all machines"
         ) from None
+    with listening:
+        while missing := [address for address in missing if not _answers(address)]:
+            now = time.monotonic()
+            waited_for = f"{len(missing)} of {len(cluster.addresses)} workers"
+            if now - started > seconds:
+                raise TrainingError(
+                    f"{waited_for} did not answer within {seconds:.0f} s: {', '.join(missing)}. Start all workers of "
+                    f"{VARIABLE} at about the same time, check that their addresses are right and that no firewall "
+                    "closes their ports"
+                )
+            if now - printed > _SECONDS_BETWEEN_LINES:
+                print(f"waiting for {waited_for}: {', '.join(missing)}", flush=True)
+                printed = now
+            time.sleep(0.2)
 
 
 def _answers(address: str) -> bool:

@@ -82,7 +82,7 @@ def is_chief(strategy) -> bool:
 
 
 def describe(strategy) -> str:
-    """What trains, in words: ``1 device``, ``4 GPUs``, ``2 workers x 1 CPU``."""
+    """Describe the devices that train: ``1 device``, ``4 GPUs``, ``2 workers x 1 CPU``."""
     if is_default(strategy):
         return "1 device"
     workers = shard(strategy)[1]
@@ -139,7 +139,7 @@ def check_agreement(strategy, seen: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def stopping_together(strategy) -> Iterator[None]:
-    """Within this block, the loss of another worker is a `TrainingError` that says how to go on.
+    """Within this block, the loss of another worker is a `TrainingError` that says how to resume.
 
     A worker that was killed is noticed at once, one that is frozen or cut off after some seconds, by TensorFlow's
     heartbeats.
@@ -157,7 +157,7 @@ def stopping_together(strategy) -> Iterator[None]:
         raise TrainingError(
             f"a worker was lost: one of the {workers} that train together was killed, cannot be reached, or stopped "
             "with an error of its own, which its output shows. Start again with resume, on all workers or on those "
-            f"that are left ({VARIABLE} must name just those; a single one needs none): training goes on from the last "
+            f"that are left ({VARIABLE} must name just those; a single one needs none): training resumes from the last "
             f"checkpoint ({said[:200]})"
         ) from error
 
@@ -214,7 +214,7 @@ def _of_devices(devices: tuple[str, ...]):
 
 @functools.cache
 def _chiefs(strategy):
-    """A graph that sums over all devices what is zero on all but the chief's first."""
+    """Broadcast the chief's value: all-reduce with zeros elsewhere."""
     import tensorflow
 
     @tensorflow.function

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Examples:
-    """What a training run draws from.
+    """The images, boxes and labels that a training run draws from.
 
     Attributes:
         table, detector: what they were made from.

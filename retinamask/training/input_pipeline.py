@@ -35,7 +35,7 @@ def batches(
 
     Args:
         examples: what to draw from.
-        batch_size: images behind one update, over all shards and their parts.
+        batch_size: images of one update, over all shards and their parts.
         settings: how images are varied; `retinamask.training.settings.NO_AUGMENTATION` only pads them.
         seed: decides order and augmentation; the same seed gives the same batches.
         first_step: the update to begin with; the batches are those that would have followed then.
@@ -56,7 +56,12 @@ def batches(
     import tensorflow as tf
 
     index, count = shard
-    share = _share(batch_size, count, parts)
+    if batch_size % (count * parts):
+        raise ValueError(
+            f"batch_size {batch_size} does not divide into {count} shard(s) of {parts} part(s) each; "
+            f"choose a multiple of {count * parts}"
+        )
+    share = batch_size // count
     check(examples.detector, settings)
     if examples.detector.classifies:
         settings = replace(settings, visible_share=0)  # a face stays what it is, however little a zoom leaves of it
@@ -74,12 +79,16 @@ def batches(
         given = batch["boxes"], batch["labels"], batch["sizes_wh"]
         return {**batch, **examples.detector.targets(*given, examples.canvas_wh)}
 
+    # One shape for all batches, so that one graph does for all of them, and what fills it up.
+    most = max(1, max(map(len, examples.labels)) * (4 if settings.mosaic else 1))
+    shapes = {"images": (*examples.canvas_wh[::-1], 3), "sizes_wh": (2,), "boxes": (most, 4), "labels": (most,)}
+    filling = {"images": np.uint8(0), "sizes_wh": np.int32(0), "boxes": np.float32(0), "labels": np.int32(-1)}
     options = tf.data.Options()
     options.deterministic = True
     return (
         tf.data.Dataset.range(first_step * share, np.iinfo(np.int64).max)
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
-        .padded_batch(share // parts, *_padding(examples, settings), drop_remainder=True)
+        .padded_batch(share // parts, shapes, filling, drop_remainder=True)
         .enumerate()
         .map(with_targets, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
@@ -109,23 +118,6 @@ def dealt_out(strategy, examples: Examples, settings: TrainingSettings, first_st
         return data.apply(tensorflow.data.experimental.assert_cardinality(tensorflow.data.INFINITE_CARDINALITY))
 
     return strategy.distribute_datasets_from_function(of_worker)
-
-
-def _share(batch_size: int, count: int, parts: int) -> int:
-    """How many images of a batch each of ``count`` shards takes."""
-    if batch_size % (count * parts):
-        raise ValueError(
-            f"batch_size {batch_size} does not divide into {count} shard(s) of {parts} part(s) each; "
-            f"choose a multiple of {count * parts}"
-        )
-    return batch_size // count
-
-
-def _padding(examples: Examples, settings: AugmentationSettings) -> tuple[dict, dict]:
-    """One shape for all batches, so that one graph does for all of them, and what fills it up."""
-    most = max(1, max(map(len, examples.labels)) * (4 if settings.mosaic else 1))
-    shapes = {"images": (*examples.canvas_wh[::-1], 3), "sizes_wh": (2,), "boxes": (most, 4), "labels": (most,)}
-    return shapes, {"images": np.uint8(0), "sizes_wh": np.int32(0), "boxes": np.float32(0), "labels": np.int32(-1)}
 
 
 def check(detector, settings: AugmentationSettings) -> None:

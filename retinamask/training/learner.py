@@ -1,6 +1,6 @@
 """The network that learns, with its optimizer, its averages and its step: all state that training changes.
 
-Between `steps` and `train`. What it holds can be taken out as arrays and put back, bit by bit.
+Between `steps` and `train`. Its state can be taken out as arrays and put back, bit by bit.
 """
 
 from typing import Any
@@ -40,14 +40,14 @@ class Learner:
             self.step = TrainingStep(detector, self.network, self.optimizer, settings, strategy, self.averages)
         plain = distribution.is_default(strategy) and precision.policy(used) == "float32" and not settings.ema
         self._twin = None if plain else detector.network(settings.seed)
-        self._resting = False
+        self._is_frozen = False
 
-    def rest_backbone(self, resting: bool) -> None:
+    def freeze_backbone(self, frozen: bool) -> None:
         """Freeze or unfreeze the backbone; nothing happens if it is so already."""
-        if resting != self._resting:
-            self.detector.rest_backbone(self.network, resting)
+        if frozen != self._is_frozen:
+            self.detector.rest_backbone(self.network, frozen)
             self.step.trace()
-            self._resting = resting
+            self._is_frozen = frozen
 
     def shown(self):
         """The network to judge and to keep, on one device, of the averaged weights if there are any.

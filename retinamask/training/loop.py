@@ -1,6 +1,6 @@
 """The loop over steps and epochs: what happens after each, and what is saved when.
 
-Between `learner` and `train`. Everything that the loop knows is in its checkpoint, so that a killed run goes on as
+Between `learner` and `train`. Everything that the loop knows is in its checkpoint, so that a killed run resumes as
 if nothing had happened.
 """
 
@@ -33,7 +33,7 @@ class Loop:
         stem: of the files to write.
         strategy: how devices share the work.
         evaluate: from a network to figures, or None.
-        watchers: look on.
+        watchers: see `retinamask.evaluation.watchers`.
         log_csv: where to keep the log.
 
     Attributes:
@@ -67,17 +67,17 @@ class Loop:
 
     def run(self) -> None:
         """Train to the end."""
-        self._started = self._said = self._reported = self._saved = time.monotonic()
+        self._started = self._printed = self._reported = self._saved = time.monotonic()
         batches = iter(input_pipeline.dealt_out(self._strategy, self.examples, self.settings, self._step))
         try:
-            self._tell("started", self)
+            self._notify("started", self)
             while len(self.rows) < self.settings.epochs and not self._stopped:
-                epoch, resting = len(self.rows), self.settings.freeze_epochs
-                self.learner.rest_backbone(resting == -1 or epoch < resting)
+                epoch, frozen = len(self.rows), self.settings.freeze_epochs
+                self.learner.freeze_backbone(frozen == -1 or epoch < frozen)
                 self._train_epoch(batches, (epoch + 1) * self.steps)
                 self._end_epoch(epoch + 1)
         finally:
-            self._tell("ended")
+            self._notify("ended")
         distribution.from_chief(self._strategy, 0)  # TensorFlow takes a worker that leaves early for a lost one
 
     def restore(self, saved: checkpoints.Checkpoint) -> None:
@@ -103,21 +103,21 @@ class Loop:
             self.learner.optimizer.set_rate(rate)
             losses = self.learner.step(next(batches), self._step)
             self._step += 1
-            self._read(waiting)
+            self._take_in(waiting)
             waiting = losses, rate
             if self._step < end and self._checkpoint_is_due():
-                self._read(waiting)
+                self._take_in(waiting)
                 waiting = None
                 self._save_checkpoint(self._sound_arrays())
-        self._read(waiting)
+        self._take_in(waiting)
 
     def _rate(self, step: int) -> float:
-        """The learning rate of a step of the epoch that is going on."""
+        """The learning rate of a step of the current epoch."""
         rate = schedules.rate_at(self.settings, step, self.total_steps, self._factor)
-        no_longer_rests = 0 < self.settings.freeze_epochs <= len(self.rows)
-        return rate * self.settings.fine_tune_rate if no_longer_rests else rate
+        is_unfrozen = 0 < self.settings.freeze_epochs <= len(self.rows)
+        return rate * self.settings.fine_tune_rate if is_unfrozen else rate
 
-    def _read(self, waiting) -> None:
+    def _take_in(self, waiting) -> None:
         """Take in the losses of a step, and stop if one is no number."""
         if waiting is None:
             return
@@ -139,10 +139,10 @@ class Loop:
             speed = taken / max(now - self._started, 1e-9)
             figures = {f"Loss/{name}": value for name, value in losses.items()} | {"learning_rate": rate}
             figures |= {"steps_per_sec": speed, "images_per_sec": speed * self.settings.batch_size}
-            self._tell("after_step", step, figures)
+            self._notify("after_step", step, figures)
             self._reported = now
-        if now - self._said > self.SECONDS_BETWEEN_LINES:
-            self._say(f"  step {self._read_steps}/{self.steps}", {"loss": losses["total_loss"], **losses})
+        if now - self._printed > self.SECONDS_BETWEEN_LINES:
+            self._print(f"  step {self._read_steps}/{self.steps}", {"loss": losses["total_loss"], **losses})
 
     def _end_epoch(self, epoch: int) -> None:
         """Evaluate, log, and keep what is to be kept."""
@@ -151,7 +151,7 @@ class Loop:
         row = {"epoch": epoch, "step": self._step, "loss": means.pop("total_loss"), **means, "learning_rate": rate}
         arrays = self._sound_arrays()
         if not self._is_saved:
-            self._save_checkpoint(arrays)  # no snapshot without one, or a run killed right after it could not go on
+            self._save_checkpoint(arrays)  # first, or a run killed right after its snapshot could not resume
         network = self.learner.shown()
         try:
             row |= self._evaluation(epoch, network)
@@ -162,8 +162,8 @@ class Loop:
         self.rows.append(row)
         self._sums, self._read_steps = {}, 0
         self._keep(row, network, arrays)
-        self._tell("after_epoch", row, network)
-        self._say(f"epoch {epoch}/{self.settings.epochs}", row)
+        self._notify("after_epoch", row, network)
+        self._print(f"epoch {epoch}/{self.settings.epochs}", row)
 
     def _evaluation(self, epoch: int, network) -> dict[str, float]:
         """The figures after an epoch, if it is one that is evaluated; they steer plateau and early stop."""
@@ -187,7 +187,7 @@ class Loop:
         return {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
 
     def _keep(self, row: dict[str, Any], network, arrays: dict[str, np.ndarray]) -> None:
-        """Log, snapshots and checkpoint of an epoch; when all is over the checkpoints go."""
+        """Log, snapshots and checkpoint of an epoch; when the run has finished the checkpoints go."""
         over = self._stopped or self._step == self.total_steps
         if self._is_chief:
             if self._log_csv:
@@ -253,12 +253,12 @@ class Loop:
         """Time spent on the run, by earlier processes too."""
         return self._earlier_seconds + time.monotonic() - self._started
 
-    def _tell(self, what: str, *given) -> None:
+    def _notify(self, what: str, *given) -> None:
         for watcher in self._watchers:
             getattr(watcher, what)(*given)
 
-    def _say(self, where: str, figures: dict[str, float]) -> None:
-        self._said = time.monotonic()
+    def _print(self, where: str, figures: dict[str, float]) -> None:
+        self._printed = time.monotonic()
         if self._is_chief:
             numbers = ", ".join(f"{name} {figures[name]:.3f}" for name in _SHOWN if name in figures)
             print(f"{where}  {numbers}  ({self._seconds():.0f} s)", file=sys.stdout, flush=True)

@@ -1,4 +1,4 @@
-"""What is remembered of a run: in its snapshots, and to tell whether a checkpoint is of the same run."""
+"""The record of a run for its snapshots, and its identity: whether a checkpoint is of the same run."""
 
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,12 +12,12 @@ from retinamask.training.examples import Examples
 from retinamask.training.settings import TrainingError, TrainingSettings
 
 _PACKAGES = ("retinamask", "tensorflow", "tf-keras", "keras-retinanet", "numpy")
-# What does not touch the weights, so that a resumed run may have it otherwise.
+# These do not touch the weights, so that a resumed run may have other values.
 _FREE = ("keep_best", "keep_last", "checkpoint_minutes", "cache", "precision", "accumulate")
 
 
 def of_run(examples: Examples, settings: TrainingSettings, weights: str, used: str, stem: Path) -> dict[str, Any]:
-    """What a snapshot remembers of its training."""
+    """The training record of a snapshot."""
     return {
         "run": stem.name,
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -33,7 +33,7 @@ def of_run(examples: Examples, settings: TrainingSettings, weights: str, used: s
 
 
 def identity(examples: Examples, settings: TrainingSettings, weights: str) -> dict[str, Any]:
-    """What must be the same for a run to go on: the weights would come out otherwise."""
+    """The choices that must be the same for a run to be resumed: with others the weights would differ."""
     detector = examples.detector
     chosen = {name: value for name, value in settings.record().items() if name not in _FREE}
     return {

@@ -1,7 +1,7 @@
 """The learning rate of each update as a plain function, and patience with a figure that no longer rises.
 
-Sits above `settings` alone. A rate depends on nothing but the number of the step, so that a resumed run goes on
-exactly where it stopped; what patience remembers is part of a checkpoint.
+Sits above `settings` alone. A rate depends on nothing but the number of the step, so that a resumed run
+continues exactly where it stopped; what patience remembers is part of a checkpoint.
 """
 
 import math
@@ -54,7 +54,7 @@ def _warm_up_steps(share: float, total_steps: int) -> int:
 class Patience:
     """Tells when a figure has not risen for ``limit`` evaluations in a row; a limit of 0 is patience for ever.
 
-    After it has told, it counts anew, with the best value kept.
+    It then counts again from 0, with the best value kept.
     """
 
     def __init__(self, limit: int):
@@ -78,5 +78,5 @@ class Patience:
         return {"best": self.best, "waited": self.waited}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where the run stood whose `state` this is."""
+        """Put back what `state` gave."""
         self.best, self.waited = state["best"], state["waited"]

@@ -16,7 +16,7 @@ CACHES = ("auto", "memory", "file")
 
 
 class TrainingError(RuntimeError, ValueError):
-    """Training cannot go on; the message says what to do."""
+    """Training cannot start or continue; the message says what to do."""
 
 
 def setting(

@@ -23,7 +23,7 @@ Rank = tuple[float, float, float]
 
 
 class SnapshotKeeper:
-    """Keeps ``<stem>_last.h5``, ``<stem>_best.h5`` and, if more than one of a kind shall stay, ``<stem>_<epoch>.h5``.
+    """Keeps ``<stem>_last.h5``, ``<stem>_best.h5`` and, if more than one of a kind is kept, ``<stem>_<epoch>.h5``.
 
     Only files that this run has written are ever removed.
 
@@ -66,12 +66,12 @@ class SnapshotKeeper:
             self._numbered.remove(number)
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, as JSON values."""
+        """All that `restore` needs, as JSON values."""
         ranks = [[epoch, *rank] for epoch, rank in self._ranks.items()]
         return {"best_epoch": self._best_epoch, "ranks": ranks, "numbered": sorted(self._numbered)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken; a best snapshot that is gone is said, and the next epoch is best then."""
+        """Put back what `state` gave. Warn if the best snapshot is missing; the next epoch becomes best."""
         self._ranks = {epoch: tuple(rank) for epoch, *rank in state["ranks"]}
         self._numbered = set(state["numbered"])
         if self._ranks:
@@ -96,7 +96,7 @@ class SnapshotKeeper:
         try:
             return snapshots.read(self.path(end))
         except SnapshotError as error:
-            log.warning("%s; training goes on without it", error)
+            log.warning("%s; training continues without it", error)
             return None
 
 
@@ -118,7 +118,7 @@ def run_stem(folder: str | Path, run: str, resume: bool = False) -> Path:
 
 
 def _rank(row: dict[str, Any]) -> Rank:
-    """Higher is better: AP50, then AP, then a lower loss; an epoch without an evaluation is behind all others.
+    """Higher is better: AP50, then AP, then a lower loss; an epoch without an evaluation ranks after all others.
 
     Of a classifier: accuracy, then a lower loss on the validation images, then a lower loss.
     """

@@ -36,8 +36,8 @@ class TrainingStep:
         self._variables = self._network.trainable_variables
         self._part = tensorflow.function(self._part_gradients)
         # One graph for input of all sizes, where these change.
-        self._step = tensorflow.function(self._global_step, reduce_retracing=True)
-        self._gradients_alone = tensorflow.function(self._global_gradients, reduce_retracing=True)
+        self._step = tensorflow.function(self._update, reduce_retracing=True)
+        self._gradients_alone = tensorflow.function(self._gradients, reduce_retracing=True)
 
     def __call__(self, batch, step: int) -> dict[str, Any]:
         """Update the network.
@@ -55,60 +55,58 @@ class TrainingStep:
         return self._step(batch, tensorflow.constant(kept, tensorflow.float32))
 
     def gradients(self, batch):
-        """The gradients without an update, to measure how long they take."""
+        """Compute total loss and gradients without an update, to measure how long they take."""
         return self._gradients_alone(batch)
 
-    def _global_step(self, batch, kept) -> dict[str, Any]:
-        losses = self._summed(self._strategy.run(self._replica_step, args=(batch,)))
+    def _update(self, batch, kept) -> dict[str, Any]:
+        """In the graph: one update on every device, then the averages."""
+        import tensorflow
+
+        def on_device(share):
+            gradients, losses = self._device_gradients(share)
+            self._optimizer.apply(gradients, self._variables)
+            return losses
+
+        losses = self._strategy.run(on_device, args=(batch,))
+        losses = {name: self._strategy.reduce("SUM", value, axis=None) for name, value in losses.items()}
         if self._averages is not None:
             self._averages.update(self._strategy, kept)
-        return losses
+        return {**losses, "total_loss": tensorflow.add_n(list(losses.values()))}
 
-    def _global_gradients(self, batch):
-        gradients, losses = self._strategy.run(self._replica_gradients, args=(batch,))
-        return self._summed(losses)["total_loss"], gradients
-
-    def _summed(self, losses) -> dict[str, Any]:
-        """Sums over the devices; each holds its share of what was divided by the counts of all."""
+    def _gradients(self, batch):
         import tensorflow
 
-        named = {name: self._strategy.reduce("SUM", value, axis=None) for name, value in losses.items()}
-        return {**named, "total_loss": tensorflow.add_n(list(named.values()))}
+        gradients, losses = self._strategy.run(self._device_gradients, args=(batch,))
+        losses = [self._strategy.reduce("SUM", value, axis=None) for value in losses.values()]
+        return tensorflow.add_n(losses), gradients
 
-    def _replica_step(self, batch) -> dict[str, Any]:
-        gradients, losses = self._replica_gradients(batch)
-        self._optimizer.apply(gradients, self._variables)
-        return losses
+    def _device_gradients(self, batch):
+        """Gradients of the whole global batch, and this device's share of each loss; part after part.
 
-    def _replica_gradients(self, batch):
-        """Gradients of the whole global batch, and this device's share of each loss."""
+        Each part's activations are gone before the next begins.
+        """
         import tensorflow
 
-        replica = tensorflow.distribute.get_replica_context()
-        counted = replica.all_reduce("SUM", self._detector.counts(batch))
+        device = tensorflow.distribute.get_replica_context()
+        counted = device.all_reduce("SUM", self._detector.counts(batch))
         counts = {name: tensorflow.maximum(1.0, count) for name, count in counted.items()}
         parts = self._settings.accumulate
+        size = batch["images"].shape[0] // parts if parts > 1 else 0
+
+        def add_part(index, *sums):
+            part = {name: value[index * size : (index + 1) * size] for name, value in batch.items()}
+            return index + 1, *tensorflow.nest.map_structure(tensorflow.add, sums, self._part(part, counts))
+
         if parts == 1:
             gradients, losses = self._part(batch, counts)
         else:
-            gradients, losses = self._accumulated(batch, counts, parts)
-        return replica.all_reduce("SUM", gradients), losses
-
-    def _accumulated(self, batch, counts, parts: int):
-        """Part after part, each one's activations gone before the next begins."""
-        import tensorflow
-
-        size = batch["images"].shape[0] // parts
-
-        def add_part(index, gradients, losses):
-            part = {name: value[index * size : (index + 1) * size] for name, value in batch.items()}
-            more = self._part(part, counts)
-            return index + 1, *tensorflow.nest.map_structure(tensorflow.add, (gradients, losses), more)
-
-        nothing = [tensorflow.zeros(variable.shape) for variable in self._variables]
-        none_lost = dict.fromkeys([*counts, REGULARISATION], tensorflow.zeros(()))
-        start = (tensorflow.constant(0), nothing, none_lost)
-        return tensorflow.while_loop(lambda index, *_: index < parts, add_part, start, parallel_iterations=1)[1:]
+            nothing = [tensorflow.zeros(variable.shape) for variable in self._variables]
+            none_lost = dict.fromkeys([*counts, REGULARISATION], tensorflow.zeros(()))
+            start = (tensorflow.constant(0), nothing, none_lost)
+            _, gradients, losses = tensorflow.while_loop(
+                lambda index, *_: index < parts, add_part, start, parallel_iterations=1
+            )
+        return device.all_reduce("SUM", gradients), losses
 
     def _part_gradients(self, part, counts):
         """Gradients and losses of one part on one device, each loss divided by its count."""
@@ -118,19 +116,12 @@ class TrainingStep:
             images = self._detector.network_input(part["images"], part["sizes_wh"])
             sums = self._detector.losses(self._network(images, training=True), part)
             losses = {name: total / counts[name] for name, total in sums.items()}
-            losses[REGULARISATION] = self._regularisation()
+            shares = self._strategy.num_replicas_in_sync * self._settings.accumulate  # each adds its own
+            penalties = self._network.losses or [tensorflow.zeros(())]
+            losses[REGULARISATION] = tensorflow.cast(tensorflow.add_n(penalties), tensorflow.float32) / shares
             scaled = self._optimizer.scaled(tensorflow.add_n(list(losses.values())))
         gradients = tape.gradient(scaled, self._variables, unconnected_gradients="zero")
         return self._optimizer.unscaled(gradients), losses
-
-    def _regularisation(self):
-        """The weight penalties of the network's layers; each device and part adds its share."""
-        import tensorflow
-
-        if not self._network.losses:
-            return tensorflow.zeros(())
-        shares = self._strategy.num_replicas_in_sync * self._settings.accumulate
-        return tensorflow.cast(tensorflow.add_n(self._network.losses), tensorflow.float32) / shares
 
 
 class Averages:

@@ -43,7 +43,7 @@ Evaluate = Callable[[Any], dict[str, float | None]]  # a network to figures, of 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training run left: its best and last snapshot and the log, a row an epoch.
+    """The result of a training run: its best and last snapshot and the log, a row an epoch.
 
     Of several workers only the first writes snapshots; a new run gives the others None.
     """
@@ -101,8 +101,9 @@ def train(
         snapshot_keeper.refuse_existing(stem)
     distribution.check_batch(strategy, settings)
     steps = settings.steps or math.ceil(len(examples) / settings.batch_size)
+    summary = examples.summary()  # on every worker, so that all of them end where there is nothing to learn
     if distribution.is_chief(strategy):
-        print(examples.summary(), flush=True)
+        print(summary, flush=True)
         if weights == "none" and not saved and len(examples) < MANY_IMAGES and examples.detector.published:
             print(_RANDOM.format(MANY_IMAGES, " or ".join(examples.detector.published)), flush=True)
     with _stopping(stem), training_errors.explained(settings, stem), distribution.stopping_together(strategy):
@@ -143,7 +144,7 @@ def _stopping(stem: Path) -> Iterator[None]:
 
 
 def finished(stem: Path, identity: dict[str, Any], log_csv: str | Path | None) -> Trained | None:
-    """The run of this stem if it came to its end and its checkpoints are gone."""
+    """Read the run of this stem if it has finished, so that it has no checkpoints any more."""
     last, best = (stem.with_name(f"{stem.name}_{end}.h5") for end in ("last", "best"))
     if not last.with_suffix(".json").exists():
         if damaged := checkpoints.files_of(stem):

@@ -1,4 +1,4 @@
-"""What to do when training dies of something outside: said in a message, in place of TensorFlow's own."""
+"""Errors from outside training, of memory, disk or files, as messages that say what to do."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 from retinamask.dataset import files
 from retinamask.training.settings import TrainingError, TrainingSettings
 
-_NO_RECORD = "Dataset was empty"  # what TensorFlow says of a place in a file behind its end
+_NO_RECORD = "Dataset was empty"  # what TensorFlow says of a place after a file's end
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def explained(settings: TrainingSettings, stem: Path | None = None) -> Iterator[
 
 
 def _smaller(settings: TrainingSettings) -> str:
-    """What takes less memory: more parts, as long as the batch divides into them."""
+    """A way to take less memory: more parts, as long as the batch divides into them."""
     more = range(settings.accumulate + 1, settings.batch_size + 1)
     parts = next((parts for parts in more if settings.batch_size % parts == 0), None)
     if parts is None:
