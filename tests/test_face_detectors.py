@@ -281,7 +281,7 @@ def test_impossible_options(tmp_path, monkeypatch):
     for name, options, message in (
         ("mtcnn", {}, "no face detector is called 'mtcnn'; there are: haar, res10, yunet, yolov4, yolov4_tiny"),
         ("haar", {"confidence": 1}, "haar has no option confidence; known are .*score_threshold"),
-        ("haar", {"tiling": "auto"}, "haar looks at every pixel"),
+        ("haar", {"tiling": "auto"}, "haar searches every pixel"),
         ("haar", {"score_threshold": 1.5}, "score_threshold of haar is 1.5"),
         ("res10", {"tiling": "maybe"}, "tiling is 'maybe', expected one of: auto, always, never"),
         ("res10", {}, "lacks deploy.prototxt, res10_.*; run: retinamask fetch res10, or give"),

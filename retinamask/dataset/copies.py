@@ -174,7 +174,7 @@ def _thinned(near: np.ndarray, agreement: np.ndarray, numbers: np.ndarray, start
 
 
 def _hash_file(path: Path) -> tuple[np.ndarray, str] | str:
-    """Return packed hashes and the SHA-256 of one file, or the message that says why there are none."""
+    """Return packed hashes and the SHA-256 of one file, or why there are none."""
     try:
         return packed_hashes(read_image(path, _DECODED_SIDE)), files.sha256(path)
     except ImageError as error:
@@ -187,7 +187,7 @@ def _frequencies(image_rgb: np.ndarray) -> np.ndarray:
     """Return the lowest frequencies of the image in grey, shape ``(9, 9)``; the first is the mean and is set to 0."""
     grey = Image.fromarray(image_rgb).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     pixels = np.asarray(grey, dtype=np.float64)
-    # Without its mean a blank image has no frequencies at all; rounding takes away what is left of float arithmetic
+    # Without its mean a blank image has no frequencies at all; rounding removes the traces of float arithmetic
     # where they should be 0, so that symmetric drawings get the same hash on every machine.
     return cv2.dct(pixels - pixels.mean())[:_FREQUENCIES, :_FREQUENCIES].round(6) + 0.0
 

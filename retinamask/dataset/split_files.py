@@ -1,4 +1,4 @@
-"""A split that lies beside its annotation CSV: made, and kept up to date as images come.
+"""Split a table into CSV files beside it, and keep the split up to date as images come.
 
 ``annotations.csv`` gets ``annotations_train.csv``, ``annotations_val.csv`` and
 ``annotations_test.csv``; with folds ``annotations_test.csv`` and, for each fold, ``annotations_fold1_train.csv`` and
@@ -27,7 +27,7 @@ LEAK_SEEDS = 20  # how many splits by chance the report averages over
 
 
 class SplitSettings(NamedTuple):
-    """How a table is split."""
+    """Settings of a split."""
 
     val_share: float = 0.15
     test_share: float = 0.15

@@ -77,9 +77,9 @@ def roc_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str, Any]) -
     colors = class_colors(dict.fromkeys(curves, 0))
     for name, curve in curves.items():
         area = figures["per_class"][name]["roc_auc"]
-        said = "all images or none" if area is None else f"area {area:.3f}"
+        score = "all images or none" if area is None else f"area {area:.3f}"
         rates = curve["false_positive_rate"], curve["true_positive_rate"]
-        axes.plot(*rates, color=colors[name], label=f"{shown_text(_short(name))}: {said}")
+        axes.plot(*rates, color=colors[name], label=f"{shown_text(_short(name))}: {score}")
     axes.set(title="Receiver operating characteristic", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
     axes.set_xlabel("false positive rate: share of the others taken for the class")
     axes.set_ylabel("true positive rate: share of the class that is found")
@@ -188,15 +188,15 @@ def _draw_cell(axes: Axes, cell: Cell) -> None:
     color = VERMILLION if wrong else GREEN
     frame = {"edgecolor": color if wrong else GRID, "linewidth": 3 if wrong else 1, "facecolor": "none"}
     axes.add_patch(Rectangle((0, 0), 1, 1, clip_on=False, **frame))
-    said = f"{'✗' if wrong else '✓'} {shown_text(_short(cell.predicted))} {cell.probability:.2f}"
-    lines = [(said, color, 8), (f"true: {shown_text(_short(cell.true))}", INK, 8)]
+    answer = f"{'✗' if wrong else '✓'} {shown_text(_short(cell.predicted))} {cell.probability:.2f}"
+    lines = [(answer, color, 8), (f"true: {shown_text(_short(cell.true))}", INK, 8)]
     lines.append((shown_text(_short(cell.file_name, 32)), FADED_INK, 6.5))
     for number, (text, ink, size) in enumerate(lines):
         axes.text(0, 1.08 + 0.1 * number, text, color=ink, fontsize=size, va="center")
 
 
 def _short(text: str, longest: int = LONGEST_NAME) -> str:
-    """The text on one line, its middle replaced by dots where it is too long."""
+    """Return the text on one line, its middle replaced by dots where it is too long."""
     text = " ".join(text.split())
     kept = longest - 3
     return text if len(text) <= longest else f"{text[: kept - kept // 2]}...{text[-(kept // 2) :]}"

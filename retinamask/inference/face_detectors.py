@@ -1,4 +1,4 @@
-"""Face detectors by name behind one interface: an image in, boxes of faces with scores out.
+"""Face detectors by name with one interface: an image in, boxes of faces with scores out.
 
 Each is called with ``uint8`` RGB of shape ``(height, width, 3)`` and gives ``boxes_xyxy`` ``(N, 4)`` in its pixels,
 clipped to it, and ``scores`` ``(N,)`` of 0 to 1, most confident first. ``haar`` needs no file, ``res10`` and ``yunet``
@@ -171,7 +171,7 @@ class Darknet(FaceDetector):
 
 
 class DarknetTiny(Darknet):
-    """The same under the name of the smaller network."""
+    """`Darknet` under the name of the smaller network."""
 
     name = "yolov4_tiny"
 

@@ -31,7 +31,7 @@ class FaceDetector:
             score_threshold: weaker boxes are dropped, 0 to 1.
             nms_threshold: of two boxes that overlap more than this (IoU) the weaker goes, 0 to 1.
             tiling: ``always``, ``never``, or ``auto``, which asks `tiles.faces_would_vanish`. Images larger than a tile
-                are then looked at in tiles too, beside the whole.
+                are then searched in tiles too, besides the whole.
 
         Raises:
             ValueError: an impossible option.
@@ -42,7 +42,7 @@ class FaceDetector:
         if tiling not in tiles.TILING:
             raise ValueError(f"tiling is {tiling!r}, expected one of: {', '.join(tiles.TILING)}")
         if tiling != "never" and not self.network_side:
-            raise ValueError(f"{self.name} looks at every pixel; tiling has to be never, found {tiling!r}")
+            raise ValueError(f"{self.name} searches every pixel; tiling has to be never, found {tiling!r}")
         self.score_threshold, self.nms_threshold, self.tiling = score_threshold, nms_threshold, tiling
 
     def __call__(self, image_rgb: np.ndarray) -> Found:

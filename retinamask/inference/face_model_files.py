@@ -11,11 +11,11 @@ from retinamask.dataset.public import models
 
 
 class FaceModelError(ValueError):
-    """A model file that cannot be used; the message says which, what was found and what to do."""
+    """A model file that cannot be used."""
 
 
 def by_suffix(given: Sequence[str | Path], expected: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Path]:
-    """Sort model files by their endings, in whatever order they were given.
+    """Sort model files by their endings, in any order.
 
     Args:
         given: the paths.
