@@ -1,6 +1,7 @@
 """A split beside its table: what is written, kept and moved, what would have leaked, and real data."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -251,11 +252,11 @@ def crossing(tables, folder) -> int:
     """How many pairs of images on different sides differ by at most 12 bits, each compared with each."""
     sides, upright, mirrored = [], [], []
     for name, part in tables.items():
-        for path in annotations.image_paths(part):
-            bits = bits_of(folder / path)
-            sides.append(name)
-            upright.append(bits[0])
-            mirrored.append(bits[1])
+        with ThreadPoolExecutor() as pool:
+            for bits in pool.map(bits_of, [folder / path for path in annotations.image_paths(part)]):
+                sides.append(name)
+                upright.append(bits[0])
+                mirrored.append(bits[1])
     sides, upright, mirrored = np.array(sides), np.array(upright), np.array(mirrored)
     found = 0
     for i in range(len(sides)):
@@ -291,6 +292,7 @@ def test_praveen_without_copies_across(shared_data, tmp_path):
         assert (abs(found - share * boxes) <= 0.02 * boxes).all()
 
 
+@pytest.mark.slow
 def test_prajnasb_keeps_a_face_with_and_without_its_mask_together(shared_data, tmp_path):
     source = shared_data / "prajnasb"
     rows = []
