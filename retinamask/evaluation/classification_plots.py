@@ -22,6 +22,7 @@ from retinamask.evaluation.drawing import CELL, FADED_INK, GREEN, INK, VERMILLIO
 from retinamask.evaluation.plot_style import BLUE, GRID, note, shown_text, styled
 
 CELL_SIDE = 256  # pixels that a face of the grid is shown with at most
+COLUMNS = 6
 LONGEST_NAME = 22  # letters that fit below a face
 FACE_SIDE, PITCH_WH, HEADING = 1.8, (2.0, 2.5), 0.45  # inches
 _SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", BLUE])
@@ -114,27 +115,26 @@ def calibration_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str,
     return figure
 
 
-def prediction_plot(classified: Classified, predicted: np.ndarray, count: int = 24, columns: int = 6) -> Figure:
+def prediction_plot(classified: Classified, predicted: np.ndarray, count: int = 24) -> Figure:
     """Draw the first faces, each with its true and its predicted class; the wrong ones are framed in red.
 
     Args:
         classified: from `classify_faces`.
         predicted: class ids from `classification.decide`, shape ``(N,)``.
         count: how many at most.
-        columns: faces in a row.
     """
     shown = range(min(count, len(predicted)))
     wrong = int((np.asarray(predicted)[: len(shown)] != classified.labels[: len(shown)]).sum())
-    return prediction_grid(cells(classified, predicted, shown), columns, f"First {len(shown)} faces: {wrong} wrong")
+    return prediction_grid(cells(classified, predicted, shown), f"First {len(shown)} faces: {wrong} wrong")
 
 
-def most_confident_mistakes(classified: Classified, predicted: np.ndarray, count: int = 24, columns: int = 6) -> Figure:
+def most_confident_mistakes(classified: Classified, predicted: np.ndarray, count: int = 24) -> Figure:
     """Draw the wrongly predicted faces, most confident first; otherwise as `prediction_plot`."""
     order = mistakes(classified.labels, predicted, classified.probabilities)
     if not len(order):
         return note(f"All {len(predicted)} faces are right.")
     title = f"Most confident mistakes: {min(count, len(order))} of {len(order)}, of {len(predicted)} faces"
-    return prediction_grid(cells(classified, predicted, order[:count]), columns, title)
+    return prediction_grid(cells(classified, predicted, order[:count]), title)
 
 
 def cells(classified: Classified, predicted: np.ndarray, indices: Sequence[int]) -> list[Cell]:
@@ -151,17 +151,11 @@ def cells(classified: Classified, predicted: np.ndarray, indices: Sequence[int])
 
 
 @styled
-def prediction_grid(cells: Sequence[Cell], columns: int = 6, title: str = "") -> Figure:
-    """Draw faces in a grid, row by row, each with its true and its predicted class; wrong ones are framed in red.
-
-    Raises:
-        ValueError: ``columns`` below 1.
-    """
-    if columns < 1:
-        raise ValueError(f"columns is {columns}, expected at least 1")
+def prediction_grid(cells: Sequence[Cell], title: str = "") -> Figure:
+    """Draw faces in a grid, row by row, each with its true and its predicted class; wrong ones are framed in red."""
     if not cells:
         return note("There are no faces.")
-    columns = min(columns, len(cells))
+    columns = min(COLUMNS, len(cells))
     rows = -(-len(cells) // columns)
     width, height = max(PITCH_WH[0] * columns, 4.5), PITCH_WH[1] * rows + HEADING
     figure = Figure(figsize=(width, height), layout="none")

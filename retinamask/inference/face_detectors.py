@@ -24,6 +24,8 @@ from retinamask.inference.face_model_files import FaceModelError, by_suffix, che
 Files = Sequence[str | Path]
 
 _HAAR_WEIGHT = 3.0
+_HAAR_NEIGHBOURS = 4  # how many windows have to agree on a face
+_HAAR_SIDE = 800  # larger images are shrunk to this many pixels
 
 
 class Haar(FaceDetector):
@@ -35,13 +37,11 @@ class Haar(FaceDetector):
 
     name = "haar"
 
-    def __init__(self, files: Files = (), neighbours: int = 4, longest_side: int = 800, **options: Any):
+    def __init__(self, files: Files = (), **options: Any):
         """Load the cascade.
 
         Args:
             files: another cascade's ``.xml``.
-            neighbours: how many windows have to agree on a face.
-            longest_side: larger images are shrunk to this many pixels.
             options: as `retinamask.inference.face_finding.FaceDetector`'s.
         """
         super().__init__(**options)
@@ -52,13 +52,12 @@ class Haar(FaceDetector):
             self.cascade = cv2.CascadeClassifier(str(path))
         if self.cascade.empty():
             raise FaceModelError(f"{path}: no cascade that OpenCV can read; expected an .xml of cv2.data.haarcascades")
-        self.neighbours, self.longest_side = neighbours, longest_side
 
     def look(self, image_rgb: np.ndarray) -> Found:
-        scale = min(1.0, self.longest_side / max(image_rgb.shape[:2]))
+        scale = min(1.0, _HAAR_SIDE / max(image_rgb.shape[:2]))
         grey = cv2.cvtColor(images.resize(image_rgb, scale), cv2.COLOR_RGB2GRAY)
         windows, _, weights = self.cascade.detectMultiScale3(
-            grey, scaleFactor=1.1, minNeighbors=self.neighbours, outputRejectLevels=True
+            grey, scaleFactor=1.1, minNeighbors=_HAAR_NEIGHBOURS, outputRejectLevels=True
         )
         boxes_xywh = np.asarray(windows, float).reshape(-1, 4) / scale
         return corners(boxes_xywh), 1 - np.exp(-np.clip(np.asarray(weights, float), 0, None) / _HAAR_WEIGHT)
