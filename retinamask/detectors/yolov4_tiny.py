@@ -34,7 +34,7 @@ class YOLOv4TinySettings:
     An image is fitted into a square of ``image_size`` pixels, which 32 divides; 0 stands for the size in ``cfg``, or
     416. ``levels`` is the number of heads: 2 (strides 32 and 16) or 3 (8 too, for small faces). ``anchors`` are pairs
     of width and height in pixels of the input, 3 for each head; none stands for the published ones. ``cfg`` is the
-    text of an own Darknet cfg, which then has heads and anchors; without one the network is the published one.
+    text of an own Darknet cfg, which then says heads and anchors; without one the network is the published one.
     ``momentum`` is the share of the old moving average that each step of training keeps.
     """
 

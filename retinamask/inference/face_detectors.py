@@ -18,8 +18,8 @@ from retinamask.dataset.public import models
 from retinamask.detectors import snapshots
 from retinamask.detectors.darknet import cfg, sections, weights
 from retinamask.inference.detect import Predictor
-from retinamask.inference.face_finding import FaceDetector, Found, corners
-from retinamask.inference.face_model_files import FaceModelError, by_suffix, check_published, loading
+from retinamask.inference.face_finding import FaceDetector, Found, corners, loading
+from retinamask.inference.face_model_files import FaceModelError, by_suffix, check_published
 
 Files = Sequence[str | Path]
 

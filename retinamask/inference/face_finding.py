@@ -1,9 +1,15 @@
-"""The base class of face detectors: thresholds, suppression, and tiles of large images."""
+"""The base class of face detectors: thresholds, suppression, tiles of large images, and errors that name files."""
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
 import numpy as np
 
 from retinamask.dataset import boxes
 from retinamask.inference import tiles
+from retinamask.inference.face_model_files import FaceModelError
 
 Found = tuple[np.ndarray, np.ndarray]
 """Boxes ``(N, 4)`` in pixels of the image and scores ``(N,)`` of 0 to 1, most confident first."""
@@ -82,3 +88,19 @@ class FaceDetector:
 def corners(boxes_xywh: np.ndarray) -> np.ndarray:
     """Convert left, top, width and height to ``xyxy``."""
     return np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:4]], axis=1)
+
+
+@contextlib.contextmanager
+def loading(*paths: Path) -> Iterator[None]:
+    """Turn OpenCV's error on files that it cannot load into one that names them."""
+    try:
+        yield
+    except FaceModelError:
+        raise
+    except (cv2.error, SystemError, ValueError) as error:  # SystemError: how its cascades fail
+        listed = " with ".join(map(str, paths))
+        reason = " ".join(str(error).split())[:200]
+        raise FaceModelError(
+            f"{listed}: OpenCV {cv2.__version__} cannot use it ({reason}); it is cut short, damaged or of "
+            "another kind, fetch it again"
+        ) from None

@@ -1,10 +1,7 @@
-"""Check and load the files of a face detector: what OpenCV cannot use becomes an error that names them."""
+"""Find and check the files of a face detector."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import cv2
 
 from retinamask.dataset import files
 from retinamask.dataset.public import models
@@ -53,19 +50,3 @@ def check_published(path: Path, name: str) -> None:
                 f"{path} has {size:,} bytes and is not the published {file.name} of {file.size_bytes:,} bytes; it is "
                 "cut short or damaged, fetch it again"
             )
-
-
-@contextlib.contextmanager
-def loading(*paths: Path) -> Iterator[None]:
-    """Turn OpenCV's error on files that it cannot load into one that names them."""
-    try:
-        yield
-    except FaceModelError:
-        raise
-    except (cv2.error, SystemError, ValueError) as error:  # SystemError: how its cascades fail
-        listed = " with ".join(map(str, paths))
-        reason = " ".join(str(error).split())[:200]
-        raise FaceModelError(
-            f"{listed}: OpenCV {cv2.__version__} cannot use it ({reason}); it is cut short, damaged or of "
-            "another kind, fetch it again"
-        ) from None

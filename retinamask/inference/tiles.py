@@ -24,7 +24,7 @@ _EDGE = 0.01  # of a tile's side: how near to a cut a box counts as cut
 
 
 def suppress(boxes_xyxy: np.ndarray, scores: np.ndarray, nms_threshold: float, inside: float = 1.01) -> np.ndarray:
-    """Suppress non-maxima, greedily.
+    """Greedy non-maximum suppression.
 
     Args:
         boxes_xyxy: shape ``(N, 4)``.
@@ -33,11 +33,11 @@ def suppress(boxes_xyxy: np.ndarray, scores: np.ndarray, nms_threshold: float, i
         inside: it also goes if the intersection has more than this share of the smaller of the two; off above 1.
 
     Returns:
-        Indices of what stays, most confident first; of more than 2000 boxes the strongest 2000 are looked at.
+        Indices of what stays, the best score first; of more than 2000 boxes the strongest 2000 are looked at.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")[:_MOST]
     boxes_xyxy = np.asarray(boxes_xyxy, float).reshape(-1, 4)[order]
-    shared = boxes.intersections(boxes_xyxy, boxes_xyxy)
+    shared = _intersections(boxes_xyxy)
     sizes = boxes.areas(boxes_xyxy)
     smaller = np.minimum(sizes[:, None], sizes[None, :])
     part = np.divide(shared, smaller, out=np.zeros_like(shared), where=smaller > 0)
@@ -103,7 +103,7 @@ def find_in_tiles(find: Finder, image_rgb: np.ndarray, tile: int, nms_threshold:
 def merge(
     boxes_xyxy: list[np.ndarray], scores: list[np.ndarray], nms_threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Join what several passes over one image found, without repetitions and parts of the same face."""
+    """What several looks at one image found as one list, without those that are the same face or a part of it."""
     all_boxes, all_scores = np.concatenate(boxes_xyxy), np.concatenate(scores)
     kept = suppress(all_boxes, all_scores, nms_threshold, _INSIDE)
     return all_boxes[kept], all_scores[kept]
@@ -118,3 +118,10 @@ def _not_cut(
     cut_before = (boxes_xyxy[:, :2] < near) & (corner_xy > 0)
     cut_after = (boxes_xyxy[:, 2:] > tile_wh - near) & (corner_xy + tile_wh < np.array(size_wh))
     return ~(cut_before | cut_after).any(axis=1)
+
+
+def _intersections(boxes_xyxy: np.ndarray) -> np.ndarray:
+    """Areas that each two boxes share, ``(N, N)``."""
+    top_left = np.maximum(boxes_xyxy[:, None, :2], boxes_xyxy[None, :, :2])
+    bottom_right = np.minimum(boxes_xyxy[:, None, 2:], boxes_xyxy[None, :, 2:])
+    return np.clip(bottom_right - top_left, 0, None).prod(axis=2)
