@@ -116,8 +116,8 @@ def _not_cut(
     tile_wh, corner_xy = np.array(tile_wh), np.array(corner_xy)
     near = _EDGE * tile_wh.max()
     cut_before = (boxes_xyxy[:, :2] < near) & (corner_xy > 0)
-    cut_after = (boxes_xyxy[:, 2:] > tile_wh - near) & (corner_xy + tile_wh < np.array(size_wh))
-    return ~(cut_before | cut_after).any(axis=1)
+    cut_behind = (boxes_xyxy[:, 2:] > tile_wh - near) & (corner_xy + tile_wh < np.array(size_wh))
+    return ~(cut_before | cut_behind).any(axis=1)
 
 
 def _intersections(boxes_xyxy: np.ndarray) -> np.ndarray:
