@@ -205,7 +205,9 @@ def test_drawn_scenes_are_not_taken_for_copies(tmp_path):
     assert hashes.unreadable == [] and np.bincount(found).max() <= 3
 
 
-@pytest.mark.parametrize("name", ["praveen", "prajnasb", "andrewmvd"])
+@pytest.mark.parametrize(
+    "name", ["praveen", *(pytest.param(name, marks=pytest.mark.slow) for name in ("prajnasb", "andrewmvd"))]
+)
 def test_public_data(shared_data, name):
     """Every exact file copy is found, and decoding JPEGs at a reduced size costs two bits at the most."""
     folder = shared_data / name

@@ -157,7 +157,7 @@ def test_classes_other_than_those_of_the_data_are_refused():
         ("truth_thresh=1", "truth_thresh=.5", "truth_thresh=.5", "truth_thresh=.5, expected a number from 1 to 1"),
         ("scale_x_y=1.05", "scale_x_y=1e999", "scale_x_y=1e999", "scale_x_y=1e999, expected a number from 1 to 4"),
         ("classes=3", "classes", "classes", r"found 'classes', expected \[section\] or name=value"),
-        ("classes=3", "classes=3\nclasses=3", "classes=3", "classes stands in line .* and again in line"),
+        ("classes=3", "classes=3\nclasses=3", "classes=3", "classes is in line .* and again in line"),
         ("[net]", "[network]", "[network]", r"the first section is \[network\], expected \[net\]"),
     ],
 )  # fmt: skip

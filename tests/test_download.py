@@ -72,7 +72,7 @@ def test_a_file_that_is_there_is_not_fetched_again(site, path):
     get(url, path)
     assert get(url, path, sha256=SHA256) == SHA256
     assert len(site.requests) == 1
-    with pytest.raises(DownloadError, match=f"set.zip: SHA-256 is {SHA256}, expected 00; it lay there before"):
+    with pytest.raises(DownloadError, match=f"set.zip: SHA-256 is {SHA256}, expected 00; remove it"):
         get(url, path, sha256="00")
     assert path.read_bytes() == BODY
 
@@ -294,7 +294,7 @@ def test_a_full_disk(site, path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(download, "track", full_after)
-        fails(url, path, "no room on the disk of .*No space left on device.*what has come is kept")
+        fails(url, path, "no room on the disk of .*No space left on device.*received bytes are kept")
     assert left(path) == ["set.zip.part", "set.zip.part.json"]
     assert get(url, path, sha256=SHA256) == SHA256
     assert site.headers("Range")[-1] == f"bytes={2 * download._CHUNK_BYTES}-"

@@ -1,5 +1,6 @@
 """Face detectors by name: against OpenCV used directly, on faces of public data where it lies, and with bad files."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -46,13 +47,17 @@ def noise() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (90, 130, 3), np.uint8)
 
 
+@functools.cache
+def read_boxes(folder: Path):
+    return annotations.objects(read_voc([folder], folder)[0])
+
+
 def annotated(folder: Path, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Every ``step``-th image and the boxes of its faces."""
-    table, _ = read_voc([folder], folder)
-    found = annotations.objects(table)
+    found = read_boxes(folder)
     return [
         (images.read_image(folder / path), found.loc[found["image_path"] == path, BOX_COLUMNS].to_numpy(float))
-        for path in annotations.image_paths(table)[::step]
+        for path in annotations.image_paths(found)[::step]
     ]
 
 
@@ -281,7 +286,7 @@ def test_impossible_options(tmp_path, monkeypatch):
     for name, options, message in (
         ("mtcnn", {}, "no face detector is called 'mtcnn'; there are: haar, res10, yunet, yolov4, yolov4_tiny"),
         ("haar", {"confidence": 1}, "haar has no option confidence; known are .*score_threshold"),
-        ("haar", {"tiling": "auto"}, "haar looks at every pixel"),
+        ("haar", {"tiling": "auto"}, "haar searches every pixel"),
         ("haar", {"score_threshold": 1.5}, "score_threshold of haar is 1.5"),
         ("res10", {"tiling": "maybe"}, "tiling is 'maybe', expected one of: auto, always, never"),
         ("res10", {}, "lacks deploy.prototxt, res10_.*; run: retinamask fetch res10, or give"),

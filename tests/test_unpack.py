@@ -160,7 +160,7 @@ def test_names_that_stand_there_twice(tmp_path, twice):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name in twice:
             archive.writestr(zipfile.ZipInfo(name), b"x")
-    refused(tmp_path / "a.zip", "stands in it twice; not unpacked")
+    refused(tmp_path / "a.zip", "occurs twice; not unpacked")
 
 
 # --- Too large ---

@@ -61,7 +61,7 @@ def fetch_command(given) -> None:
 
 
 def _report(fetched, entry) -> None:
-    """Print what is there, whose it is, and what is not as expected."""
+    """Print counts, licence and what is not as expected."""
     for problem in fetched.problems[:_SHOWN_PROBLEMS]:
         print(problem, file=sys.stderr)
     if len(fetched.problems) > _SHOWN_PROBLEMS:

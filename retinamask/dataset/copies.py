@@ -1,6 +1,6 @@
-"""Finding copies: image files that show the same picture, by bytes and by a perceptual hash.
+"""Find copies: image files that show the same picture, by bytes and by a perceptual hash.
 
-Above `images` and beside `annotations`; splits and the audit use it. Data sets collected from the web hold the same
+Data sets collected from the web hold the same
 picture many times: scaled, cropped a little, mirrored, or with a mask drawn on. In training and test at once, copies
 make a model look better than it is.
 
@@ -32,7 +32,7 @@ _CHUNK = 512  # rows of the distance matrix in memory at a time
 
 
 class Hashes(NamedTuple):
-    """What is known of ``N`` readable images; rows of the arrays and lists belong together."""
+    """Hashes of ``N`` readable images; rows of the arrays and lists belong together."""
 
     paths: list[str]
     upright: np.ndarray  # uint8 (N, 10): the hash, eight bits a byte as np.packbits packs them
@@ -84,13 +84,13 @@ def hash_images(paths: Iterable[str], folder: str | Path) -> Hashes:
 
 
 def near_pairs(hashes: Hashes, most_bits: int = NEAR_BITS, most_per_image: int | None = None) -> np.ndarray:
-    """Pairs of images that show the same, as they are or one of them mirrored.
+    """Find pairs of images that show the same, as they are or one of them mirrored.
 
     Args:
         hashes: of ``N`` images.
         most_bits: Hamming distance up to which two hashes count as the same picture.
         most_per_image: of an image's pairs with later ones keep the nearest only, and what is needed for the same
-            groups: of the frames of a still camera every two are a pair.
+            groups: the frames of a still camera would all match.
 
     Returns:
         ``int`` of shape ``(P, 2)``: positions ``i < j``, sorted, each pair once.
@@ -121,19 +121,14 @@ def groups(count: int, pairs: np.ndarray | Sequence[tuple[int, int]]) -> np.ndar
     Returns:
         ``int`` of shape ``(count,)``: each image's group, numbered from 0 by first appearance.
     """
-    parents = list(range(count))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(member: int) -> int:
-        while parents[member] != member:
-            parents[member] = parents[parents[member]]  # halve the way for the next one
-            member = parents[member]
-        return member
-
-    for first, second in np.asarray(pairs, dtype=np.int64).reshape(-1, 2).tolist():
-        low, high = sorted((root(first), root(second)))
-        parents[high] = low
-    numbers: dict[int, int] = {}
-    return np.array([numbers.setdefault(root(member), len(numbers)) for member in range(count)], dtype=np.int64)
+    if not count:
+        return np.empty(0, dtype=np.int64)
+    first, second = np.asarray(pairs, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def copies_remark(paths: Iterable[str], folder: str | Path) -> list[str]:
@@ -160,7 +155,7 @@ def copies_remark(paths: Iterable[str], folder: str | Path) -> list[str]:
 
 
 def _thinned(near: np.ndarray, agreement: np.ndarray, numbers: np.ndarray, start: int, most: int) -> np.ndarray:
-    """Of each row of ``near`` the ``most`` that agree best, and one for each other group that it joins.
+    """Keep of each row of ``near`` the ``most`` that agree best, and one for each other group that it joins.
 
     ``numbers`` holds the groups of all images and is changed; the first column is that of image ``start``.
     """
@@ -179,7 +174,7 @@ def _thinned(near: np.ndarray, agreement: np.ndarray, numbers: np.ndarray, start
 
 
 def _hash_file(path: Path) -> tuple[np.ndarray, str] | str:
-    """Packed hashes and the SHA-256 of one file, or the message that says why there are none."""
+    """Return packed hashes and the SHA-256 of one file, or why there are none."""
     try:
         return packed_hashes(read_image(path, _DECODED_SIDE)), files.sha256(path)
     except ImageError as error:
@@ -189,10 +184,10 @@ def _hash_file(path: Path) -> tuple[np.ndarray, str] | str:
 
 
 def _frequencies(image_rgb: np.ndarray) -> np.ndarray:
-    """The lowest frequencies of the image in grey, shape ``(9, 9)``; the first is the mean and is set to 0."""
+    """Return the lowest frequencies of the image in grey, shape ``(9, 9)``; the first is the mean and is set to 0."""
     grey = Image.fromarray(image_rgb).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     pixels = np.asarray(grey, dtype=np.float64)
-    # Without its mean a blank image has no frequencies at all; rounding takes away what is left of float arithmetic
+    # Without its mean a blank image has no frequencies at all; rounding removes the traces of float arithmetic
     # where they should be 0, so that symmetric drawings get the same hash on every machine.
     return cv2.dct(pixels - pixels.mean())[:_FREQUENCIES, :_FREQUENCIES].round(6) + 0.0
 
@@ -203,5 +198,5 @@ def _above_median(frequencies: np.ndarray) -> np.ndarray:
 
 
 def _signs(packed: np.ndarray) -> np.ndarray:
-    """Packed bits as -1 and 1, ``float32`` of shape ``(N, 80)``."""
+    """Unpack bits as -1 and 1, ``float32`` of shape ``(N, 80)``."""
     return np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1

@@ -1,6 +1,6 @@
-"""Dealing groups of images to the sides of a split: near the shares, with the classes balanced, the same anywhere.
+"""Deal groups of images to the sides of a split: near the shares, with the classes balanced, the same anywhere.
 
-Below `splits`; it knows no files and no tables. A side is "train", "val" or "test", or one of several folds.
+A side is "train", "val" or "test", or one of several folds.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ def deal(
 
 
 def whole_counts(count: int, shares: np.ndarray) -> np.ndarray:
-    """``count`` images in whole numbers by share, largest remainders first, at least one for each side if it can be."""
+    """Divide ``count`` images by share, largest remainders first, at least one for each side if there are enough."""
     exact = count * shares
     counts = np.floor(exact + 1e-9)
     for side in np.argsort(counts - exact, kind="stable")[: round(count - counts.sum())]:
@@ -62,7 +62,7 @@ def whole_counts(count: int, shares: np.ndarray) -> np.ndarray:
 
 
 def _targets(amounts: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """What each side should hold, ``(sides, Q)``; images in whole numbers."""
+    """Return what each side should hold, ``(sides, Q)``; images in whole numbers."""
     totals = amounts.sum(axis=0)
     targets = np.outer(shares, totals).astype(float)
     targets[:, 0] = whole_counts(int(totals[0]), shares)
@@ -70,7 +70,7 @@ def _targets(amounts: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 
 def _draws(seed: int, key: str) -> tuple[float, float]:
-    """Two numbers from 0 to 1 that look random: for the order of equal groups, and for the side."""
+    """Return two numbers from 0 to 1 that look random: for the order of equal groups, and for the side."""
     digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
     return tuple(int.from_bytes(part) / 2**56 for part in (digest[:7], digest[7:14]))
 
@@ -81,7 +81,7 @@ def _drawn_side(draw: float, shares: Sequence[float]) -> int:
 
 
 def _side_with_room(amount: np.ndarray, filled: np.ndarray, targets: np.ndarray, drawn: int) -> int:
-    """The drawn side if the group fits there, else where it takes off most of the distance to the targets."""
+    """Return the drawn side if the group fits there, else the one that it brings nearest to its target."""
     has = amount > 0
     if (filled[drawn, has] + amount[has] <= np.ceil(targets[drawn, has] - 1e-9)).all():
         return drawn
@@ -90,7 +90,7 @@ def _side_with_room(amount: np.ndarray, filled: np.ndarray, targets: np.ndarray,
 
 
 def _costs(amounts: np.ndarray, filled: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """How much each group would add to the sum of (filled - target)^2 / target at each side, ``(G, sides)``.
+    """Return how much each group would add to the sum of (filled - target)^2 / target at each side, ``(G, sides)``.
 
     Images weigh as much as all classes together.
     """

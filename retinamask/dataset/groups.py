@@ -1,7 +1,4 @@
-"""Which images of a table must stay on one side of a split: copies of a picture, frames of a video, one person.
-
-Above `copies`, below `splits`.
-"""
+"""Group the images of a table that must stay on one side of a split: copies, frames of a video, one person."""
 
 import re
 from collections.abc import Iterable
@@ -13,7 +10,7 @@ import numpy as np
 from retinamask.dataset import copies
 from retinamask.dataset.dealing import whole_counts
 
-_MOST_PAIRS = 100  # of an image: of the frames of a still camera every two are a pair
+_MOST_PAIRS = 100  # of an image: the frames of a still camera would all match
 
 
 class ImageGroups(NamedTuple):
@@ -27,12 +24,12 @@ class ImageGroups(NamedTuple):
     unmatched: int  # images in whose path the pattern, of several the rarest, is not found
 
     def of_copies(self) -> np.ndarray:
-        """The groups that near copies alone make, ``int (N,)``."""
+        """Return the groups that near copies alone make, ``int (N,)``."""
         return copies.groups(len(self.paths), self.near_pairs)
 
 
 def by_path(paths: Iterable[str]) -> ImageGroups:
-    """Each image a group of its own, without a look at the files."""
+    """Make each image a group of its own, without reading the files."""
     paths = sorted(set(paths))
     return ImageGroups(paths, np.arange(len(paths)), paths, np.empty((0, 2), dtype=np.int64), [], 0)
 
@@ -64,7 +61,7 @@ def image_groups(paths: Iterable[str], folder: str | Path, pattern: str | Iterab
 
 
 def leaked_by_chance(found: ImageGroups, shares: dict[str, float], seeds: Iterable[int]) -> list[int]:
-    """What a split of single images by chance does: how many images of test have a near copy in train.
+    """Count the images of test that have a near copy in train when single images are split by chance.
 
     Args:
         found: the groups.
@@ -98,7 +95,7 @@ def _compiled(pattern: str) -> re.Pattern:
 
 
 def _pairs_by_text(paths: list[str], pattern: re.Pattern) -> tuple[list[tuple[int, int]], int]:
-    """Pairs that tie each image to the first one with the same text; how many images the pattern is not found in."""
+    """Return pairs that tie each image to the first with the same text, and how many images the pattern misses."""
     first_with: dict[str, int] = {}
     pairs, unmatched = [], 0
     for index, path in enumerate(paths):

@@ -1,6 +1,6 @@
-"""A split that lies beside its annotation CSV: made, and kept up to date as images come.
+"""Split a table into CSV files beside it, and keep the split up to date as images come.
 
-Above `splits`. ``annotations.csv`` gets ``annotations_train.csv``, ``annotations_val.csv`` and
+``annotations.csv`` gets ``annotations_train.csv``, ``annotations_val.csv`` and
 ``annotations_test.csv``; with folds ``annotations_test.csv`` and, for each fold, ``annotations_fold1_train.csv`` and
 ``annotations_fold1_val.csv``. An image keeps its side for good, because a model may have been trained on it.
 """
@@ -15,7 +15,6 @@ import pandas as pd
 from retinamask.dataset.annotations import AnnotationError, image_paths, of_images, read_annotations, write_annotations
 from retinamask.dataset.groups import ImageGroups, image_groups, leaked_by_chance
 from retinamask.dataset.splits import (
-    SPLITS,
     beside,
     deal_images,
     plain_shares,
@@ -28,7 +27,7 @@ LEAK_SEEDS = 20  # how many splits by chance the report averages over
 
 
 class SplitSettings(NamedTuple):
-    """How a table is split."""
+    """Settings of a split."""
 
     val_share: float = 0.15
     test_share: float = 0.15
@@ -36,11 +35,11 @@ class SplitSettings(NamedTuple):
     folds: int = 0  # 0 is one split; else so many, where each has another fold as val
     group_by: str = ""  # see `retinamask.dataset.groups.image_groups`
     anew: bool = False  # forget the split that is there
-    forget_gone: bool = False  # go on although images of the split have left the table
+    forget_gone: bool = False  # although images of the split have left the table
 
 
 class Split(NamedTuple):
-    """A split that was written, and what there is to say about it."""
+    """A split that was written, and what changed."""
 
     tables: dict[str, pd.DataFrame]  # by side: train, val, test, or test, fold1, fold2, ...
     files: list[Path]
@@ -91,12 +90,14 @@ def split_beside(annotations_csv: str | Path, table: pd.DataFrame, settings: Spl
     files = _write(annotations_csv, table, tables, settings.folds)
     seeds = range(settings.seed, settings.seed + LEAK_SEEDS)
     made = shares if settings.folds else {name: len(image_paths(part)) / len(sides) for name, part in tables.items()}
-    leaked = leaked_by_chance(groups, _one_split(made), seeds)
+    val_share = made.get("val", made.get("fold1"))
+    one_split = {"train": 1 - val_share - made["test"], "val": val_share, "test": made["test"]}
+    leaked = leaked_by_chance(groups, one_split, seeds)
     return Split(tables, files, groups, len(known), gone, _rejoined(known, sides), leaked)
 
 
 def _shares(settings: SplitSettings) -> dict[str, float]:
-    """Shares of the sides, the most protected first."""
+    """Return the shares of the sides, the most protected first."""
     if not settings.folds:
         return plain_shares(settings.val_share, settings.test_share)
     if settings.folds < 2 or not 0 < settings.test_share < 1:
@@ -107,23 +108,21 @@ def _shares(settings: SplitSettings) -> dict[str, float]:
     return {"test": settings.test_share, **{f"fold{k}": share for k in range(1, settings.folds + 1)}}
 
 
-def _one_split(shares: dict[str, float]) -> dict[str, float]:
-    """Shares of train, val and test in each of the splits."""
-    val_share = shares.get("val", shares.get("fold1"))
-    return {"train": 1 - val_share - shares["test"], "val": val_share, "test": shares["test"]}
-
-
 def _side_files(annotations_csv: str | Path, folds: int) -> dict[str, Path]:
-    """The files that say which side an image is on: each image is in one of them."""
-    if not folds:
-        return beside(annotations_csv)
-    return beside(annotations_csv, ["test"]) | {
-        f"fold{k}": beside(annotations_csv, [f"fold{k}_val"])[f"fold{k}_val"] for k in range(1, folds + 1)
-    }
+    """Return the files that say which side an image is on, the most protected first: each image is in one of them."""
+    names = {f"fold{k}": f"fold{k}_val" for k in range(1, folds + 1)} or {"val": "val", "train": "train"}
+    names = {"test": "test", **names}
+    paths = beside(annotations_csv, names.values())
+    return {side: paths[name] for side, name in names.items()}
+
+
+def _train_files(annotations_csv: str | Path, folds: int) -> dict[str, Path]:
+    """Return the training file of each fold; it holds the other folds."""
+    return {f"fold{k}": beside(annotations_csv, [f"fold{k}_train"])[f"fold{k}_train"] for k in range(1, folds + 1)}
 
 
 def _old_sides(annotations_csv: str | Path, folds: int) -> dict[str, set[str]]:
-    """The sides that each image has in the files that are there; two if writing them was cut short."""
+    """Return the sides that each image has in the files that are there; two if writing them was interrupted."""
     sides = defaultdict(set)
     for side, path in _side_files(annotations_csv, folds).items():
         if path.exists():
@@ -137,7 +136,8 @@ def _refuse_other_kind(annotations_csv: str | Path, folds: int) -> None:
     path = Path(annotations_csv)
     of_a_split = re.compile(re.escape(path.stem) + r"_(fold\d+_)?(train|val)\.csv")
     there = {found for found in path.parent.glob("*.csv") if of_a_split.fullmatch(found.name)}
-    others = sorted(there - set(_written_files(annotations_csv, folds)))
+    own = {*_side_files(path, folds).values(), *_train_files(path, folds).values()}
+    others = sorted(there - own)
     if others:
         raise AnnotationError(
             f"{', '.join(map(str, others[:4]))}: files of a split with other folds, or with none where folds are "
@@ -145,30 +145,19 @@ def _refuse_other_kind(annotations_csv: str | Path, folds: int) -> None:
         )
 
 
-def _written_files(annotations_csv: str | Path, folds: int) -> list[Path]:
-    if not folds:
-        return list(beside(annotations_csv).values())
-    names = ["test", *(f"fold{k}_{kind}" for k in range(1, folds + 1) for kind in ("val", "train"))]
-    return list(beside(annotations_csv, names).values())
-
-
 def _write(annotations_csv: str | Path, table: pd.DataFrame, tables: dict[str, pd.DataFrame], folds: int) -> list[Path]:
-    """Write the files, the most protected side first: cut short, an image is in two of them, never in none."""
-    if folds:
-        parts = {"test": tables["test"]}
-        for side in [side for side in tables if side != "test"]:
-            others = [path for name in tables if name not in ("test", side) for path in image_paths(tables[name])]
-            parts |= {f"{side}_val": tables[side], f"{side}_train": of_images(table, others)}
-    else:
-        parts = {name: tables[name] for name in reversed(SPLITS)}
-    paths = beside(annotations_csv, parts)
-    for name, part in parts.items():
-        write_annotations(part, paths[name])
-    return list(paths.values())
+    """Write the files, the most protected side first: interrupted, an image is in two of them, never in none."""
+    paths, train_paths = _side_files(annotations_csv, folds), _train_files(annotations_csv, folds)
+    for side, path in paths.items():
+        write_annotations(tables[side], path)
+    for side, path in train_paths.items():
+        others = [image for name in train_paths if name != side for image in image_paths(tables[name])]
+        write_annotations(of_images(table, others), path)
+    return [*paths.values(), *train_paths.values()]
 
 
 def _rejoined(known: dict[str, set[str]], sides: dict[str, str]) -> list[str]:
-    """One message for each old image that is not where it was."""
+    """Return one message for each old image that is not where it was."""
     messages = []
     for path in sorted(known):
         was, side = " and ".join(sorted(known[path])), sides[path]
@@ -179,7 +168,7 @@ def _rejoined(known: dict[str, set[str]], sides: dict[str, str]) -> list[str]:
 
 
 def copies_found(groups: ImageGroups) -> tuple[int, int, int]:
-    """How many groups of near copies there are, how many images they hold, and how many are copies byte for byte.
+    """Count the groups of near copies, the images that they hold, and the copies byte for byte.
 
     The last counts every file but one of those with the same bytes.
     """

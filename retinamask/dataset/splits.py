@@ -1,7 +1,7 @@
 """Train, validation and test splits of a table, the same for the same seed, without copies across them.
 
-The three tables are written as CSVs into a run's folder, so that every step of the run reads the same. Above
-`groups` and `dealing`; `split_files` keeps a split beside an annotation CSV.
+The three tables are written as CSVs into a run's folder, so that every step of the run reads the same. `split_files`
+keeps a split beside an annotation CSV.
 """
 
 import json
@@ -68,7 +68,7 @@ def split(
 
 
 def plain_shares(val_share: float, test_share: float) -> dict[str, float]:
-    """Shares of the sides, the most protected first: an image in doubt goes to test, else to val."""
+    """Return the shares of the sides, the most protected first: an image in doubt goes to test, else to val."""
     if not (val_share > 0 and test_share > 0 and val_share + test_share < 1):  # false for nan too
         raise ValueError(
             f"val_share is {val_share} and test_share {test_share}, expected both above 0, together below 1"
@@ -112,19 +112,19 @@ def deal_images(
 
 
 def tables_of(table: pd.DataFrame, sides: Mapping[str, str], names: Iterable[str]) -> dict[str, pd.DataFrame]:
-    """The rows of each side, by its name."""
+    """Return the rows of each side, by its name."""
     return {name: of_images(table, [path for path in sides if sides[path] == name]) for name in names}
 
 
 def refuse_empty(tables: Mapping[str, pd.DataFrame]) -> None:
-    """Raise `AnnotationError` if a side has no box: nothing could be learnt from it, or told by it."""
+    """Raise `AnnotationError` if a side has no box: nothing could be learnt from it or measured on it."""
     empty = [name for name, part in tables.items() if objects(part).empty]
     if empty:
         raise AnnotationError(f"no box in {', '.join(empty)}; add images, enlarge the share, or try another seed")
 
 
 def named(tables: dict[str, pd.DataFrame], name: str) -> pd.DataFrame:
-    """The split of that name."""
+    """Return the split of that name."""
     if name not in tables:
         raise ValueError(f"split is {name!r}, expected one of: {', '.join(tables)}")
     return tables[name]
@@ -160,13 +160,14 @@ def write_splits(
         print(f"{len(old_sides)} images keep the side that they have in the split beside {split_of}", flush=True)
     tables = split(table, val_share, test_share, seed, groups, old_sides)
     more = {"seed": seed, "groups": int(groups.numbers.max()) + 1}
-    return _write_run(table, tables, classes, folder, Path(run_dir), more)
+    _write_run(table, tables, classes, folder, Path(run_dir), more)
+    return _read_run(Path(run_dir))[0]
 
 
 def splits_of_run(
     run_dir: str | Path, annotations_csv: str | Path = "", classes_csv: str | Path = "", seed: int = 0
 ) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
-    """The splits in a run's folder; if there are none yet, those of ``annotations_csv``, which are then written.
+    """Read the splits of a run; at its start take or make those of ``annotations_csv`` and write them into its folder.
 
     Args:
         run_dir: the run's folder.
@@ -182,25 +183,28 @@ def splits_of_run(
         AnnotationError: the folder holds the splits of another table than the one that is asked for.
     """
     run_dir = Path(run_dir)
-    if annotations_csv or not (run_dir / "dataset.json").is_file():
-        annotations_csv = Path(annotations_csv or "annotations.csv")
-        print(f"the data is {annotations_csv}", flush=True)
-        classes = read_classes(classes_csv or annotations_csv.with_name("classes.csv"))
-        table = read_annotations(annotations_csv, classes)
-        if not (run_dir / "dataset.json").is_file():
-            if split_lies_beside(annotations_csv):
-                return _adopt(table, classes, annotations_csv, run_dir), classes
-            return write_splits(table, classes, annotations_csv.parent, run_dir, seed=seed), classes
+    has_splits = (run_dir / "dataset.json").is_file()
+    if has_splits and not annotations_csv:
+        return _read_run(run_dir)
+    annotations_csv = Path(annotations_csv or "annotations.csv")
+    print(f"the data is {annotations_csv}", flush=True)
+    classes = read_classes(classes_csv or annotations_csv.with_name("classes.csv"))
+    table = read_annotations(annotations_csv, classes)
+    if has_splits:
         if json.loads((run_dir / "dataset.json").read_text())["fingerprint"] != fingerprint(table, classes):
             raise AnnotationError(
                 f"{run_dir} holds splits of another table than {annotations_csv}; use another run_dir"
             )
-    classes = read_classes(run_dir / "classes.csv")
-    return {name: read_annotations(run_dir / f"{name}.csv", classes) for name in SPLITS}, classes
+    elif split_lies_beside(annotations_csv):
+        tables = _split_beside(table, classes, annotations_csv)
+        _write_run(table, tables, classes, annotations_csv.parent, run_dir, {"split": str(annotations_csv)})
+    else:
+        write_splits(table, classes, annotations_csv.parent, run_dir, seed=seed)
+    return _read_run(run_dir)
 
 
 def beside(annotations_csv: str | Path, names: Iterable[str] = SPLITS) -> dict[str, Path]:
-    """Where the split of a table lies: ``annotations_train.csv`` beside ``annotations.csv``, and so on."""
+    """Return where the split of a table lies: ``annotations_train.csv`` beside ``annotations.csv``, and so on."""
     path = Path(annotations_csv)
     return {name: path.with_name(f"{path.stem}_{name}.csv") for name in names}
 
@@ -209,7 +213,7 @@ def split_lies_beside(annotations_csv: str | Path) -> bool:
     """Whether the split of a table lies beside it.
 
     Raises:
-        AnnotationError: only a part of one, or one with folds: going on without it would train on its test images.
+        AnnotationError: only a part of one, or one with folds: continuing without it would train on its test images.
     """
     there = [path for path in beside(annotations_csv).values() if path.is_file()]
     if there and len(there) < len(SPLITS):
@@ -221,12 +225,12 @@ def split_lies_beside(annotations_csv: str | Path) -> bool:
 
 
 def same_path(path: str) -> str:
-    """An image path without ``./`` and the like, to look it up."""
+    """Return an image path without ``./`` and the like, to look it up."""
     return posixpath.normpath(path)
 
 
 def _sides_beside(annotations_csv: str | Path, folder: str | Path, table: pd.DataFrame) -> dict[str, list[str]]:
-    """The sides of the table's images in the split beside another CSV, found by where the files really are."""
+    """Return the sides of the table's images in the split beside another CSV, found by where the files really are."""
     sides = defaultdict(list)
     for name, path in beside(annotations_csv).items():
         for image in image_paths(read_annotations(path)):
@@ -235,19 +239,17 @@ def _sides_beside(annotations_csv: str | Path, folder: str | Path, table: pd.Dat
     return {image: sides[place] for image, place in places.items() if place in sides}
 
 
-def _adopt(
-    table: pd.DataFrame, classes: dict[str, int], annotations_csv: Path, run_dir: Path
-) -> dict[str, pd.DataFrame]:
-    """Take over the split beside a table, if it is one of all the table's images."""
+def _split_beside(table: pd.DataFrame, classes: dict[str, int], annotations_csv: Path) -> dict[str, pd.DataFrame]:
+    """Read the split beside a table, if it is one of all the table's images."""
     sides: dict[str, str] = {}
     for name, path in beside(annotations_csv).items():
-        part = image_paths(read_annotations(path, classes))
-        twice = [image for image in part if same_path(image) in sides]
+        part = list(map(same_path, image_paths(read_annotations(path, classes))))
+        twice = [image for image in part if image in sides]
         if twice:
             raise AnnotationError(
                 f"{path}: {twice[0]} is in another split too; run: retinamask split {annotations_csv}"
             )
-        sides |= dict.fromkeys(map(same_path, part), name)
+        sides |= dict.fromkeys(part, name)
     wanted = {path: sides.get(same_path(path)) for path in image_paths(table)}
     lost = [path for path, side in wanted.items() if side is None]
     if lost:
@@ -257,7 +259,7 @@ def _adopt(
         )
     tables = tables_of(table, wanted, SPLITS)
     refuse_empty(tables)
-    return _write_run(table, tables, classes, annotations_csv.parent, run_dir, {"split": str(annotations_csv)})
+    return tables
 
 
 def _write_run(
@@ -267,11 +269,10 @@ def _write_run(
     folder: str | Path,
     run_dir: Path,
     more: dict,
-) -> dict[str, pd.DataFrame]:
+) -> None:
     """Write a split into a run's folder, with image paths that are right there; ``dataset.json`` comes last."""
-    tables = {name: moved(part, folder, run_dir) for name, part in tables.items()}
     for name, part in tables.items():
-        write_annotations(part, run_dir / f"{name}.csv")
+        write_annotations(moved(part, folder, run_dir), run_dir / f"{name}.csv")
     write_classes(classes, run_dir / "classes.csv")
     record = {
         "fingerprint": fingerprint(table, classes),
@@ -281,11 +282,16 @@ def _write_run(
         "boxes": {name: len(objects(part)) for name, part in tables.items()},
     }
     files.write_json(run_dir / "dataset.json", record)
-    return {name: read_annotations(run_dir / f"{name}.csv", classes) for name in tables}  # in whole pixels
+
+
+def _read_run(run_dir: Path) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
+    """Read the splits in a run's folder, boxes in whole pixels, and the classes."""
+    classes = read_classes(run_dir / "classes.csv")
+    return {name: read_annotations(run_dir / f"{name}.csv", classes) for name in SPLITS}, classes
 
 
 def _amounts(table: pd.DataFrame, groups: ImageGroups) -> np.ndarray:
-    """Images, and boxes of each class in order of their names, by group: ``(groups, 1 + classes)``."""
+    """Count images, and boxes of each class in order of their names, by group: ``(groups, 1 + classes)``."""
     group_of = dict(zip(groups.paths, groups.numbers.tolist(), strict=True))
     boxes = objects(table)
     names = sorted(boxes["class_name"].unique())

@@ -1,8 +1,8 @@
-"""YOLOv4-tiny: Darknet's network, label assignment, losses and boxes; a Darknet ``.cfg`` says what it is made of.
+"""YOLOv4-tiny: Darknet's network, label assignment, losses and boxes; a Darknet ``.cfg`` describes its layers.
 
 Bochkovskiy et al., *YOLOv4*, https://arxiv.org/abs/2004.10934, and AlexeyAB's https://github.com/AlexeyAB/darknet,
-which published the network and what it is trained with. The parts are in `retinamask.detectors.darknet`; this file says
-how they are put together.
+which published the network and what it is trained with. The parts are in `retinamask.detectors.darknet`; this file puts
+them together.
 """
 
 from collections.abc import Iterable
@@ -50,7 +50,7 @@ class YOLOv4TinySettings:
             raise ValueError(f"momentum is {self.momentum}, expected a number between 0 and 1")
         for name in ("anchors", "levels"):
             if self.cfg and getattr(self, name) != getattr(type(self), name):
-                raise ValueError(f"cfg and {name} are both given, and the cfg says its {name}; take one of them out")
+                raise ValueError(f"cfg and {name} are both given, and the cfg has its own {name}; take one of them out")
         if not self.image_size:
             size = cfg.describe(self.cfg).image_size if self.cfg else PUBLISHED_SIZE
             object.__setattr__(self, "image_size", size)
@@ -84,7 +84,7 @@ class YOLOv4Tiny(Detector):
             seed: of k-means.
 
         Raises:
-            ValueError: too few different boxes, or the settings have a ``cfg``, which says the anchors.
+            ValueError: too few different boxes, or the settings have a ``cfg``, which has the anchors.
         """
         sizes_wh = np.concatenate([each[:, 2:] - each[:, :2] for each in boxes])
         found = anchors.suggest(sizes_wh, len(self.anchors_wh), seed)
@@ -129,7 +129,7 @@ class YOLOv4Tiny(Detector):
         return keras.Model(network.inputs, found, name="yolov4-tiny-bbox")
 
     def targets(self, boxes, labels, sizes_wh, canvas_wh) -> dict:
-        """In the graph: nothing; boxes are assigned where the losses are computed, and know no canvas before."""
+        """Return nothing: boxes are assigned where the losses are computed, and know no canvas before."""
         return {}
 
     def reached(self, boxes_xyxy: np.ndarray, of_image: np.ndarray, sizes_wh: np.ndarray) -> np.ndarray:
@@ -148,14 +148,14 @@ class YOLOv4Tiny(Detector):
         return found
 
     def counts(self, batch: dict) -> dict:
-        """In the graph: the images, by which Darknet divides all losses."""
+        """Return the number of images in the graph, by which Darknet divides all losses."""
         import tensorflow
 
         images = tensorflow.cast(tensorflow.shape(batch["images"])[0], tensorflow.float32)
         return dict.fromkeys(LOSSES, images)
 
     def losses(self, outputs, batch: dict) -> dict:
-        """In the graph: what all heads lose on a batch, see `retinamask.detectors.darknet.loss`; summed."""
+        """Return the losses of all heads on a batch in the graph, summed; see `retinamask.detectors.darknet.loss`."""
         import tensorflow
 
         canvas_wh = tensorflow.cast(tensorflow.shape(batch["images"])[2:0:-1], tensorflow.float32)
@@ -167,7 +167,7 @@ class YOLOv4Tiny(Detector):
         return {name: tensorflow.add_n([each[name] for each in lost]) for name in LOSSES}
 
     def rest_backbone(self, network, resting: bool) -> None:
-        """Keep what lies before the heads as it is, its normalisation too, or let it learn again."""
+        """Freeze what lies before the heads, its normalisation too, or let it learn again."""
         for layer in network.layers:
             if layer.name in self._backbone:
                 layer.trainable = not resting

@@ -78,8 +78,8 @@ def decide(
 ) -> np.ndarray:
     """Return the class id that each row is taken for, shape ``(N,)``.
 
-    Without a named class it is the likeliest one. With one, that class is taken from ``threshold`` on, and below it
-    the likeliest of the others: a high threshold on ``with_mask`` lets fewer bare faces pass for masked.
+    Without a named class it is the most likely one. With one, that class is taken from ``threshold`` on, and below it
+    the most likely of the others: a high threshold on ``with_mask`` lets fewer bare faces pass for masked.
 
     Raises:
         ClassificationError: the class is unknown, or a threshold is given that no class is named for.
@@ -146,7 +146,7 @@ def mistakes(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarra
 
 
 def _calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the expected calibration error: by how much the probability of the likeliest class misses its accuracy.
+    """Return the expected calibration error: by how much the probability of the most likely class misses its accuracy.
 
     Guo et al., On Calibration of Modern Neural Networks, 2017 (https://arxiv.org/abs/1706.04599), equation 3, with
     `BINS` bins.

@@ -22,6 +22,7 @@ from retinamask.evaluation.drawing import CELL, FADED_INK, GREEN, INK, VERMILLIO
 from retinamask.evaluation.plot_style import BLUE, GRID, note, shown_text, styled
 
 CELL_SIDE = 256  # pixels that a face of the grid is shown with at most
+COLUMNS = 6
 LONGEST_NAME = 22  # letters that fit below a face
 FACE_SIDE, PITCH_WH, HEADING = 1.8, (2.0, 2.5), 0.45  # inches
 _SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", BLUE])
@@ -77,9 +78,9 @@ def roc_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str, Any]) -
     colors = class_colors(dict.fromkeys(curves, 0))
     for name, curve in curves.items():
         area = figures["per_class"][name]["roc_auc"]
-        said = "all images or none" if area is None else f"area {area:.3f}"
+        score = "all images or none" if area is None else f"area {area:.3f}"
         rates = curve["false_positive_rate"], curve["true_positive_rate"]
-        axes.plot(*rates, color=colors[name], label=f"{shown_text(_short(name))}: {said}")
+        axes.plot(*rates, color=colors[name], label=f"{shown_text(_short(name))}: {score}")
     axes.set(title="Receiver operating characteristic", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
     axes.set_xlabel("false positive rate: share of the others taken for the class")
     axes.set_ylabel("true positive rate: share of the class that is found")
@@ -114,27 +115,26 @@ def calibration_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str,
     return figure
 
 
-def prediction_plot(classified: Classified, predicted: np.ndarray, count: int = 24, columns: int = 6) -> Figure:
+def prediction_plot(classified: Classified, predicted: np.ndarray, count: int = 24) -> Figure:
     """Draw the first faces, each with its true and its predicted class; the wrong ones are framed in red.
 
     Args:
         classified: from `classify_faces`.
         predicted: class ids from `classification.decide`, shape ``(N,)``.
         count: how many at most.
-        columns: faces in a row.
     """
     shown = range(min(count, len(predicted)))
     wrong = int((np.asarray(predicted)[: len(shown)] != classified.labels[: len(shown)]).sum())
-    return prediction_grid(cells(classified, predicted, shown), columns, f"First {len(shown)} faces: {wrong} wrong")
+    return prediction_grid(cells(classified, predicted, shown), f"First {len(shown)} faces: {wrong} wrong")
 
 
-def most_confident_mistakes(classified: Classified, predicted: np.ndarray, count: int = 24, columns: int = 6) -> Figure:
+def most_confident_mistakes(classified: Classified, predicted: np.ndarray, count: int = 24) -> Figure:
     """Draw the wrongly predicted faces, most confident first; otherwise as `prediction_plot`."""
     order = mistakes(classified.labels, predicted, classified.probabilities)
     if not len(order):
         return note(f"All {len(predicted)} faces are right.")
     title = f"Most confident mistakes: {min(count, len(order))} of {len(order)}, of {len(predicted)} faces"
-    return prediction_grid(cells(classified, predicted, order[:count]), columns, title)
+    return prediction_grid(cells(classified, predicted, order[:count]), title)
 
 
 def cells(classified: Classified, predicted: np.ndarray, indices: Sequence[int]) -> list[Cell]:
@@ -151,17 +151,11 @@ def cells(classified: Classified, predicted: np.ndarray, indices: Sequence[int])
 
 
 @styled
-def prediction_grid(cells: Sequence[Cell], columns: int = 6, title: str = "") -> Figure:
-    """Draw faces in a grid, row by row, each with its true and its predicted class; wrong ones are framed in red.
-
-    Raises:
-        ValueError: ``columns`` below 1.
-    """
-    if columns < 1:
-        raise ValueError(f"columns is {columns}, expected at least 1")
+def prediction_grid(cells: Sequence[Cell], title: str = "") -> Figure:
+    """Draw faces in a grid, row by row, each with its true and its predicted class; wrong ones are framed in red."""
     if not cells:
         return note("There are no faces.")
-    columns = min(columns, len(cells))
+    columns = min(COLUMNS, len(cells))
     rows = -(-len(cells) // columns)
     width, height = max(PITCH_WH[0] * columns, 4.5), PITCH_WH[1] * rows + HEADING
     figure = Figure(figsize=(width, height), layout="none")
@@ -188,15 +182,15 @@ def _draw_cell(axes: Axes, cell: Cell) -> None:
     color = VERMILLION if wrong else GREEN
     frame = {"edgecolor": color if wrong else GRID, "linewidth": 3 if wrong else 1, "facecolor": "none"}
     axes.add_patch(Rectangle((0, 0), 1, 1, clip_on=False, **frame))
-    said = f"{'✗' if wrong else '✓'} {shown_text(_short(cell.predicted))} {cell.probability:.2f}"
-    lines = [(said, color, 8), (f"true: {shown_text(_short(cell.true))}", INK, 8)]
+    answer = f"{'✗' if wrong else '✓'} {shown_text(_short(cell.predicted))} {cell.probability:.2f}"
+    lines = [(answer, color, 8), (f"true: {shown_text(_short(cell.true))}", INK, 8)]
     lines.append((shown_text(_short(cell.file_name, 32)), FADED_INK, 6.5))
     for number, (text, ink, size) in enumerate(lines):
         axes.text(0, 1.08 + 0.1 * number, text, color=ink, fontsize=size, va="center")
 
 
 def _short(text: str, longest: int = LONGEST_NAME) -> str:
-    """The text on one line, its middle replaced by dots where it is too long."""
+    """Return the text on one line, its middle replaced by dots where it is too long."""
     text = " ".join(text.split())
     kept = longest - 3
     return text if len(text) <= longest else f"{text[: kept - kept // 2]}...{text[-(kept // 2) :]}"

@@ -1,4 +1,4 @@
-"""Face detectors by name behind one interface: an image in, boxes of faces with scores out.
+"""Face detectors by name with one interface: an image in, boxes of faces with scores out.
 
 Each is called with ``uint8`` RGB of shape ``(height, width, 3)`` and gives ``boxes_xyxy`` ``(N, 4)`` in its pixels,
 clipped to it, and ``scores`` ``(N,)`` of 0 to 1, most confident first. ``haar`` needs no file, ``res10`` and ``yunet``
@@ -18,12 +18,14 @@ from retinamask.dataset.public import models
 from retinamask.detectors import snapshots
 from retinamask.detectors.darknet import cfg, sections, weights
 from retinamask.inference.detect import Predictor
-from retinamask.inference.face_finding import FaceDetector, Found, corners
-from retinamask.inference.face_model_files import FaceModelError, by_suffix, check_published, loading
+from retinamask.inference.face_finding import FaceDetector, Found, corners, loading
+from retinamask.inference.face_model_files import FaceModelError, by_suffix, check_published
 
 Files = Sequence[str | Path]
 
 _HAAR_WEIGHT = 3.0
+_HAAR_NEIGHBOURS = 4  # how many windows have to agree on a face
+_HAAR_SIDE = 800  # larger images are shrunk to this many pixels
 
 
 class Haar(FaceDetector):
@@ -35,13 +37,11 @@ class Haar(FaceDetector):
 
     name = "haar"
 
-    def __init__(self, files: Files = (), neighbours: int = 4, longest_side: int = 800, **options: Any):
+    def __init__(self, files: Files = (), **options: Any):
         """Load the cascade.
 
         Args:
             files: another cascade's ``.xml``.
-            neighbours: how many windows have to agree on a face.
-            longest_side: larger images are shrunk to this many pixels.
             options: as `retinamask.inference.face_finding.FaceDetector`'s.
         """
         super().__init__(**options)
@@ -52,13 +52,12 @@ class Haar(FaceDetector):
             self.cascade = cv2.CascadeClassifier(str(path))
         if self.cascade.empty():
             raise FaceModelError(f"{path}: no cascade that OpenCV can read; expected an .xml of cv2.data.haarcascades")
-        self.neighbours, self.longest_side = neighbours, longest_side
 
     def look(self, image_rgb: np.ndarray) -> Found:
-        scale = min(1.0, self.longest_side / max(image_rgb.shape[:2]))
+        scale = min(1.0, _HAAR_SIDE / max(image_rgb.shape[:2]))
         grey = cv2.cvtColor(images.resize(image_rgb, scale), cv2.COLOR_RGB2GRAY)
         windows, _, weights = self.cascade.detectMultiScale3(
-            grey, scaleFactor=1.1, minNeighbors=self.neighbours, outputRejectLevels=True
+            grey, scaleFactor=1.1, minNeighbors=_HAAR_NEIGHBOURS, outputRejectLevels=True
         )
         boxes_xywh = np.asarray(windows, float).reshape(-1, 4) / scale
         return corners(boxes_xywh), 1 - np.exp(-np.clip(np.asarray(weights, float), 0, None) / _HAAR_WEIGHT)
@@ -171,7 +170,7 @@ class Darknet(FaceDetector):
 
 
 class DarknetTiny(Darknet):
-    """The same under the name of the smaller network."""
+    """`Darknet` under the name of the smaller network."""
 
     name = "yolov4_tiny"
 

@@ -1,5 +1,10 @@
-"""The base class of face detectors: thresholds, suppression, and tiles of large images."""
+"""The base class of face detectors: thresholds, suppression, tiles of large images, and errors that name files."""
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
 import numpy as np
 
 from retinamask.dataset import boxes
@@ -32,7 +37,7 @@ class FaceDetector:
             score_threshold: weaker boxes are dropped, 0 to 1.
             nms_threshold: of two boxes that overlap more than this (IoU) the weaker goes, 0 to 1.
             tiling: ``always``, ``never``, or ``auto``, which asks `tiles.faces_would_vanish`. Images larger than a tile
-                are then looked at in tiles too, beside the whole.
+                are then searched in tiles too, besides the whole.
 
         Raises:
             ValueError: an impossible option.
@@ -43,7 +48,7 @@ class FaceDetector:
         if tiling not in tiles.TILING:
             raise ValueError(f"tiling is {tiling!r}, expected one of: {', '.join(tiles.TILING)}")
         if tiling != "never" and not self.network_side:
-            raise ValueError(f"{self.name} looks at every pixel; tiling has to be never, found {tiling!r}")
+            raise ValueError(f"{self.name} searches every pixel; tiling has to be never, found {tiling!r}")
         self.score_threshold, self.nms_threshold, self.tiling = score_threshold, nms_threshold, tiling
 
     def __call__(self, image_rgb: np.ndarray) -> Found:
@@ -83,3 +88,19 @@ class FaceDetector:
 def corners(boxes_xywh: np.ndarray) -> np.ndarray:
     """Convert left, top, width and height to ``xyxy``."""
     return np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:4]], axis=1)
+
+
+@contextlib.contextmanager
+def loading(*paths: Path) -> Iterator[None]:
+    """Turn OpenCV's error on files that it cannot load into one that names them."""
+    try:
+        yield
+    except FaceModelError:
+        raise
+    except (cv2.error, SystemError, ValueError) as error:  # SystemError: how its cascades fail
+        listed = " with ".join(map(str, paths))
+        reason = " ".join(str(error).split())[:200]
+        raise FaceModelError(
+            f"{listed}: OpenCV {cv2.__version__} cannot use it ({reason}); it is cut short, damaged or of "
+            "another kind, fetch it again"
+        ) from None

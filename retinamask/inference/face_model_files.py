@@ -1,21 +1,18 @@
-"""Check and load the files of a face detector: what OpenCV cannot use becomes an error that names them."""
+"""Find and check the files of a face detector."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import cv2
 
 from retinamask.dataset import files
 from retinamask.dataset.public import models
 
 
 class FaceModelError(ValueError):
-    """A model file that cannot be used; the message says which, what was found and what to do."""
+    """A model file that cannot be used."""
 
 
 def by_suffix(given: Sequence[str | Path], expected: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Path]:
-    """Sort model files by their endings, in whatever order they were given.
+    """Sort model files by their endings, in any order.
 
     Args:
         given: the paths.
@@ -53,19 +50,3 @@ def check_published(path: Path, name: str) -> None:
                 f"{path} has {size:,} bytes and is not the published {file.name} of {file.size_bytes:,} bytes; it is "
                 "cut short or damaged, fetch it again"
             )
-
-
-@contextlib.contextmanager
-def loading(*paths: Path) -> Iterator[None]:
-    """Turn OpenCV's error on files that it cannot load into one that names them."""
-    try:
-        yield
-    except FaceModelError:
-        raise
-    except (cv2.error, SystemError, ValueError) as error:  # SystemError: how its cascades fail
-        listed = " with ".join(map(str, paths))
-        reason = " ".join(str(error).split())[:200]
-        raise FaceModelError(
-            f"{listed}: OpenCV {cv2.__version__} cannot use it ({reason}); it is cut short, damaged or of "
-            "another kind, fetch it again"
-        ) from None

@@ -2,7 +2,7 @@
 
 Nothing here was made by this project and none of it is shipped with it. GitHub archives are
 named by a commit, which fixes their content; their bytes may be compressed anew at any time, so they have no SHA-256
-that could be relied on. What could not be looked at when this list was made says so in ``unverified``.
+that could be relied on. ``unverified`` names what could not be checked when this list was made.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class PublicData:
     """
 
     name: str
-    home: str  # the page that a person looks at
+    home: str  # its web page
     licence: str
     citation: str
     format: str = ""  # as in `retinamask.dataset.formats`; empty if the layout is not known
@@ -35,7 +35,7 @@ class PublicData:
     classes: Mapping[str, int | None] = field(default_factory=dict)
     images: int | None = None  # with annotations
     boxes: int | None = None
-    counted_by: str = ""  # who says so
+    counted_by: str = ""  # the source of the counts
     unverified: str = ""
 
 

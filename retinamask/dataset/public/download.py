@@ -1,7 +1,7 @@
 """Download a file: pooch verifies and places it, and an interrupted download is resumed, which pooch cannot.
 
-What has come so far lies in ``NAME.part``; ``NAME.part.json`` holds the validator that tells whether the server still
-has the same file (Range and If-Range: RFC 9110, sections 13.1.5 and 14).
+Bytes received so far are in ``NAME.part``; ``NAME.part.json`` holds the validator that identifies the server's file
+(Range and If-Range: RFC 9110, sections 13.1.5 and 14).
 """
 
 import json
@@ -35,14 +35,14 @@ log = logging.getLogger(__name__)
 
 
 class DownloadError(ValueError):
-    """A file cannot be downloaded; the message says why and what to do."""
+    """A file that cannot be downloaded."""
 
 
 def download(url: str, path: str | Path, *, sha256: str | None = None, auth: tuple[str, str] | None = None) -> None:
     """Download ``url`` to ``path``; an earlier half is resumed, an existing file is only verified.
 
     Args:
-        url: https; http is for this very computer only, also after a redirect.
+        url: https; http is for this computer only, also after a redirect.
         path: the file to make.
         sha256: what the file must have, in hexadecimal, if that is known.
         auth: user name and key for the server (not for another one that it redirects to).
@@ -56,9 +56,7 @@ def download(url: str, path: str | Path, *, sha256: str | None = None, auth: tup
     if path.exists():
         found = files.sha256(path) if sha256 else None
         if found != (sha256 and sha256.lower()):
-            raise DownloadError(
-                f"{path}: SHA-256 is {found}, expected {sha256}; it lay there before; remove it or choose another place"
-            )
+            raise DownloadError(f"{path}: SHA-256 is {found}, expected {sha256}; remove it or choose another place")
         return
     pooch.get_logger().setLevel(logging.WARNING)
     try:
@@ -107,25 +105,25 @@ class _Resuming:
         """Make one request; return when the file is whole."""
         validator = self._validator(url)
         start = self._size() if validator else 0
-        headers = {"Range": f"bytes={start}-", "If-Range": validator} if start else {}
-        with self.session.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
-            told, where = response.headers, response.headers.get("Content-Range", "")
+        resume = {"Range": f"bytes={start}-", "If-Range": validator} if start else {}
+        with self.session.get(url, headers=resume, stream=True, timeout=TIMEOUT_S) as response:
+            headers, where = response.headers, response.headers.get("Content-Range", "")
             if response.status_code == 416 and where == f"bytes */{start}":
                 return  # it was whole already
-            same = validator in (told.get("ETag", validator), told.get("Last-Modified"))
+            same = validator in (headers.get("ETag", validator), headers.get("Last-Modified"))
             if response.status_code == 416 or (
                 response.status_code == 206 and not (same and where.startswith(f"bytes {start}-"))
             ):
                 self._discard()
-                raise requests.ConnectionError("the file on the server is not the one that was begun; starting over")
+                raise requests.ConnectionError("the file on the server has changed; starting over")
             if response.status_code not in (200, 206):
                 raise requests.HTTPError(response=response)
-            if told.get("Content-Encoding", "identity") != "identity":
+            if headers.get("Content-Encoding", "identity") != "identity":
                 raise DownloadError(f"{url}: the server compressed the file unasked, its size cannot be checked")
             if response.status_code == 200:  # also from servers that cannot resume, or when the file has changed
                 start = 0
-                etag = told.get("ETag", "")  # a weak one does not promise the same bytes
-                validator = etag if etag.startswith('"') else told.get("Last-Modified")
+                etag = headers.get("ETag", "")  # a weak one does not promise the same bytes
+                validator = etag if etag.startswith('"') else headers.get("Last-Modified")
                 files.write_json(self.notes, {"url": url, "validator": validator})
             self._append(url, response, start)
 
@@ -145,7 +143,7 @@ class _Resuming:
                 raise
             raise DownloadError(
                 f"{url}: no room on the disk of {self.part.parent} ({error.strerror}); free some and run it again, "
-                "what has come is kept"
+                "received bytes are kept"
             ) from None
         if not self._size():
             self._discard()
@@ -168,7 +166,7 @@ class _Resuming:
 
 
 class _ThisComputer(HTTPAdapter):
-    """Plain http to this very computer; everywhere else anybody on the way could change the bytes."""
+    """Allow plain http to this computer only; elsewhere the bytes could be changed on the way."""
 
     def send(self, request, *args, **options):
         _check_address(request.url)
@@ -183,17 +181,17 @@ def _check_address(url: str) -> None:
 
 
 def _reason(error: requests.RequestException, url: str) -> tuple[str, float | None]:
-    """Say why a request failed and how many seconds the server wants to be left alone, if another try may help.
+    """Return why a request failed and how many seconds to wait if the server asks for it.
 
     Raises:
-        DownloadError: it would not.
+        DownloadError: another try would not help.
     """
     if isinstance(error, requests.HTTPError):
         code = error.response.status_code
         status = f"{code} {error.response.reason}"
         if code not in _TRANSIENT:
-            told = _REFUSALS.get(code, "the server answered {}, expected the file").format(status)
-            raise DownloadError(f"{url}: {told}") from None
+            refusal = _REFUSALS.get(code, "the server answered {}, expected the file").format(status)
+            raise DownloadError(f"{url}: {refusal}") from None
         asked = error.response.headers.get("Retry-After", "")
         return f"the server answered {status}", float(asked) if asked.isdecimal() else None
     if isinstance(error, requests.exceptions.SSLError) and "certificate" in str(error).lower():

@@ -1,6 +1,6 @@
 """Fetch a public data set by name, from its address (or a file fetched by hand) to annotations.csv and classes.csv.
 
-The result appears under its name only when all of it is there; until then it lies in a hidden folder beside it.
+The result appears under its name only when all of it is there; until then it is in a hidden folder beside it.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ _DEEPEST = 2  # folders that an archive may have around what is used, such as RE
 
 @dataclass(frozen=True)
 class Fetched:
-    """A data set on the disk: what it holds, and what a person should know about it."""
+    """A data set on the disk: its content and its problems."""
 
     folder: Path
     images: int
@@ -78,7 +78,7 @@ def kaggle_login() -> tuple[str, str]:
     """Return the user's own Kaggle name and key, from where Kaggle's own program looks for them.
 
     Raises:
-        DownloadError: there are none; the message says how to get them.
+        DownloadError: there are none.
     """
     name, key = os.environ.get("KAGGLE_USERNAME"), os.environ.get("KAGGLE_KEY")
     path = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle") / "kaggle.json"
@@ -194,7 +194,7 @@ def _convert(entry: PublicData, archive: Path, staging: Path, target: Path) -> F
 
 
 def _differences(entry: PublicData, images: int, boxes: dict[str, int], commit: str) -> list[str]:
-    """Say what is not as the catalogue expects it."""
+    """Describe what differs from the catalogue."""
     counts = [("images", images, entry.images), ("boxes", sum(boxes.values()), entry.boxes)]
     counts += [(f"boxes of {name}", boxes.get(name, 0), count) for name, count in entry.classes.items()]
     found = [f"{have:,} {what}, expected {want:,}" for what, have, want in counts if want not in (None, have)]

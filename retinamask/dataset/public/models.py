@@ -91,7 +91,7 @@ def kept_files(name: str, folder: str | Path | None = None) -> list[Path]:
     """Return the files of a model on the disk, in the catalogue's order.
 
     Raises:
-        ValueError: not all of them are there; the message says how to get them.
+        ValueError: not all of them are there.
     """
     place = Path(folder or default_folder()) / name
     paths = [place / file.name for file in CATALOGUE[name].files]

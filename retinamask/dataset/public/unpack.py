@@ -1,4 +1,4 @@
-"""Unpack zip and tar archives that nobody here has seen: inside one folder and within one size limit."""
+"""Unpack zip and tar archives from strangers: inside one folder and within one size limit."""
 
 import errno
 import gzip
@@ -24,11 +24,11 @@ _NO_FILE_NAME = (errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ)
 
 
 class ArchiveError(ValueError):
-    """An archive cannot be unpacked, or must not be; the message says why and what to do."""
+    """An archive that cannot be unpacked, or must not be."""
 
 
 class DamagedError(ArchiveError):
-    """The file is no archive, or not a whole one: another download may help."""
+    """A file that is no archive, or not a whole one: another download may help."""
 
 
 def unpack(
@@ -70,7 +70,7 @@ def unpack(
                 with opened() as source, open(copy, "xb") as target:
                     shutil.copyfileobj(source, target)
             except (FileExistsError, NotADirectoryError):
-                raise ArchiveError(f"{archive}: {name!r} stands in it twice; not unpacked") from None
+                raise ArchiveError(f"{archive}: {name!r} occurs twice; not unpacked") from None
             count += 1
     except ArchiveError:
         raise

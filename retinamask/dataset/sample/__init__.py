@@ -4,8 +4,6 @@ JPEG scenes, and the VOC XML that labelImg would have written for them. The same
 scene number k does not depend on how many scenes are drawn.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

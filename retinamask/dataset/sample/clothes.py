@@ -4,8 +4,6 @@ Clothes are drawn in the upright frame of the body, the rest in the tilted frame
 of the head, in half head heights.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from retinamask.dataset.sample.painter import INK, WHITE, Colour, Painter, darker, lighter, smooth

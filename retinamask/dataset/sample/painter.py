@@ -75,12 +75,8 @@ class Painter:
     """
 
     def __init__(
-        self,
-        image: Image.Image,
-        origin_xy: tuple[float, float] = (0.0, 0.0),
-        scale: float = 1.0,
-        angle: float = 0.0,
-    ) -> None:
+        self, image: Image.Image, origin_xy: tuple[float, float] = (0.0, 0.0), scale: float = 1.0, angle: float = 0.0
+    ):
         self.image, self.scale, self.angle = image, scale, angle
         self.origin_xy = np.asarray(origin_xy, dtype=float)
         self._draw = ImageDraw.Draw(image, "RGBA")
@@ -104,13 +100,7 @@ class Painter:
         self.polygon(smooth(points), colour)
 
     def ellipse(
-        self,
-        x: float,
-        y: float,
-        radius_x: float,
-        radius_y: float | None = None,
-        colour: Colour = INK,
-        tilt: float = 0,
+        self, x: float, y: float, radius_x: float, radius_y: float | None = None, colour: Colour = INK, tilt: float = 0
     ) -> None:
         """Fill an ellipse; a circle when `radius_y` is None."""
         self.polygon(ellipse_points(x, y, radius_x, radius_x if radius_y is None else radius_y, tilt), colour)
@@ -120,14 +110,11 @@ class Painter:
         if radius <= 0:
             self.polygon([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], colour)
             return
-        t = np.linspace(0, np.pi / 2, 6)
-        corners = ((x2, y2, 0), (x1, y2, 1), (x1, y1, 2), (x2, y1, 3))
-        inset = {0: (-1, -1), 1: (1, -1), 2: (1, 1), 3: (-1, 1)}
-        rounded = [
-            np.stack([x + inset[k][0] * radius + radius * np.cos(t + k * np.pi / 2),
-                      y + inset[k][1] * radius + radius * np.sin(t + k * np.pi / 2)], axis=1)
-            for x, y, k in corners
-        ]  # fmt: skip
+        centres = ((x2 - radius, y2 - radius), (x1 + radius, y2 - radius), (x1 + radius, y1 + radius))
+        rounded = []
+        for quarter, (x, y) in enumerate((*centres, (x2 - radius, y1 + radius))):
+            t = np.linspace(0, np.pi / 2, 6) + quarter * np.pi / 2
+            rounded.append(np.stack([x + radius * np.cos(t), y + radius * np.sin(t)], axis=1))
         self.polygon(np.concatenate(rounded), colour)
 
     def line(self, points: ArrayLike, width: float, colour: Colour) -> None:

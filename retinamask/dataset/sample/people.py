@@ -4,8 +4,6 @@ All chance of a person is in `choose_look`; the drawing is a pure function of th
 heights around the middle of the head, which spans y = -1 (crown) to 1 (chin).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,7 +124,7 @@ def choose_look(generator: np.random.Generator, masked: bool) -> Look:
         shift_y=generator.uniform(-0.04, 0.05),
         eyes=pick(generator, eyes),
         mouth=pick(generator, ("smile", "smile", "grin", "grin", "lips", "small")),
-        glasses=choose_glasses(generator),
+        glasses=("sun", "round", "square", None)[np.searchsorted((0.1, 0.23, 0.33), generator.random(), "right")],
         facial_hair=facial_hair,
         facial_hair_colour=hair if hair in DARK_HAIRS else pick(generator, DARK_HAIRS[:3]),
         scarf=generator.random() < 0.2,
@@ -135,11 +133,6 @@ def choose_look(generator: np.random.Generator, masked: bool) -> Look:
         mask_colour=pick(generator, MASK_COLOURS[mask or "surgical"]),
         pattern=pick(generator, PATTERNS),
     )
-
-
-def choose_glasses(generator: np.random.Generator) -> str | None:
-    draw = generator.random()
-    return "sun" if draw < 0.1 else "round" if draw < 0.23 else "square" if draw < 0.33 else None
 
 
 def draw_head(painter: Painter, look: Look) -> None:

@@ -4,8 +4,6 @@ A place is a function `(painter, generator)` that fills the unit square. A thing
 unit wide; some are round and bright, so that a detector has to learn more than "a circle is a face".
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from retinamask.dataset.sample.painter import WHITE, Colour, Painter, darker, fill_gradient, lighter, mix, pick

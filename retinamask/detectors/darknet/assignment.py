@@ -2,7 +2,7 @@
 
 The rules of AlexeyAB's Darknet, ``src/yolo_layer.c`` (https://github.com/AlexeyAB/darknet), for a whole
 batch at once. Anchors and boxes are compared in pixels of the canvas, as there, also when it is larger or smaller
-than the cfg says.
+than in the cfg.
 """
 
 from typing import NamedTuple
@@ -52,7 +52,7 @@ def match(boxes_xyxy, labels, head, cells_wh, canvas_wh) -> Matches:
 def targets(matches: Matches, labels, place_count, class_count: int):
     """Return the class targets of the places of a head.
 
-    A place that several boxes of different classes want says all of their classes.
+    A place that several boxes of different classes want gets all of their classes.
 
     Args:
         matches: of `match`, for ``labels`` ``(B, M)``.

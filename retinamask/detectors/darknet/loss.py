@@ -3,7 +3,7 @@
 The detector adds up its heads. The rules are those of AlexeyAB's Darknet,
 ``src/yolo_layer.c``, with two differences. ``cls_normalizer`` weighs the classes, which there it does only together
 with ``counters_per_class``. And the gradient of the box loss is the true one. Darknet takes the derivative of CIoU by a
-box in shares of the image and hands it to the raw outputs almost as it is: of what lies between, it leaves out the
+box in shares of the image and hands it to the raw outputs almost as it is: in between, it leaves out the
 sigmoid's slope, the grid's cells and the anchor's size. So at 416 pixels and stride 32 its gradient is larger by 50 for
 a centre in the middle of its cell (13 / 1.05 * 4) and by 1.2 to 5 for the sides, at stride 16 by 100, and by 7 to 42.
 `BOX_WEIGHT` makes up for that, so that an ``iou_normalizer`` of 0.07 means about what it does there.
@@ -21,7 +21,7 @@ def head_losses(raw, head, boxes_xyxy, labels, canvas_wh) -> dict:
     """Compute the losses of one head, summed over the batch.
 
     Every pair of a box and a place that is to find it loses 1 - CIoU, also where two boxes want one place; with an
-    ``iou_threshold`` below 1, over the number of classes that the place is to say. Objectness and classes are cross
+    ``iou_threshold`` below 1, over the number of classes of the place. Objectness and classes are cross
     entropies: of every place that is not excused, and of those that are to find a box.
 
     Args:

@@ -14,7 +14,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]{1,12}\.?[0-9]{0,20}|\.[0-9]{1,20})([eE][+-]?[
 
 
 class CfgError(ValueError):
-    """A ``.cfg`` that cannot be used; the message says which line, what was found and what to write instead."""
+    """A ``.cfg`` that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def parse(text: str, source: str = "cfg") -> list[Section]:
         options = sections[-1].options
         if name in options:
             sections[-1].refuse(
-                f"{name} stands in line {options[name].line} and again in line {number} of one [{sections[-1].name}]; "
+                f"{name} is in line {options[name].line} and again in line {number} of one [{sections[-1].name}]; "
                 "keep one of them",
                 name,
             )

@@ -46,7 +46,7 @@ def yolov4_tiny_cfg(
             tenfold at 80 % and at 90 % of them.
 
     Returns:
-        The text, in which sections stand in the order of the published files.
+        The text, with the sections in the order of the published files.
 
     Raises:
         ValueError: an argument is out of its range.

@@ -25,7 +25,7 @@ _PARTIAL = re.compile(r"\.conv\.([0-9]{1,4})$")
 
 @dataclass(frozen=True, eq=False)
 class DarknetWeights:
-    """What a ``.weights`` file holds: its version, how many images training has seen, and its ``float32`` numbers."""
+    """The content of a ``.weights`` file: its version, images seen in training, and its ``float32`` numbers."""
 
     version: tuple[int, int, int]
     seen: int
@@ -116,7 +116,7 @@ def write(model, network: Network, path: str | Path, seen: int = 0) -> None:
         model: from `retinamask.detectors.darknet.network.build`.
         network: its description, whose ``text`` is the cfg that goes with the file.
         path: the file; an existing one is replaced.
-        seen: images seen in training, from which Darknet tells how far its schedule is.
+        seen: images seen in training, from which Darknet continues its schedule.
     """
     numbers = np.concatenate([part.ravel() for layer in network.convolutions for part in _stored(model, layer)])
     content = DarknetWeights(VERSION, seen, numbers).to_bytes()
@@ -156,14 +156,14 @@ def _stored(model, layer: Convolutional) -> list[np.ndarray]:
 
 def _heads_of_other_classes(network: Network, found: int) -> dict[int, int]:
     """Return by index how many of the ``found`` numbers each last convolution has, if only the classes differ."""
-    rest = sum(layer.parameters for layer in network.convolutions)
+    trunk = sum(layer.parameters for layer in network.convolutions)
     per_filter, filters_per_class = {}, {}
     for layer, head in zip(network.last_convolutions, network.heads, strict=True):
-        rest -= layer.parameters
+        trunk -= layer.parameters
         per_filter[layer.index] = layer.parameters // layer.filters
         filters_per_class[layer.index] = len(head.mask)
     step = sum(per_filter[index] * filters_per_class[index] for index in per_filter)
-    values, remainder = divmod(found - rest, step)
+    values, remainder = divmod(found - trunk, step)
     if remainder or not 1 <= values - 5 <= MAX_CLASSES:
         return {}
     return {index: values * per_filter[index] * filters_per_class[index] for index in per_filter}
