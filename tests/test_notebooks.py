@@ -17,8 +17,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from retinamask.detectors import snapshots
 from retinamask.runs import record as records
 from retinamask.runs import runner
+from retinamask.runs.own_snapshot import own_snapshot
 from retinamask.runs.parameters import check_parameters, known_parameters, read_parameters_file
 from retinamask.runs.record import RunRecord, make_run_folder, make_timed_run_folder
 from retinamask.runs.runner import NotebookError, run, run_notebook
@@ -623,3 +625,41 @@ def test_a_notebook_that_was_killed_goes_on_as_it_was_begun(tmp_path, write, cap
     assert aside.read_bytes() == broken and str(aside) in capsys.readouterr().err
     with pytest.raises(ValueError, match="train.ipynb: was run there before"):
         run("train", {"resume": True}, continued="mine", **folders)
+
+
+# The snapshot that a run takes.
+
+
+def test_a_run_takes_its_own_snapshot(tmp_path, monkeypatch):
+    """The preferred kind first, of it the newest training, of that the best; never another run's."""
+    monkeypatch.setattr(snapshots, "read", lambda path: Path(path).name)
+    written = [
+        ("a_best", "retinanet", "training", "a", "1", True),
+        ("a_last", "retinanet", "training", "a", "1", False),
+        ("a-2_last", "retinanet", "training", "a", "2", False),
+        ("a-2_best", "retinanet", "training", "a", "2", True),
+        ("a_best_inference", "retinanet", "inference", "a", "1", True),
+        ("faces", "mask_classifier", "training", "a", "3", True),
+        ("other", "retinanet", "training", "b", "9", True),
+        (".half", "retinanet", "training", "a", "9", True),
+    ]
+    for stem, detector, kind, run_name, started, best in written:
+        record = {"detector": detector, "kind": kind, "training": {"run": run_name, "started": started, "best": best}}
+        (tmp_path / f"{stem}.json").write_text(json.dumps(record))
+    (tmp_path / "own.json").write_text('{"colour": "red"}')
+    (tmp_path / "broken.json").write_text("{")
+    assert own_snapshot("", "runs/a", tmp_path, "training") == "a-2_best.json"
+    assert own_snapshot("", "runs/a", tmp_path, "inference", "training") == "a_best_inference.json"
+    assert own_snapshot("", "runs/a", tmp_path, "training", classifier=True) == "faces.json"
+    assert own_snapshot("", "runs/b", tmp_path, "inference", "training") == "other.json"
+    assert own_snapshot("elsewhere/x.h5", "runs/a", tmp_path, "training") == "x.h5"
+    with pytest.raises(ValueError) as caught:
+        own_snapshot("", "runs/b", tmp_path, "inference")
+    assert str(caught.value) == (
+        f"the run 'b' has no inference snapshot in {tmp_path}; run a training notebook and 03_convert_snapshot in this "
+        f"run first, or name one with the parameter snapshot; there are: {tmp_path / 'a_best_inference.h5'}"
+    )
+    for number in range(11):
+        (tmp_path / f"c{number}.json").write_text(json.dumps({"detector": "retinanet", "kind": "training"}))
+    with pytest.raises(ValueError, match="a_last.h5, .* and 6 more$"):
+        own_snapshot("", "runs/z", tmp_path, "training")

@@ -208,44 +208,6 @@ def _is_taken(stem: Path) -> bool:
     return stem.parent.is_dir() and any(left.fullmatch(path.name) for path in stem.parent.iterdir())
 
 
-def newest(folder: str | Path, kind: str, run: str | None = None, classifier: bool = False) -> Path:
-    """The youngest snapshot of a kind below ``folder``, a ``best`` one before others of its run.
-
-    Args:
-        folder: where to look, not in folders below it.
-        kind: ``training`` or ``inference``.
-        run: prefer the snapshots of the run of this name if it has any.
-        classifier: look among the classifiers of faces, instead of among the detectors.
-
-    Raises:
-        SnapshotError: there is none.
-    """
-    found = []
-    for described in sorted(Path(folder).glob("*.json")):
-        record = _try_record(described)
-        fits = record and record["kind"] == kind and (record["detector"] == CLASSIFIER) == classifier
-        if fits and _has_weights(described, record):
-            training = record.get("training", {})
-            of_run = run is not None and training.get("run") == run
-            found.append(
-                (of_run, training.get("started", ""), training.get("best", False), record["created"], described)
-            )
-    if not found:
-        training = "08_train_mask_classifier first" if classifier else "a training notebook first"
-        what = training if kind == "training" else "03_convert_snapshot first"
-        raise SnapshotError(f"no {kind} snapshot in {folder}; run {what}, or name a snapshot")
-    described = max(found)[-1]
-    _settle(described.with_suffix(".h5"), _read_record(described))
-    return described.with_suffix(".h5")
-
-
-def _has_weights(described: Path, record: dict[str, Any]) -> bool:
-    """Whether it is a pair, or becomes one when its weights take their name; hidden files are half written."""
-    weights = described.with_suffix(".h5")
-    there = weights.is_file() or pairs.waiting(weights, record["weights_sha256"]).is_file()
-    return there and not described.name.startswith(".")
-
-
 def trained_on(snapshot: Snapshot, table) -> bool:
     """Whether ``table`` is what the snapshot was trained on, so that the run's other splits are held out."""
     return snapshot.record.get("training", {}).get("training_table_fingerprint") == fingerprint(table, snapshot.classes)

@@ -1,7 +1,7 @@
 """The choices of a training notebook: a few parameters, and the rest in its parameter `more`."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from retinamask import detectors
@@ -26,7 +26,8 @@ def training_settings(detector: str, more: Mapping[str, Any], **given: Any) -> t
     Raises:
         ValueError: an unknown name, or one that is a parameter of the notebook itself; a wrong value.
     """
-    of_training = [field.name for kind in (TrainingSettings, AugmentationSettings) for field in fields(kind)]
+    kinds = (TrainingSettings, AugmentationSettings)
+    of_training = [field.name for kind in kinds for field in fields(kind) if field.default is not MISSING]
     of_network = [field.name for field in fields(detectors.named(detector).Settings) if field.name not in of_training]
     for name in more:
         if name in given:
@@ -35,4 +36,6 @@ def training_settings(detector: str, more: Mapping[str, Any], **given: Any) -> t
             raise ValueError(f"more: {unknown(name, [*of_training, *of_network])}")
     together = {**given, **more}
     network = {name: together[name] for name in of_network if name in together}
-    return settings_of(together), {n: tuple(v) if isinstance(v, list) else v for n, v in network.items()}
+    network = {name: tuple(value) if isinstance(value, list) else value for name, value in network.items()}
+    training = {name: together[name] for name in (*of_training, "augment") if name in together}
+    return settings_of(training), network
