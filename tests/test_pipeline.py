@@ -105,7 +105,7 @@ def test_both_stages_go_from_annotations_to_figures(tiny, tmp_path, monkeypatch,
     record = json.loads((folder / "faces_best.json").read_text())
     settings = record["settings"]
     assert record["detector"] == "mask_classifier" and (settings["image_height"], settings["image_width"]) == (48, 32)
-    pictures = ["augmentation", "learning_rate", "training_curves", "confusion_matrix", "roc", "calibration"]
+    pictures = ["augmentation", "training_curves", "confusion_matrix", "roc", "calibration"]
     pictures += ["prediction_plot", "mistakes"]
     assert pngs_in(run_dir) == {f"{name}.png" for name in pictures} and len(done.pictures) == len(pictures)
     capsys.readouterr()

@@ -88,8 +88,6 @@ def run(
         ValueError: an unknown notebook or parameter, a wrong value, a name that is unsafe or taken.
         NotebookError: a notebook failed; the record says so too, and the rest was not started.
     """
-    import papermill  # noqa: F401  a missing papermill must show before a folder is made
-
     notebooks = _find_notebooks([names] if isinstance(names, str) else list(names), Path(notebooks_dir))
     stem = notebooks[0].stem if len(notebooks) == 1 else "pipeline"
     run_dir = records.existing_run_folder(runs_dir, continued) if continued is not None else None
