@@ -502,7 +502,7 @@ def test_a_failing_cell(write, tmp_path, capsys):
     )
     write("b", code("n: int = 0", "parameters"))
     with pytest.raises(NotebookError) as caught:
-        run(["a", "b"], {"n": 0}, "one", False, tmp_path / "runs", tmp_path / "notebooks", progress=False)
+        run(["a", "b"], {"n": 0}, "one", False, tmp_path / "runs", tmp_path / "notebooks")
     broken = tmp_path / "runs" / "one" / "a.ipynb"
     assert str(caught.value) == (
         f"{tmp_path / 'notebooks' / 'a.ipynb'}: cell 3 (rate = 1 / n) failed: "
@@ -524,13 +524,13 @@ def test_a_failing_cell(write, tmp_path, capsys):
         "b": "waiting",
     }
     assert not (broken.parent / "b.ipynb").exists()
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "before\n"
 
 
 def test_a_kernel_that_dies(write, tmp_path):
     write("a", code("n: int = 0", "parameters"), text("## Too much"), code("import os\nos.kill(os.getpid(), 9)"))
     with pytest.raises(NotebookError) as caught:
-        run("a", {}, "out", False, tmp_path, tmp_path / "notebooks", progress=False)
+        run("a", {}, "out", False, tmp_path, tmp_path / "notebooks")
     assert "a.ipynb: cell 3 (Too much) failed: DeadKernelError: the kernel died; " in str(caught.value)
     assert f"the broken notebook: {tmp_path / 'out' / 'a.ipynb'}" in str(caught.value)
     assert (tmp_path / "out" / "a.ipynb").exists()
@@ -588,7 +588,7 @@ def test_a_run_goes_on_in_its_folder(tmp_path, write):
     notebook = "seed: int = 1\nrun_dir: str = ''"
     for name in ("first", "second"):
         write(name, code(notebook, "parameters"), code("print(run_dir)"))
-    folders = {"runs_dir": tmp_path / "runs", "notebooks_dir": tmp_path / "notebooks", "progress": False}
+    folders = {"runs_dir": tmp_path / "runs", "notebooks_dir": tmp_path / "notebooks"}
     run_dir = run("first", {}, "mine", **folders)
     assert run("second", {"seed": 4}, continued="mine", **folders) == run_dir
     record = record_of(run_dir)
@@ -606,7 +606,7 @@ def test_a_notebook_that_was_killed_goes_on_as_it_was_begun(tmp_path, write, cap
     declared = "rate: float = 1.0\nresume: bool = False\nrun_dir: str = ''"
     lasting = "from pathlib import Path\nPath(run_dir, f'{rate} {resume}').touch()\nassert resume"
     write("train", code(declared, "parameters"), code(lasting))
-    folders = {"runs_dir": tmp_path / "runs", "notebooks_dir": tmp_path / "notebooks", "progress": False}
+    folders = {"runs_dir": tmp_path / "runs", "notebooks_dir": tmp_path / "notebooks"}
     with pytest.raises(NotebookError):
         run("train", {"rate": 0.25}, "mine", **folders)
     run_dir = tmp_path / "runs" / "mine"
