@@ -33,7 +33,7 @@ class YOLOv4TinySettings:
     """All that is needed, with the classes, to build the same network again.
 
     Attributes:
-        image_size: side in pixels of the square that an image is fitted into, a multiple of 32; 0 for the cfg's, or 416.
+        image_size: side in pixels of the square that an image is fitted into, a multiple of 32; 0: the cfg's, or 416.
         levels: number of heads: 2 (strides 32 and 16) or 3 (8 too, for small faces).
         anchors: pairs of width and height in pixels of the input, 3 for each head; none for the published ones.
         cfg: text of an own Darknet cfg, which then says heads and anchors; empty for the published network.
