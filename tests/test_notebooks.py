@@ -24,6 +24,8 @@ from retinamask.runs.own_snapshot import own_snapshot
 from retinamask.runs.parameters import check_parameters, known_parameters, read_parameters_file
 from retinamask.runs.record import RunRecord, make_run_folder, make_timed_run_folder
 from retinamask.runs.runner import NotebookError, run, run_notebook
+from retinamask.runs.training_settings import training_settings
+from retinamask.training.settings import NO_AUGMENTATION
 
 DECLARED = """\
 # The settings of the training.
@@ -663,3 +665,32 @@ def test_a_run_takes_its_own_snapshot(tmp_path, monkeypatch):
         (tmp_path / f"c{number}.json").write_text(json.dumps({"detector": "retinanet", "kind": "training"}))
     with pytest.raises(ValueError, match="a_last.h5, .* and 6 more$"):
         own_snapshot("", "runs/z", tmp_path, "training")
+
+
+# The parameter `more` of the training notebooks.
+
+
+def test_more_holds_every_other_setting():
+    more = {"mosaic": 0.5, "optimizer": "adamw", "ratios": [0.5, 1.0], "momentum": 0.8}
+    settings, network = training_settings("retinanet", more, epochs=3, image_size=96, seed=4)
+    assert (settings.epochs, settings.seed, settings.optimizer, settings.augmentation.mosaic) == (3, 4, "adamw", 0.5)
+    assert settings.momentum == 0.8  # of sgd: training and network have each a setting of that name
+    assert network == {"image_size": 96, "ratios": (0.5, 1.0)}
+    assert training_settings("retinanet", {}, augment=False)[0].augmentation == NO_AUGMENTATION
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"mosiac": 0.5}, "more: no parameter named 'mosiac'; did you mean 'mosaic'? it has: epochs, "),
+        ({"alpha": 0.5}, "more: no parameter named 'alpha'; it has: "),
+        ({"epochs": 4}, "more has 'epochs', which is a parameter of its own; set it there"),
+        ({"augmentation": None}, "more: no parameter named 'augmentation'"),
+        ({"mosaic": 5}, "mosaic is 5, expected 0 to 1"),
+        ({"mosaic": "0.5"}, "mosaic is '0.5', expected a"),
+    ],
+)
+def test_what_more_does_not_take(more, message):
+    with pytest.raises(ValueError) as caught:
+        training_settings("retinanet", more, epochs=3)
+    assert message in str(caught.value)
