@@ -17,11 +17,15 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from retinamask.detectors import snapshots
 from retinamask.runs import record as records
 from retinamask.runs import runner
+from retinamask.runs.own_snapshot import own_snapshot
 from retinamask.runs.parameters import check_parameters, known_parameters, read_parameters_file
 from retinamask.runs.record import RunRecord, make_run_folder, make_timed_run_folder
 from retinamask.runs.runner import NotebookError, run, run_notebook
+from retinamask.runs.training_settings import training_settings
+from retinamask.training.settings import NO_AUGMENTATION
 
 DECLARED = """\
 # The settings of the training.
@@ -500,7 +504,7 @@ def test_a_failing_cell(write, tmp_path, capsys):
     )
     write("b", code("n: int = 0", "parameters"))
     with pytest.raises(NotebookError) as caught:
-        run(["a", "b"], {"n": 0}, "one", False, tmp_path / "runs", tmp_path / "notebooks", progress=False)
+        run(["a", "b"], {"n": 0}, "one", False, tmp_path / "runs", tmp_path / "notebooks")
     broken = tmp_path / "runs" / "one" / "a.ipynb"
     assert str(caught.value) == (
         f"{tmp_path / 'notebooks' / 'a.ipynb'}: cell 3 (rate = 1 / n) failed: "
@@ -522,13 +526,13 @@ def test_a_failing_cell(write, tmp_path, capsys):
         "b": "waiting",
     }
     assert not (broken.parent / "b.ipynb").exists()
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "before\n"
 
 
 def test_a_kernel_that_dies(write, tmp_path):
     write("a", code("n: int = 0", "parameters"), text("## Too much"), code("import os\nos.kill(os.getpid(), 9)"))
     with pytest.raises(NotebookError) as caught:
-        run("a", {}, "out", False, tmp_path, tmp_path / "notebooks", progress=False)
+        run("a", {}, "out", False, tmp_path, tmp_path / "notebooks")
     assert "a.ipynb: cell 3 (Too much) failed: DeadKernelError: the kernel died; " in str(caught.value)
     assert f"the broken notebook: {tmp_path / 'out' / 'a.ipynb'}" in str(caught.value)
     assert (tmp_path / "out" / "a.ipynb").exists()
@@ -586,7 +590,7 @@ def test_a_run_goes_on_in_its_folder(tmp_path, write):
     notebook = "seed: int = 1\nrun_dir: str = ''"
     for name in ("first", "second"):
         write(name, code(notebook, "parameters"), code("print(run_dir)"))
-    folders = {"runs_dir": tmp_path / "runs", "notebooks_dir": tmp_path / "notebooks", "progress": False}
+    folders = {"runs_dir": tmp_path / "runs", "notebooks_dir": tmp_path / "notebooks"}
     run_dir = run("first", {}, "mine", **folders)
     assert run("second", {"seed": 4}, continued="mine", **folders) == run_dir
     record = record_of(run_dir)
@@ -604,7 +608,7 @@ def test_a_notebook_that_was_killed_goes_on_as_it_was_begun(tmp_path, write, cap
     declared = "rate: float = 1.0\nresume: bool = False\nrun_dir: str = ''"
     lasting = "from pathlib import Path\nPath(run_dir, f'{rate} {resume}').touch()\nassert resume"
     write("train", code(declared, "parameters"), code(lasting))
-    folders = {"runs_dir": tmp_path / "runs", "notebooks_dir": tmp_path / "notebooks", "progress": False}
+    folders = {"runs_dir": tmp_path / "runs", "notebooks_dir": tmp_path / "notebooks"}
     with pytest.raises(NotebookError):
         run("train", {"rate": 0.25}, "mine", **folders)
     run_dir = tmp_path / "runs" / "mine"
@@ -623,3 +627,70 @@ def test_a_notebook_that_was_killed_goes_on_as_it_was_begun(tmp_path, write, cap
     assert aside.read_bytes() == broken and str(aside) in capsys.readouterr().err
     with pytest.raises(ValueError, match="train.ipynb: was run there before"):
         run("train", {"resume": True}, continued="mine", **folders)
+
+
+# The snapshot that a run takes.
+
+
+def test_a_run_takes_its_own_snapshot(tmp_path, monkeypatch):
+    """The preferred kind first, of it the newest training, of that the best; never another run's."""
+    monkeypatch.setattr(snapshots, "read", lambda path: Path(path).name)
+    written = [
+        ("a_best", "retinanet", "training", "a", "1", True),
+        ("a_last", "retinanet", "training", "a", "1", False),
+        ("a-2_last", "retinanet", "training", "a", "2", False),
+        ("a-2_best", "retinanet", "training", "a", "2", True),
+        ("a_best_inference", "retinanet", "inference", "a", "1", True),
+        ("faces", "mask_classifier", "training", "a", "3", True),
+        ("other", "retinanet", "training", "b", "9", True),
+        (".half", "retinanet", "training", "a", "9", True),
+    ]
+    for stem, detector, kind, run_name, started, best in written:
+        record = {"detector": detector, "kind": kind, "training": {"run": run_name, "started": started, "best": best}}
+        (tmp_path / f"{stem}.json").write_text(json.dumps(record))
+    (tmp_path / "own.json").write_text('{"colour": "red"}')
+    (tmp_path / "broken.json").write_text("{")
+    assert own_snapshot("", "runs/a", tmp_path, "training") == "a-2_best.json"
+    assert own_snapshot("", "runs/a", tmp_path, "inference", "training") == "a_best_inference.json"
+    assert own_snapshot("", "runs/a", tmp_path, "training", classifier=True) == "faces.json"
+    assert own_snapshot("", "runs/b", tmp_path, "inference", "training") == "other.json"
+    assert own_snapshot("elsewhere/x.h5", "runs/a", tmp_path, "training") == "x.h5"
+    with pytest.raises(ValueError) as caught:
+        own_snapshot("", "runs/b", tmp_path, "inference")
+    assert str(caught.value) == (
+        f"the run 'b' has no inference snapshot in {tmp_path}; run a training notebook and 03_convert_snapshot in this "
+        f"run first, or name one with the parameter snapshot; there are: {tmp_path / 'a_best_inference.h5'}"
+    )
+    for number in range(11):
+        (tmp_path / f"c{number}.json").write_text(json.dumps({"detector": "retinanet", "kind": "training"}))
+    with pytest.raises(ValueError, match="a_last.h5, .* and 6 more$"):
+        own_snapshot("", "runs/z", tmp_path, "training")
+
+
+# The parameter `more` of the training notebooks.
+
+
+def test_more_holds_every_other_setting():
+    more = {"mosaic": 0.5, "optimizer": "adamw", "ratios": [0.5, 1.0], "momentum": 0.8}
+    settings, network = training_settings("retinanet", more, epochs=3, image_size=96, seed=4)
+    assert (settings.epochs, settings.seed, settings.optimizer, settings.augmentation.mosaic) == (3, 4, "adamw", 0.5)
+    assert settings.momentum == 0.8  # of sgd: training and network have each a setting of that name
+    assert network == {"image_size": 96, "ratios": (0.5, 1.0)}
+    assert training_settings("retinanet", {}, augment=False)[0].augmentation == NO_AUGMENTATION
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"mosiac": 0.5}, "more: no parameter named 'mosiac'; did you mean 'mosaic'? it has: epochs, "),
+        ({"alpha": 0.5}, "more: no parameter named 'alpha'; it has: "),
+        ({"epochs": 4}, "more has 'epochs', which is a parameter of its own; set it there"),
+        ({"augmentation": None}, "more: no parameter named 'augmentation'"),
+        ({"mosaic": 5}, "mosaic is 5, expected 0 to 1"),
+        ({"mosaic": "0.5"}, "mosaic is '0.5', expected a"),
+    ],
+)
+def test_what_more_does_not_take(more, message):
+    with pytest.raises(ValueError) as caught:
+        training_settings("retinanet", more, epochs=3)
+    assert message in str(caught.value)

@@ -105,7 +105,7 @@ def _run_and_report(
         return 1
     finally:
         signal.signal(signal.SIGTERM, before)
-    page = write_page(run_dir, f"Face masks found by {run_dir.name}")
+    page = write_page(run_dir, f"Run {run_dir.name}")
     sheet = run_dir / "contact_sheet.png"
     print("\nLook at:", *[f"  {path}" for path in (page, sheet) if path.exists()], sep="\n")
     return 0

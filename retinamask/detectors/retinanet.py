@@ -37,12 +37,15 @@ LOSSES = ("localization_loss", "classification_loss")
 class RetinaNetSettings:
     """All that is needed, with the classes, to build the same network again.
 
-    An image is fitted into a square of ``image_size`` pixels; with a ``max_side`` it is resized as
-    keras-retinanet does, its shorter side to ``image_size`` but its longer one to ``max_side`` at most.
-    ``normalisation`` is ``frozen`` (batch normalisation keeps its pretrained statistics, as keras-retinanet
-    always has it) or ``live`` (it learns them: needed when the weights start from random numbers).
-    ``momentum`` is the share of the old moving average that each step keeps, for ``live`` only.
-    Anchor sizes and strides are those of the pyramid levels P3 to P7; ratios and scales may be changed.
+    Attributes:
+        backbone: one of `BACKBONES`.
+        image_size: side in pixels of the square that an image is fitted into, or with max_side of its shorter side.
+        max_side: resize as keras-retinanet does, the longer side to this many pixels at most; 0 for a square.
+        normalisation: frozen (batch normalisation keeps its pretrained statistics, as keras-retinanet always has it) or
+            live (it learns them: needed when the weights start from random numbers).
+        momentum: share of the old moving average that each step keeps, for live only.
+        ratios, scales: height / width and relative size of the anchors at a place.
+        sizes, strides: anchor sizes and strides of the pyramid levels P3 to P7 in pixels.
     """
 
     backbone: str = "resnet50"

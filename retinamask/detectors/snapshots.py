@@ -236,35 +236,6 @@ def _is_taken(stem: Path) -> bool:
     return stem.parent.is_dir() and any(left.fullmatch(path.name) for path in stem.parent.iterdir())
 
 
-def newest(folder: str | Path, kind: str, run: str | None = None, classifier: bool = False) -> Path:
-    """The youngest snapshot of a kind below ``folder``, a ``best`` one before others of its run.
-
-    Args:
-        folder: where to look, not in folders below it.
-        kind: ``training`` or ``inference``.
-        run: prefer the snapshots of the run of this name if it has any.
-        classifier: look among the classifiers of faces, instead of among the detectors.
-
-    Raises:
-        SnapshotError: there is none.
-    """
-    found = []
-    for described in sorted(Path(folder).glob("*.json")):
-        record = _try_record(described)
-        fits = record and record["kind"] == kind and (record["detector"] == CLASSIFIER) == classifier
-        if fits and described.with_suffix(".h5").is_file() and not described.name.startswith("."):
-            training = record.get("training", {})
-            of_run = run is not None and training.get("run") == run
-            found.append(
-                (of_run, training.get("started", ""), training.get("best", False), record["created"], described)
-            )
-    if not found:
-        training = "08_train_mask_classifier first" if classifier else "a training notebook first"
-        what = training if kind == "training" else "03_convert_snapshot first"
-        raise SnapshotError(f"no {kind} snapshot in {folder}; run {what}, or name a snapshot")
-    return max(found)[-1].with_suffix(".h5")
-
-
 def trained_on(snapshot: Snapshot, table) -> bool:
     """Whether ``table`` is what the snapshot was trained on, so that the run's other splits are held out."""
     return snapshot.record.get("training", {}).get("training_table_fingerprint") == fingerprint(table, snapshot.classes)

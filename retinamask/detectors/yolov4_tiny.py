@@ -32,11 +32,12 @@ MAX_DETECTIONS = 300
 class YOLOv4TinySettings:
     """All that is needed, with the classes, to build the same network again.
 
-    An image is fitted into a square of ``image_size`` pixels, which 32 divides; 0 stands for the size in ``cfg``, or
-    416. ``levels`` is the number of heads: 2 (strides 32 and 16) or 3 (8 too, for small faces). ``anchors`` are pairs
-    of width and height in pixels of the input, 3 for each head; none stands for the published ones. ``cfg`` is the
-    text of an own Darknet cfg, which then says heads and anchors; without one the network is the published one.
-    ``momentum`` is the share of the old moving average that each step of training keeps.
+    Attributes:
+        image_size: side in pixels of the square that an image is fitted into, a multiple of 32; 0: the cfg's, or 416.
+        levels: number of heads: 2 (strides 32 and 16) or 3 (8 too, for small faces).
+        anchors: pairs of width and height in pixels of the input, 3 for each head; none for the published ones.
+        cfg: text of an own Darknet cfg, which then says heads and anchors; empty for the published network.
+        momentum: share of the old moving average that each step of training keeps.
     """
 
     image_size: int = 0

@@ -1,4 +1,4 @@
-"""Figures of the learning rate: as it will be over a run, and how it was found.
+"""Figures of the learning rate: over a run, and how it was found.
 
 In the style of `plot_style`; each function returns a new figure and saves nothing.
 """
@@ -20,7 +20,7 @@ def learning_rate_curve(settings: TrainingSettings, steps_per_epoch: int) -> Fig
     """Draw the learning rate of every update of a run, over its epochs.
 
     Args:
-        settings: how to train. What ``plateau`` will do hangs on the evaluations; its line stays at the peak.
+        settings: how to train. What ``plateau`` does depends on the evaluations; its line stays at the peak.
         steps_per_epoch: updates in an epoch.
     """
     total = steps_per_epoch * settings.epochs
@@ -34,8 +34,8 @@ def learning_rate_curve(settings: TrainingSettings, steps_per_epoch: int) -> Fig
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     if settings.schedule == "plateau":
-        said = f"a tenth, each time that {settings.plateau_patience} evaluations in a row bring nothing better"
-        axes.text(0.98, 0.06, said, transform=axes.transAxes, ha="right", color=FADED_INK, fontsize=8.5)
+        text = f"a tenth whenever {settings.plateau_patience} evaluations in a row bring nothing better"
+        axes.text(0.98, 0.06, text, transform=axes.transAxes, ha="right", color=FADED_INK, fontsize=8.5)
     return figure
 
 
@@ -57,7 +57,7 @@ def learning_rate_finding(table: pd.DataFrame) -> Figure:
     except TrainingError:
         axes.set_title("No learning rate lowered the loss")
     axes.set_xscale("log")
-    before = table["loss"][: table["loss"].idxmin() + 1].max()  # how far it blows up afterwards says nothing
+    before = table["loss"][: table["loss"].idxmin() + 1].max()  # how far it explodes afterwards does not matter
     axes.set(xlabel="learning rate", ylabel="loss", ylim=(0, max(2 * before, 1e-12)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))

@@ -48,7 +48,7 @@ class LiveFigure(Watcher):
     def started(self, run: Any) -> None:
         self._forget()
         self._in_notebook = _in_notebook()
-        self._rows = list(run.rows)  # of before, if the run goes on
+        self._rows = list(run.rows)  # earlier epochs, if the run is resumed
 
     def after_step(self, step: int, figures: dict[str, float]) -> None:
         if self._in_notebook:
@@ -69,7 +69,7 @@ class LiveFigure(Watcher):
             self._redraw()
 
     def _redraw_after(self, seconds: float, before: float) -> bool:
-        """Redraw if that much time has passed since ``before``; says whether it did."""
+        """Redraw if that much time has passed since ``before``; return whether it did."""
         due = time.monotonic() - before >= max(seconds, _WAIT_FOR_DRAWING * self._took)
         if due:
             self._redraw()
@@ -89,13 +89,13 @@ class LiveFigure(Watcher):
 
 
 def _in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook. IPython is not imported for the question."""
+    """Return whether this process is the kernel of a notebook, without importing IPython."""
     ipython = sys.modules.get("IPython")
     return hasattr(ipython and ipython.get_ipython(), "kernel")
 
 
 def _thinned(points: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The points with each two neighbours averaged, if they have become too many."""
+    """Average each two neighbouring points if they have become too many."""
     if len(points) < MOST_POINTS:
         return points
     table = pd.DataFrame(points)
@@ -103,7 +103,7 @@ def _thinned(points: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def _png(figure) -> dict[str, str]:
-    """A figure as a notebook's output."""
+    """Encode a figure as a notebook's output."""
     figure.set_layout_engine("none")  # it is laid out already, and that takes half of the time
     encoded = io.BytesIO()
     figure.savefig(encoded, format="png", dpi=100)

@@ -9,6 +9,7 @@ import numpy as np
 
 from retinamask.dataset import boxes
 from retinamask.inference import tiles
+from retinamask.inference.face_model_files import FaceModelError
 from retinamask.inference.suppression import non_maximum
 
 Found = tuple[np.ndarray, np.ndarray]

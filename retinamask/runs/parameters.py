@@ -77,10 +77,10 @@ def _declared(statement: ast.stmt, comment: str) -> Parameter:
 
 
 def settings_in_more(notebook: StrPath) -> dict[str, Parameter]:
-    """The settings that the parameter `more` of a training notebook takes, beside those that stand in its own cell.
+    """List the settings that the parameter `more` of a training notebook takes, beside the parameters of its own.
 
     They are the fields of the settings of training, of augmentation and of the detector that `NN_train_<detector>`
-    is named for; their docstrings explain them. A notebook without `more` has none.
+    is named for, explained by the field's own help or by the docstring. A notebook without `more` has none.
     """
     from retinamask import detectors
     from retinamask.training.settings import AugmentationSettings, TrainingSettings

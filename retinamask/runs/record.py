@@ -44,22 +44,20 @@ class RunRecord:
     def __init__(self, run_dir: Path, parameters: Mapping[str, Mapping[str, Any]], project: Path) -> None:
         self._run_dir = run_dir
         self._clock = time.monotonic()
+        times = {"started": None, "ended": None, "seconds": None}
+        waiting = {name: {"status": "waiting", **times, "parameters": own} for name, own in parameters.items()}
         self.content: dict[str, Any] = {
             "name": run_dir.name,
             "status": "running",
+            **times,
             "started": _now(),
-            "ended": None,
-            "seconds": None,
-            "notebooks": {
-                **earlier_notebooks(run_dir),
-                **{name: _waiting(values) for name, values in parameters.items()},
-            },
+            "notebooks": earlier_notebooks(run_dir) | waiting,
             "failed_cell": None,
             "error": None,
             "seed": _common_seed(parameters),
             "dataset_fingerprint": None,
             "metrics": None,
-            "packages": {package: _version(package) for package in PACKAGES},
+            "packages": {package: metadata.version(package) for package in PACKAGES},
             "python": platform.python_version(),
             "platform": platform.platform(),
             "process": {"host": socket.gethostname(), "pid": os.getpid()},
@@ -257,22 +255,10 @@ def _read_json(path: Path) -> Any:
         return None
 
 
-def _waiting(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    times = {"started": None, "ended": None, "seconds": None}
-    return {"status": "waiting", **times, "parameters": dict(parameters)}
-
-
 def _common_seed(parameters: Mapping[str, Mapping[str, Any]]) -> Any:
     """Return the seed, None where no notebook has one; by notebook where the notebooks do not agree."""
     seeds = {name: values["seed"] for name, values in parameters.items() if "seed" in values}
     return seeds if len(set(seeds.values())) > 1 else next(iter(seeds.values()), None)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _git(project: Path) -> dict[str, Any] | None:

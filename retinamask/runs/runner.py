@@ -47,9 +47,9 @@ def pipeline(detector: str, notebooks_dir: StrPath = "notebooks") -> tuple[str, 
     from retinamask import detectors
 
     found = {path.stem.partition("_train_")[2]: path.stem for path in Path(notebooks_dir).glob("*_train_*.ipynb")}
-    found = {name: stem for name, stem in found.items() if not detectors.named(name).classifies}
-    if detector not in found:
-        raise ValueError(f"no detector named {detector!r}; there are: {', '.join(sorted(found))}")
+    known = [name for name, kind in detectors.DETECTORS.items() if name in found and not kind.classifies]
+    if detector not in known:
+        raise ValueError(f"no detector named {detector!r}; there are: {', '.join(known)}")
     return tuple(found[detector] if "_train_" in name else name for name in PIPELINE)
 
 
@@ -60,11 +60,11 @@ def run(
     force: bool = False,
     runs_dir: StrPath = "runs",
     notebooks_dir: StrPath = "notebooks",
-    progress: bool = True,
     continued: str | None = None,
 ) -> Path:
     """Run one notebook, or several one after another, in a new folder `<runs_dir>/<name>/` with a record.
 
+    Headings, and what the cells print, are shown on stderr meanwhile.
     Everything is checked before the folder is made. A parameter goes to each notebook that has it; the
     parameter `run_dir`, unless given, becomes the run's folder.
 
@@ -75,7 +75,6 @@ def run(
         force: whether a run of the same name is moved aside (never deleted).
         runs_dir: the folder of all runs.
         notebooks_dir: the folder of the notebooks; the folder above it is the project's root.
-        progress: whether headings and what the cells print are shown on stderr as they run.
         continued: the name of an earlier run to continue in its folder, instead of a new one. A notebook
             that it holds already is not run again, except one that did not finish and has the parameter
             `resume`: with it the notebook resumes, and what was executed of it is moved aside. Parameters
@@ -88,8 +87,6 @@ def run(
         ValueError: an unknown notebook or parameter, a wrong value, a name that is unsafe or taken.
         NotebookError: a notebook failed; the record says so too, and the rest was not started.
     """
-    import papermill  # noqa: F401  a missing papermill must show before a folder is made
-
     notebooks = _find_notebooks([names] if isinstance(names, str) else list(names), Path(notebooks_dir))
     stem = notebooks[0].stem if len(notebooks) == 1 else "pipeline"
     run_dir = records.existing_run_folder(runs_dir, continued) if continued is not None else None
@@ -113,7 +110,7 @@ def run(
             if (run_dir / notebook.name).exists():
                 records.set_aside(run_dir / notebook.name)
             with record.notebook(notebook.stem):
-                run_notebook(notebook, changed[notebook.stem], run_dir, progress=progress)
+                run_notebook(notebook, changed[notebook.stem], run_dir)
     except BaseException as error:
         record.end(error)
         raise
@@ -121,14 +118,13 @@ def run(
     return run_dir
 
 
-def run_notebook(notebook: StrPath, parameters: Mapping[str, Any], run_dir: StrPath, progress: bool = True) -> Path:
+def run_notebook(notebook: StrPath, parameters: Mapping[str, Any], run_dir: StrPath) -> Path:
     """Execute one notebook into a folder; its kernel works in the folder above the notebook's.
 
     Args:
         notebook: the notebook's path.
         parameters: values by parameter name, checked again here.
         run_dir: the folder that gets the executed notebook.
-        progress: whether headings and what the cells print are shown on stderr as they run.
 
     Returns:
         The path of the executed notebook.
@@ -149,7 +145,7 @@ def run_notebook(notebook: StrPath, parameters: Mapping[str, Any], run_dir: StrP
 
     def cell_started(cell: Any, cell_index: int) -> None:  # of a text cell too
         begun.append(cell)
-        if progress and cell.cell_type == "markdown" and cell.source.startswith("#"):
+        if cell.cell_type == "markdown" and cell.source.startswith("#"):
             print(f"[{notebook.stem}] {_title(cell)}", file=sys.stderr, flush=True)
 
     try:
@@ -163,8 +159,8 @@ def run_notebook(notebook: StrPath, parameters: Mapping[str, Any], run_dir: StrP
                 language="python",
                 cwd=str(notebook.resolve().parent.parent),
                 progress_bar=False,
-                stdout_file=sys.stderr if progress else None,
-                stderr_file=sys.stderr if progress else None,
+                stdout_file=sys.stderr,
+                stderr_file=sys.stderr,
                 coalesce_streams=True,
                 # ipykernel warns that its local sockets are not encrypted, and shows a traceback when Ctrl-C ends it.
                 extra_arguments=["--IPKernelApp.log_level=50"],
