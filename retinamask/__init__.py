@@ -22,7 +22,7 @@ _HOME = {
     "read_detections": "dataset.annotations",
     "write_detections": "dataset.annotations",
     "write_format": "face",
-    "audit": "dataset.audit",
+    "audit": "face",
     "split": "face",
     "draw_sample": "dataset.sample",
     # training
@@ -38,7 +38,7 @@ _HOME = {
     "evaluate": "face",
     "precision_recall": "evaluation.coco",
     "draw": "face",
-    "contact_sheet": "evaluation.drawing",
+    "contact_sheet": "face",
     # notebooks
     "run": "runs.runner",
     "enter": "runs.enter",

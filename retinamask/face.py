@@ -14,10 +14,11 @@ from PIL import Image
 from retinamask import detectors
 from retinamask.dataset import formats, splits
 from retinamask.dataset.annotations import image_paths, objects, relative_path
+from retinamask.dataset.audit import Audit, AuditSettings, read_source
+from retinamask.dataset.audit import audit as audit_source
 from retinamask.dataset.groups import image_groups
 from retinamask.dataset.images import read_image
-from retinamask.evaluation import coco
-from retinamask.evaluation.drawing import draw_boxes
+from retinamask.evaluation import coco, drawing
 from retinamask.evaluation.in_training import epoch_evaluation
 from retinamask.evaluation.tensorboard import TensorBoardWatcher
 from retinamask.model import rgb_array
@@ -66,6 +67,20 @@ def write_format(
         >>> rm.write_format(table, classes, "yolo", "data/mine_yolo")
     """
     formats.write(to, table, classes, out, folder, **options)
+
+
+def audit(source: str | Path, **settings: Any) -> Audit:
+    """Read every image and annotation of a data set and list what is wrong, the worst first.
+
+    Args:
+        source: a folder of annotations and images, or an annotation file.
+        settings: fields of `retinamask.dataset.audit.AuditSettings`, such as ``image_size=512``.
+
+    Example:
+        >>> for finding in rm.audit("data/mine").findings:
+        ...     print(finding)
+    """
+    return audit_source(read_source(source), AuditSettings(**settings))
 
 
 def split(
@@ -161,8 +176,30 @@ def draw(
         if path not in set(table["image_path"]):
             raise ValueError(f"{path} is not in the table; it has {', '.join(image_paths(table)[:5])} ...")
         tables = [None if rows is None else rows[rows["image_path"] == path] for rows in tables]
-    classes = {name: number for number, name in enumerate(sorted(objects(table)["class_name"].unique()))}
-    return draw_boxes(pixels, tables[0], classes, tables[1])
+    return drawing.draw_boxes(pixels, tables[0], _class_ids(table), tables[1])
+
+
+def contact_sheet(
+    table: pd.DataFrame,
+    ground_truth: pd.DataFrame | None = None,
+    images: int = 24,
+    columns: int = 6,
+    folder: str | Path = ".",
+) -> Image.Image:
+    """Draw the first images of a table with their boxes on one sheet.
+
+    Args:
+        table: annotations or detections.
+        ground_truth: annotations, dashed below them.
+        images: how many at most.
+        columns: images in a row.
+        folder: what the table's paths are relative to.
+
+    Example:
+        >>> rm.contact_sheet(model.detect("photos/")).save("sheet.png")
+    """
+    examples = drawing.examples(image_paths(table)[:images], folder, table, ground_truth)
+    return drawing.contact_sheet(examples, _class_ids(table), columns=columns, cell_size=256)
 
 
 def evaluate(detections: pd.DataFrame, annotations: pd.DataFrame) -> dict[str, Any]:
@@ -179,5 +216,9 @@ def evaluate(detections: pd.DataFrame, annotations: pd.DataFrame) -> dict[str, A
         >>> found = model.detect(list(test["image_path"].unique()), score_threshold=0.05, suppress="per_class")
         >>> rm.evaluate(found, test)["AP50"]
     """
-    names = dict.fromkeys([*objects(annotations)["class_name"], *objects(detections)["class_name"]])
-    return coco.evaluate(annotations, detections, {name: number for number, name in enumerate(names)})
+    return coco.evaluate(annotations, detections, _class_ids(annotations, detections))
+
+
+def _class_ids(*tables: pd.DataFrame) -> dict[str, int]:
+    names = dict.fromkeys(name for table in tables for name in objects(table)["class_name"])
+    return {name: number for number, name in enumerate(sorted(names))}

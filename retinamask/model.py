@@ -27,6 +27,9 @@ class Model:
         snapshot: the `Snapshot` it was loaded from.
         classes: name to id.
         predictor: gives `Detections` of a list of ``uint8`` RGB arrays.
+
+    Example:
+        >>> rm.load("snapshots/mine_best.h5").detect("photos/")
     """
 
     def __init__(self, snapshot: snapshots.Snapshot, predictor, face_detector: str | None = None):

@@ -150,6 +150,9 @@ def read_detections(path: str | Path) -> pd.DataFrame:
     """Read a detections CSV: seven columns, the last a score from 0 to 1.
 
     A sliver at the image's edge may have lost its last hundredths of a pixel: ``x1 = x2`` is accepted.
+
+    Example:
+        >>> rm.read_detections("detections.csv")
     """
     return _read_table(path, DETECTION_COLUMNS)
 
@@ -164,6 +167,9 @@ def write_annotations(table: pd.DataFrame, path: str | Path) -> int:
 
     Raises:
         AnnotationError: a box has no whole pixel left after rounding.
+
+    Example:
+        >>> rm.write_annotations(table, "mine.csv")
     """
     boxes = objects(table)
     rounded = whole_pixels(boxes[BOX_COLUMNS])
@@ -181,7 +187,11 @@ def write_annotations(table: pd.DataFrame, path: str | Path) -> int:
 
 
 def write_detections(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a detections CSV: two decimals for pixels, four for the score."""
+    """Write a detections CSV: two decimals for pixels, four for the score.
+
+    Example:
+        >>> rm.write_detections(model.detect("photos/"), "detections.csv")
+    """
     files.write_text(path, detections_text(table))
 
 

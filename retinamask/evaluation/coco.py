@@ -104,6 +104,9 @@ def precision_recall(
 
     Raises:
         ValueError: as `evaluate`, or for an `iou_threshold` out of range.
+
+    Example:
+        >>> rm.precision_recall(annotations, detections, {"mask": 0, "no_mask": 1})
     """
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold is {iou_threshold}, expected a number above 0 and at most 1")

@@ -31,7 +31,7 @@ class Agreement(NamedTuple):
 
 
 def convert(
-    snapshot: Snapshot,
+    snapshot: str | Path | Snapshot,
     weights: str | Path | None = None,
     score_threshold: float = 0.05,
     nms_threshold: float = 0.5,
@@ -39,7 +39,7 @@ def convert(
     """Write the inference model of a training snapshot.
 
     Args:
-        snapshot: a training snapshot.
+        snapshot: a training snapshot, or its path.
         weights: the ``.h5`` to write; ``<stem>_inference.h5`` beside the snapshot if left out. If the same
             conversion lies there already it is returned; another file is never replaced.
         score_threshold: of the filter that keras-retinanet gets with the file, 0 to 1; a `Predictor` is told its own.
@@ -47,7 +47,11 @@ def convert(
 
     Raises:
         SnapshotError: the snapshot is a converted model or a classifier, or another file is in the way.
+
+    Example:
+        >>> rm.convert("snapshots/mine_best.h5")
     """
+    snapshot = snapshot if isinstance(snapshot, Snapshot) else snapshots.read(snapshot)
     for name, threshold in (("score_threshold", score_threshold), ("nms_threshold", nms_threshold)):
         if not 0 <= threshold <= 1:
             raise ValueError(f"{name} is {threshold}, expected 0 to 1")

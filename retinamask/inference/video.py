@@ -61,6 +61,9 @@ def annotate_video(
 
     Raises:
         VideoError: the source cannot be read, has not a single frame, or the drawn video cannot be written.
+
+    Example:
+        >>> rm.annotate_video(rm.load("snapshots/mine_best.h5").predictor, "clip.mp4", "drawn.mp4")
     """
     if not 0 <= score_threshold <= 1 or batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(

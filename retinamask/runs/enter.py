@@ -22,6 +22,9 @@ def enter(notebook: str, given: dict[str, Any]) -> None:
 
     Raises:
         ValueError: not inside the project, a parameter that the notebook does not have, or a value of a wrong type.
+
+    Example:
+        >>> rm.enter("05_evaluate", globals())
     """
     enter_project()
     declared = given["__annotations__"]

@@ -86,6 +86,9 @@ def run(
     Raises:
         ValueError: an unknown notebook or parameter, a wrong value, a name that is unsafe or taken.
         NotebookError: a notebook failed; the record says so too, and the rest was not started.
+
+    Example:
+        >>> rm.run("05_evaluate", {"snapshot": "snapshots/mine_best.h5"})
     """
     notebooks = _find_notebooks([names] if isinstance(names, str) else list(names), Path(notebooks_dir))
     stem = notebooks[0].stem if len(notebooks) == 1 else "pipeline"

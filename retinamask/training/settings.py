@@ -49,7 +49,11 @@ def _expected(known: Field, value: Any) -> str | None:
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    """How training images are varied; the defaults of every field together leave faces natural."""
+    """How training images are varied; the defaults of every field together leave faces natural.
+
+    Example:
+        >>> rm.AugmentationSettings(mosaic=0.5, zoom_in=2.0)
+    """
 
     flip: float = setting(0.5, "probability of a flip left to right", 0, 1)
     # The factor of the zoom is drawn evenly in its logarithm; above 1 a part is cut out at a random place, below 1 the
@@ -80,7 +84,11 @@ NO_AUGMENTATION = AugmentationSettings(
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train; each field says what it is, and the bounds that its value must keep."""
+    """How to train; each field says what it is, and the bounds that its value must keep.
+
+    Example:
+        >>> rm.TrainingSettings(epochs=5, augmentation=rm.AugmentationSettings(flip=0.0))
+    """
 
     epochs: int = setting(20, "each ends with an evaluation if due, a snapshot and a checkpoint", 1)
     steps: int = setting(0, "updates in an epoch; 0 shows every image once", 0)

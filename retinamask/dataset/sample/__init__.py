@@ -50,6 +50,9 @@ def draw_sample(out_dir: str | Path, images: int = 24, size: int = 256, seed: in
     Raises:
         ValueError: for images < 1, size < 64, a negative seed, or an `out_dir` that holds anything but
             files that this call would draw anew, and hidden ones.
+
+    Example:
+        >>> rm.draw_sample("scenes", images=12, size=256, seed=0)
     """
     for name, value, least in (("images", images, 1), ("size", size, MINIMUM_SIZE), ("seed", seed, 0)):
         if value < least:
