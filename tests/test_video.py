@@ -45,7 +45,7 @@ class ColorPredictor:
     def __init__(self):
         self.batches = []
 
-    def __call__(self, images_rgb, score_threshold=0.05):
+    def __call__(self, images_rgb, score_threshold=0.05, suppress="any_class"):
         self.batches.append(len(images_rgb))
         return [self._one(image) for image in images_rgb]
 
@@ -531,7 +531,7 @@ def test_frames_without_boxes_are_counted_and_kept_in_the_csv(tmp_path):
 
 def test_control_c_keeps_what_was_seen(clip, tmp_path):
     class Stopped(ColorPredictor):
-        def __call__(self, images_rgb, score_threshold=0.05):
+        def __call__(self, images_rgb, score_threshold=0.05, suppress="any_class"):
             if len(self.batches) == 2:
                 raise KeyboardInterrupt
             return super().__call__(images_rgb, score_threshold)
@@ -644,6 +644,8 @@ def test_the_figure_of_counts_takes_any_length(count):
 def command(monkeypatch, tmp_path):
     """Runs `retinamask detect` with the predictor of this file in the place of a snapshot's."""
     monkeypatch.setattr("retinamask.commands.models.load_predictor", lambda _: ColorPredictor())
+    snapshot = type("Snapshot", (), {"record": {"weights_sha256": ""}})
+    monkeypatch.setattr("retinamask.detectors.snapshots.read", lambda _: snapshot)
     monkeypatch.chdir(tmp_path)
     return lambda *given: main(["detect", *map(str, given), "--snapshot", "s.h5"])
 
@@ -679,4 +681,4 @@ def test_detect_refuses_what_cannot_be_meant(command, clip, tmp_path, capsys):
 def test_a_folder_named_like_a_number_is_a_folder(command, tmp_path, capsys):
     (tmp_path / "0").mkdir()
     Image.fromarray(picture(0)).save(tmp_path / "0" / "a.png")
-    assert command("0") == 0 and "1 detections in 1 images" in capsys.readouterr().out
+    assert command("0") == 0 and "1 images: mask 1, no_mask 0" in capsys.readouterr().out
