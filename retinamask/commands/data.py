@@ -25,7 +25,7 @@ def add_commands(subparsers) -> None:
     table.add_argument(
         "--classes", help="class list: read if it exists, else written; classes.csv beside the CSV if left out"
     )
-    table.add_argument("--images", help="folder of the images, if they are not below SRC")
+    table.add_argument("--images", help="folder of the images, if they are not where the annotations say")
     table.add_argument(
         "--with-unannotated", action="store_true", help="take images without annotation as without faces"
     )
@@ -38,7 +38,7 @@ def add_commands(subparsers) -> None:
     convert.add_argument("folder", metavar="DST", help="a new or empty folder")
     convert.add_argument("--to", required=True, dest="target", help="voc, yolo, coco, createml or csv")
     convert.add_argument("--classes", help="class list whose order counts; without it, the order in SRC")
-    convert.add_argument("--images-dir", help="folder of the images, if they are not below SRC")
+    convert.add_argument("--images-dir", help="folder of the images, if they are not where the annotations say")
     text = "where the images go that YOLO wants beside its labels: link, copy or none"
     convert.add_argument("--yolo-images", default="link", help=text)
     convert.add_argument("--with-unannotated", action="store_true", help="take images without annotation too")

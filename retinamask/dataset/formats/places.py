@@ -22,8 +22,9 @@ from pathlib import Path
 from retinamask.dataset.formats.entries import Entry
 from retinamask.dataset.image_files import is_image
 
-ANNOTATION_FOLDERS = ("annotations", "labels", "xml", "xmls", "obj_train_data")
-IMAGE_FOLDERS = ("images", "Images", "JPEGImages")
+# in lower case; the last of both is how the public set praveen calls them
+ANNOTATION_FOLDERS = ("annotations", "labels", "xml", "xmls", "obj_train_data", "maskdetectorxmlfiles")
+IMAGE_FOLDERS = ("images", "Images", "JPEGImages", "maskDetectorJPEGImages")
 
 _ABSOLUTE = re.compile(r"/|[A-Za-z]+:")  # a drive and an internet address too
 
