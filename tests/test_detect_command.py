@@ -123,7 +123,7 @@ def test_evaluation_counts_the_boxes_of_each_class_and_names_copies(photos, caps
     said = capsys.readouterr()
     assert list(ap50.values()) == [1.0, 0.0, 0.0]
     assert "detections from score 0.05 on, suppressed per_class" in said.out and "from score 0.95 on" in said.out
-    assert "4 of 4 images are copies of each other, in 1 groups, such as photos/a/1.png and photos/a/2.png" in said.err
+    assert "4 of 4 images are copies of each other, in 1 group, such as photos/a/1.png and photos/a/2.png" in said.err
     assert main([*command, "--detections", "x.csv", "--suppress", "any_class"]) == 2
     assert "--suppress has no effect on --detections" in capsys.readouterr().err
 

@@ -148,9 +148,10 @@ def copies_remark(paths: Iterable[str], folder: str | Path) -> list[str]:
     if not len(copied):
         return [f"copies among the images: none found{missing}"] if missing else []
     first = [hashes.paths[index] for index in np.flatnonzero(numbers == numbers[copied[0]])[:2]]
+    count = (sizes > 1).sum()
     return [
-        f"{len(copied)} of {len(hashes.paths)} images are copies of each other, in {(sizes > 1).sum()} groups, such as "
-        f"{' and '.join(first)}: each counts{missing}"
+        f"{len(copied)} of {len(hashes.paths)} images are copies of each other, in {count} "
+        f"group{'s' if count > 1 else ''}, such as {' and '.join(first)}: each counts{missing}"
     ]
 
 
