@@ -104,7 +104,7 @@ def test_death_at_any_call_of_a_later_save(tmp_path, monkeypatch):
     def check(place, done):
         seen.append(text_of(place / "a.h5"))
         assert seen[-1] == "new" or not done
-        assert snapshots.newest(place, "training") == place / "a.h5"
+        assert snapshots.read(place / "a.json").weights == place / "a.h5"
 
     death_at_every_call(
         lambda place: save(place / "a.h5", "old"),
@@ -161,17 +161,15 @@ def test_death_at_any_call_of_a_removal(tmp_path, monkeypatch):
     assert done
 
 
-def test_reading_and_choosing_finish_a_save_that_was_cut_short(tmp_path, monkeypatch):
-    for finish in (snapshots.read, lambda path: snapshots.newest(path.parent, "training")):
-        place = tmp_path / str(len(names(tmp_path)))
-        call = 1
-        while not (place / "a.json").exists():
-            outlived(lambda place=place: save(place / "a.h5", "new"), call, monkeypatch)
-            call += 1
-        assert not (place / "a.h5").exists()
-        assert snapshots.free_stem(place, "b").name == "b"
-        finish(place / "a.h5")
-        assert names(place) == ["a.h5", "a.json"]
+def test_reading_finishes_a_save_that_was_interrupted(tmp_path, monkeypatch):
+    place, call = tmp_path / "a", 1
+    while not (place / "a.json").exists():
+        outlived(lambda: save(place / "a.h5", "new"), call, monkeypatch)
+        call += 1
+    assert not (place / "a.h5").exists()
+    assert snapshots.free_stem(place, "b").name == "b"
+    snapshots.read(place / "a.h5")
+    assert names(place) == ["a.h5", "a.json"]
 
 
 def test_weights_that_wait_in_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
@@ -188,22 +186,6 @@ def test_weights_that_wait_in_a_folder_that_cannot_be_written(tmp_path, monkeypa
         snapshots.read(tmp_path / "a.h5")
 
 
-def test_a_classifier_is_chosen_only_where_one_is_asked_for(tmp_path):
-    """Converting, drawing and evaluating take the newest detector, however much younger a classifier is."""
-    for kind in snapshots.KINDS:
-        snapshots.save(Network("faces"), tmp_path / "faces.h5", {**RECORD, "kind": kind, "detector": "mask_classifier"})
-        assert snapshots.newest(tmp_path, kind, classifier=True) == tmp_path / "faces.h5"
-        with pytest.raises(snapshots.SnapshotError, match=f"no {kind} snapshot in .*; run (a training|03_convert)"):
-            snapshots.newest(tmp_path, kind)
-    save(tmp_path / "boxes.h5", "boxes")
-    snapshots.save(Network("faces"), tmp_path / "faces.h5", {**RECORD, "detector": "mask_classifier"})
-    assert snapshots.newest(tmp_path, "training") == tmp_path / "boxes.h5"
-    assert snapshots.newest(tmp_path, "training", classifier=True) == tmp_path / "faces.h5"
-    snapshots.remove(tmp_path / "faces.h5")
-    with pytest.raises(snapshots.SnapshotError, match="run 08_train_mask_classifier first"):
-        snapshots.newest(tmp_path, "training", classifier=True)
-
-
 def test_the_only_classifier_is_the_one_that_snapshots_know():
     assert [name for name, kind in detectors.DETECTORS.items() if kind.classifies] == [snapshots.CLASSIFIER]
 
@@ -216,7 +198,6 @@ def test_hidden_files_are_no_snapshots(tmp_path):
         (tmp_path / name).write_text("another process writes this")
     for suffix in (".h5", ".json"):
         (tmp_path / f".run_best.new{suffix}").write_bytes((tmp_path / f"run_best{suffix}").read_bytes())
-    assert snapshots.newest(tmp_path, "training") == tmp_path / "run_best.h5"
     save(tmp_path / "run_best.h5", "better")
     assert names(tmp_path) == sorted([*others, "run_best.h5", "run_best.json"])
 
