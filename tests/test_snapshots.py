@@ -113,7 +113,7 @@ def test_death_at_any_call_of_a_later_save(tmp_path, monkeypatch):
     def check(place, done):
         seen.append(text_of(place / "a.h5"))
         assert seen[-1] == "new" or not done
-        assert snapshots.newest(place, "training") == place / "a.h5"
+        assert snapshots.read(place / "a.json").weights == place / "a.h5"
 
     death_at_every_call(
         lambda place: save(place / "a.h5", "old"),
@@ -202,22 +202,6 @@ def test_a_damaged_byte_is_found(tmp_path):
             snapshots.read(tmp_path / "a.h5")
 
 
-def test_a_classifier_is_chosen_only_where_one_is_asked_for(tmp_path):
-    """Converting, drawing and evaluating take the newest detector, however much younger a classifier is."""
-    for kind in snapshots.KINDS:
-        snapshots.save(Network("faces"), tmp_path / "faces.h5", {**RECORD, "kind": kind, "detector": "mask_classifier"})
-        assert snapshots.newest(tmp_path, kind, classifier=True) == tmp_path / "faces.h5"
-        with pytest.raises(snapshots.SnapshotError, match=f"no {kind} snapshot in .*; run (a training|03_convert)"):
-            snapshots.newest(tmp_path, kind)
-    save(tmp_path / "boxes.h5", "boxes")
-    snapshots.save(Network("faces"), tmp_path / "faces.h5", {**RECORD, "detector": "mask_classifier"})
-    assert snapshots.newest(tmp_path, "training") == tmp_path / "boxes.h5"
-    assert snapshots.newest(tmp_path, "training", classifier=True) == tmp_path / "faces.h5"
-    snapshots.remove(tmp_path / "faces.h5")
-    with pytest.raises(snapshots.SnapshotError, match="run 08_train_mask_classifier first"):
-        snapshots.newest(tmp_path, "training", classifier=True)
-
-
 def test_the_only_classifier_is_the_one_that_snapshots_know():
     assert [name for name, kind in detectors.DETECTORS.items() if kind.classifies] == [snapshots.CLASSIFIER]
 
@@ -230,7 +214,6 @@ def test_hidden_files_are_no_snapshots(tmp_path):
         (tmp_path / name).write_text("another process writes this")
     for suffix in (".h5", ".json"):
         (tmp_path / f".run_best.new{suffix}").write_bytes((tmp_path / f"run_best{suffix}").read_bytes())
-    assert snapshots.newest(tmp_path, "training") == tmp_path / "run_best.h5"
     save(tmp_path / "run_best.h5", "better")
     assert names(tmp_path) == sorted([*others, "run_best.h5", "run_best.json"])
 
