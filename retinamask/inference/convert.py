@@ -12,7 +12,7 @@ import numpy as np
 
 from retinamask import detectors
 from retinamask.dataset import files
-from retinamask.detectors import keras_files, snapshots
+from retinamask.detectors import keras_retinanet, snapshots
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
 from retinamask.inference.detect import Predictor
 
@@ -86,7 +86,7 @@ def adopt(
     Raises:
         SnapshotError: the file is refused, has another number of classes, or its backbone is unknown.
     """
-    found = keras_files.describe(path)
+    found = keras_retinanet.describe(path)
     if found.class_count != len(classes):
         raise SnapshotError(
             f"{path}: was trained for {found.class_count} classes, found {len(classes)}: {list(classes)}"
