@@ -10,19 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from retinamask.commands.parsing import add_command
-from retinamask.commands.training import add_settings
+from retinamask.commands.training import add_network_settings, add_settings, network_settings
 
-NETWORK_OPTIONS = {
-    "image_height": (int, "of the input in pixels"),
-    "image_width": (int, "of the input in pixels"),
-    "alpha": (float, "width of MobileNetV2; ImageNet weights: 0.35, 0.5, 0.75, 1.0, 1.3, 1.4"),
-    "pooling": (str, "average or max"),
-    "dense": (str, "units of the layers between pooling and answer, such as 128 or 256,64; none for no layer"),
-    "dropout": (float, "share of the inputs of those layers that an update does not see"),
-    "loss": (str, "categorical or binary"),
-    "fine_tune_blocks": (int, "of 18 blocks, how many from the last learn once the backbone no longer rests"),
-    "normalisation": (str, "frozen or live; without it, live if the weights start from none"),
-}
 DEFAULTS = {
     "epochs": 10,
     "batch_size": 32,
@@ -66,11 +55,9 @@ def add_commands(subparsers) -> None:
     weights = f"imagenet, none, or an .h5: a backbone's or a snapshot; all but none rest for {FREEZE_EPOCHS} epochs if "
     weights += "--freeze-epochs says nothing else"
     train.add_argument("--weights", default="imagenet", help=weights)
-    network = train.add_argument_group("the network; an option that is not given is the classifier's own")
-    for name, (kind, text) in NETWORK_OPTIONS.items():
-        network.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, help=text)
+    add_network_settings(train, ["mask_classifier"], left_out=("class_weights", "margin"))
     weights = "how much an image of each class counts, by id, such as 1,2.5; balanced: all classes the same"
-    network.add_argument("--class-weights", default="", help=weights)
+    train.add_argument("--class-weights", default="", help=weights)
     add_settings(train, _NOT_FOR_CLASSIFIERS, **DEFAULTS)
 
 
@@ -201,18 +188,13 @@ def _classifier(given: argparse.Namespace, classes: dict[str, int], table):
     from retinamask import detectors
     from retinamask.detectors.mask_classifier import balanced_weights
 
-    chosen = {name: vars(given)[name] for name in NETWORK_OPTIONS if name in given}
-    if "dense" in chosen:
-        chosen["dense"] = () if chosen["dense"] == "none" else _numbers("dense", chosen["dense"], int)
+    chosen = network_settings(given, ["mask_classifier"]) | {"class_weights": ()}
     if given.class_weights == "balanced":
         chosen["class_weights"] = balanced_weights(table["class_name"], classes)
     elif given.class_weights:
-        chosen["class_weights"] = _numbers("class-weights", given.class_weights, float)
-    return detectors.create_for("mask_classifier", classes, given.weights, margin=given.margin, **chosen)
-
-
-def _numbers(name: str, text: str, kind: type) -> tuple:
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"--{name} is {text!r}, expected numbers with commas between them, such as 128,64") from None
+        try:
+            chosen["class_weights"] = tuple(map(float, given.class_weights.split(",")))
+        except ValueError:
+            text = f"--class-weights is {given.class_weights!r}"
+            raise ValueError(f"{text}, expected balanced, or numbers with commas between them, such as 1,2.5") from None
+    return detectors.create_for("mask_classifier", classes, given.weights, **chosen)
