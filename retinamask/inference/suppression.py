@@ -74,7 +74,9 @@ def non_maximum(
     Returns:
         Indices of what stays, the most confident first; of equal scores the first.
     """
-    edges = np.asarray(boxes_xyxy, np.float32).reshape(-1, 4).T
+    corners = np.asarray(boxes_xyxy, np.float32).reshape(-1, 2, 2)
+    # As in TensorFlow's, an inverted box covers what the upright one would: an untrained network gives such.
+    edges = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).T
     kept = np.empty(0, np.int64)
     for left in _most_confident_first(np.asarray(scores)):
         left = left[~_same(edges[:, left, None], edges[:, None, kept], nms_threshold, inside).any(axis=1)]
