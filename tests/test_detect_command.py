@@ -219,7 +219,6 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_detect_command
 from retinamask.cli import main
-from retinamask.evaluation import drawing
 from retinamask.inference import detect_in_parts
 
 test_detect_command.stand_in()

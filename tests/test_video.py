@@ -19,8 +19,9 @@ from PIL import Image, ImageColor, ImageSequence
 
 from retinamask.cli import main
 from retinamask.dataset import annotations
-from retinamask.evaluation import drawing
-from retinamask.evaluation.video_drawing import FrameDrawing
+from retinamask.drawing import style
+from retinamask.drawing.boxes import draw_boxes
+from retinamask.drawing.frame import FrameDrawing
 from retinamask.evaluation.video_plots import counts_over_time
 from retinamask.inference import video, video_source
 from retinamask.inference.detect import Detections
@@ -417,11 +418,11 @@ def test_a_gif_keeps_the_colors_of_classes_on_a_colorful_picture(tmp_path):
     table = annotations.make_table(
         [("a", 20, 40, 120, 200, "mask", 0.9), ("a", 180, 40, 290, 200, "no_mask", 0.8)], annotations.DETECTION_COLUMNS
     )
-    drawn = np.asarray(drawing.draw_boxes(colorful, table, CLASSES))
+    drawn = np.asarray(draw_boxes(colorful, table, CLASSES))
     write(tmp_path / "new.gif", [drawn], [0], 1)
     with Image.open(tmp_path / "new.gif") as image:
         shown = np.asarray(image.convert("RGB")).astype(int)
-    for color in (drawing.GREEN, drawing.VERMILLION):
+    for color in (style.GREEN, style.VERMILLION):
         there = (drawn == ImageColor.getrgb(color)).all(axis=2)
         assert there.sum() > 500 and np.abs(shown[there] - ImageColor.getrgb(color)).mean(axis=0).max() < 12
 
@@ -487,7 +488,7 @@ def test_the_drawn_video_shows_the_boxes_of_the_table(clip, out, tmp_path):
     assert list(found.table["frame"][found.table["class_name"] == "no_mask"]) == [5, 6, 7, 8, 9]
     pictures, _ = read_back(tmp_path / out)
     assert times_of(tmp_path / out)[0] == pytest.approx(np.arange(COUNT) / RATE)
-    green = np.abs(pictures[9][TOP + 8 : TOP + 24, 70:77].astype(int) - ImageColor.getrgb(drawing.GREEN)).max(axis=2)
+    green = np.abs(pictures[9][TOP + 8 : TOP + 24, 70:77].astype(int) - ImageColor.getrgb(style.GREEN)).max(axis=2)
     assert (green.min(axis=1) < 70).all()  # the left line of the box around the square at 72
 
 
@@ -597,7 +598,7 @@ def test_the_bar_is_below_the_picture_and_has_a_swatch_for_each_class():
     drawn = FrameDrawing({"with_mask": 0, "without_mask": 1}, (400, 200))(image_rgb, none, 61.26, 3.2)
     np.testing.assert_array_equal(drawn[:200], image_rgb)
     bar = drawn[200:]
-    for color in (drawing.GREEN, drawing.VERMILLION):
+    for color in (style.GREEN, style.VERMILLION):
         assert (bar == ImageColor.getrgb(color)).all(axis=2).sum() > 40
     assert bar.shape[0] < 50
 
@@ -612,18 +613,18 @@ def test_many_classes_in_a_narrow_video_take_more_lines_and_stay_inside():
 @pytest.mark.parametrize(
     ("color", "names"),
     [
-        (drawing.GREEN, ["mask", "with_mask", "WithMask", "face_with_mask", "masked face"]),
-        (drawing.VERMILLION, ["noMask", "no-mask", "without_mask", "WithoutMask", "face_no_mask", "Unmasked"]),
-        (drawing.AMBER, ["mask_weared_incorrect", "incorrect_mask", "worn wrong", "face_with_mask_incorrect"]),
+        (style.GREEN, ["mask", "with_mask", "WithMask", "face_with_mask", "masked face"]),
+        (style.VERMILLION, ["noMask", "no-mask", "without_mask", "WithoutMask", "face_no_mask", "Unmasked"]),
+        (style.AMBER, ["mask_weared_incorrect", "incorrect_mask", "worn wrong", "face_with_mask_incorrect"]),
     ],
 )
 def test_the_names_of_the_public_sets_have_their_colors(color, names):
     for name in names:
-        assert drawing.class_colors({"hat": 0, name: 1})[name] == color, name
+        assert style.class_colors({"hat": 0, name: 1})[name] == color, name
 
 
 def test_no_other_class_shares_a_color_with_one_that_is_known():
-    colors = drawing.class_colors({"hat": 0, "with_mask": 1, "mask_weared_incorrect": 2, "scarf": 3})
+    colors = style.class_colors({"hat": 0, "with_mask": 1, "mask_weared_incorrect": 2, "scarf": 3})
     assert len(set(colors.values())) == 4
 
 

@@ -159,7 +159,7 @@ def _drawn_files(given, paths: list[str], folder: Path) -> dict[str, Path]:
 def _save_drawn(seen, class_names: list[str], path: Path) -> None:
     from retinamask.dataset import files
     from retinamask.dataset.annotations import DETECTION_COLUMNS, make_table
-    from retinamask.evaluation.drawing import draw_boxes
+    from retinamask.drawing.boxes import draw_boxes
     from retinamask.inference.detect import table_rows
 
     table = make_table(table_rows(seen.path, seen.detections, class_names), DETECTION_COLUMNS)

@@ -16,7 +16,9 @@ from retinamask.dataset.anchors import Anchors
 from retinamask.dataset.annotations import BOX_COLUMNS, objects
 from retinamask.dataset.audit import Audit, Example, Finding
 from retinamask.dataset.images import ImageError, read_image
-from retinamask.evaluation import drawing, plots
+from retinamask.drawing.boxes import draw_boxes
+from retinamask.drawing.style import PAPER, class_colors
+from retinamask.evaluation import plots
 from retinamask.evaluation.page import embedded, templates
 
 MOST_PICTURES = 6  # of one finding
@@ -135,7 +137,7 @@ def write_audit_page(audit: Audit, path: str | Path) -> Path:
         anchor_rows=anchor_rows,
         suggestion=audit.anchors.suggestion,
         side=audit.settings.image_size,
-        colors=drawing.class_colors(audit.classes()),
+        colors=class_colors(audit.classes()),
     )
     files.write_text(path, page)
     return Path(path)
@@ -181,7 +183,7 @@ def example_strip(audit: Audit, finding: Finding) -> Image.Image | None:
         return None
     gap = SIDE // 20
     width = sum(picture.width + gap for picture in pictures) - gap
-    strip = Image.new("RGB", (width, max(picture.height for picture in pictures)), drawing.PAPER)
+    strip = Image.new("RGB", (width, max(picture.height for picture in pictures)), PAPER)
     left = 0
     for picture in pictures:
         strip.paste(picture, (left, 0))
@@ -203,7 +205,7 @@ def _picture(audit: Audit, example: Example, file: str, upright: bool = True) ->
     edges = (rows[BOX_COLUMNS] - [left, top, left, top]) * scale
     inside = (edges["x2"] > 0) & (edges["y2"] > 0) & (edges["x1"] < small.width) & (edges["y1"] < small.height)
     rows = rows.assign(**edges)[inside]
-    drawn = drawing.draw_boxes(np.asarray(small), rows, audit.classes(), labels=len(rows) <= MOST_LABELS)
+    drawn = draw_boxes(np.asarray(small), rows, audit.classes(), labels=len(rows) <= MOST_LABELS)
     return drawn, file.rsplit("/", 1)[-1]
 
 

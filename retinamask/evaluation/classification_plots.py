@@ -16,10 +16,21 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from PIL import Image, ImageOps
 
+from retinamask.drawing.style import (
+    BLUE,
+    CELL,
+    FADED_INK,
+    GREEN,
+    GRID,
+    INK,
+    VERMILLION,
+    class_colors,
+    note,
+    shown_text,
+    styled,
+)
 from retinamask.evaluation.classification import mistakes
 from retinamask.evaluation.classify_faces import Classified
-from retinamask.evaluation.drawing import CELL, FADED_INK, GREEN, INK, VERMILLION, class_colors
-from retinamask.evaluation.plot_style import BLUE, GRID, note, shown_text, styled
 
 CELL_SIDE = 256  # pixels that a face of the grid is shown with at most
 COLUMNS = 6

@@ -8,8 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
-from retinamask.evaluation.drawing import AMBER, FADED_INK, INK
-from retinamask.evaluation.plot_style import BLUE, styled
+from retinamask.drawing.style import AMBER, BLUE, FADED_INK, INK, styled
 from retinamask.training.learning_rate_finder import suggested
 from retinamask.training.schedules import rate_at
 from retinamask.training.settings import TrainingError, TrainingSettings

@@ -19,8 +19,19 @@ from PIL import Image
 from retinamask.dataset import files
 from retinamask.dataset.annotations import objects
 from retinamask.dataset.images import fit_scale
-from retinamask.evaluation.drawing import AMBER, FADED_INK, GREEN, INK, VERMILLION, class_colors
-from retinamask.evaluation.plot_style import BLUE, PURPLE, note, shown_text, styled
+from retinamask.drawing.style import (
+    AMBER,
+    BLUE,
+    FADED_INK,
+    GREEN,
+    INK,
+    PURPLE,
+    VERMILLION,
+    class_colors,
+    note,
+    shown_text,
+    styled,
+)
 
 SPLIT_COLORS = (BLUE, AMBER, GREEN, PURPLE)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from retinamask.dataset.annotations import image_paths, objects
 from retinamask.detectors import _keras
-from retinamask.evaluation import drawing
+from retinamask.drawing.contact_sheet import contact_sheet, examples
 from retinamask.evaluation.watchers import Watcher
 from retinamask.inference.detect import any_class
 
@@ -100,9 +100,7 @@ class TensorBoardWatcher(Watcher):
         shown = [paths[round(place)] for place in np.linspace(0, len(paths) - 1, min(self.images, len(paths)))]
         found = any_class(judged.detections[~(judged.detections["score"] < self.score_threshold)])
         title += f": detections that score {self.score_threshold:g} or more"
-        return drawing.contact_sheet(
-            drawing.examples(shown, judged.folder, found, judged.table), judged.detector.classes, title=title
-        )
+        return contact_sheet(examples(shown, judged.folder, found, judged.table), judged.detector.classes, title=title)
 
     def _write_scalars(self, step: int, figures: dict[str, float]) -> None:
         known = {tag: value for tag, value in figures.items() if value is not None}

@@ -6,8 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from retinamask.evaluation.drawing import class_colors
-from retinamask.evaluation.plot_style import note, shown_text, styled
+from retinamask.drawing.style import class_colors, note, shown_text, styled
 
 MOST_POINTS = 300  # on the time axis; of a longer video the mean of neighbouring frames is drawn
 SECONDS_UP_TO = 60  # a shorter video has an axis in seconds, a longer one in minutes and seconds

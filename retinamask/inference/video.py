@@ -15,7 +15,7 @@ import pandas as pd
 
 from retinamask.dataset import files
 from retinamask.dataset.annotations import DETECTION_COLUMNS, make_table, objects
-from retinamask.evaluation.video_drawing import FrameDrawing
+from retinamask.drawing.frame import FrameDrawing
 from retinamask.inference import video_files, video_source
 from retinamask.inference.detect import table_rows
 from retinamask.progress import track
