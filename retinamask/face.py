@@ -22,7 +22,7 @@ from retinamask.drawing import boxes
 from retinamask.drawing import contact_sheet as sheets
 from retinamask.evaluation import coco
 from retinamask.evaluation.in_training import epoch_evaluation
-from retinamask.evaluation.tensorboard import TensorBoardWatcher
+from retinamask.evaluation.watchers import TensorBoardWatcher
 from retinamask.model import rgb_array
 from retinamask.runs.training_settings import training_settings
 from retinamask.training.examples import Examples

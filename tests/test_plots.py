@@ -259,7 +259,7 @@ def steps_log(count: int) -> pd.DataFrame:
 
 
 def test_live_curves_show_steps_before_the_first_epoch():
-    figure = plots.live_curves(steps_log(3), pd.DataFrame())
+    figure = plots.training_curves(pd.DataFrame(), steps_log(3))
     assert [(axes.get_title("left"), axes.get_xlabel()) for axes in figure.axes] == [
         ("Loss", "step"),
         ("Learning rate", "step"),
@@ -269,12 +269,12 @@ def test_live_curves_show_steps_before_the_first_epoch():
 
 def test_live_curves_smooth_a_loss_over_many_steps_and_keep_the_points():
     steps = steps_log(100)
-    figure = plots.live_curves(steps, full_log())
-    assert [axes.get_xlabel() for axes in figure.axes] == ["step", "epoch", "step"]
+    figure = plots.training_curves(full_log(), steps)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["step", "epoch", "epoch", "step"]
     faint, smooth = figure.axes[0].lines[:2]
     assert faint.get_ydata().tolist() == steps["loss"].tolist()
     assert np.abs(np.diff(smooth.get_ydata())).mean() < 0.3 * np.abs(np.diff(faint.get_ydata())).mean()
-    assert len(figure.axes[2].lines) == 1  # a learning rate is what it is
+    assert len(figure.axes[3].lines) == 1  # a learning rate is what it is
 
 
 def test_precision_recall_curves_end_where_recall_ends():
@@ -313,7 +313,7 @@ def test_box_sizes_are_those_of_the_model_input():
         lambda: plots.class_counts(make_table([]).assign(split=None), CLASSES, "split"),
         lambda: plots.box_sizes(NO_BOXES, {}, (32, 64), 512),
         lambda: plots.precision_recall_curves({}, {"per_class": {}}),
-        lambda: plots.live_curves(pd.DataFrame(), pd.DataFrame()),
+        lambda: plots.training_curves(pd.DataFrame(), pd.DataFrame()),
     ],
     ids=["counts", "no classes", "splits", "sizes", "curves", "live"],
 )

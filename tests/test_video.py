@@ -22,12 +22,11 @@ from retinamask.dataset import annotations
 from retinamask.drawing import style
 from retinamask.drawing.boxes import draw_boxes
 from retinamask.drawing.frame import FrameDrawing
-from retinamask.evaluation.video_plots import counts_over_time
-from retinamask.inference import video, video_source
+from retinamask.evaluation.plots import counts_over_time
+from retinamask.inference import video, video_files
 from retinamask.inference.detect import Detections
 from retinamask.inference.video import annotate_video, counts_by_frame, write_counts
-from retinamask.inference.video_files import WRITTEN_EXTENSIONS, video_file
-from retinamask.inference.video_source import VideoError, frames
+from retinamask.inference.video_files import WRITTEN_EXTENSIONS, VideoError, frames, video_file
 
 ROOT = Path(__file__).parents[1]
 
@@ -303,7 +302,7 @@ def test_a_missing_file_and_a_missing_webcam_are_told_apart(tmp_path):
     [("0", True), (1, True), ("a.MP4", True), ("a.gif", True), ("a.jpg", False), ("-1", False), ("./0", False)],
 )
 def test_what_is_taken_for_a_video(source, is_one):
-    assert video_source.is_video(source) == is_one
+    assert video_files.is_video(source) == is_one
 
 
 class FakeCamera:
@@ -335,7 +334,7 @@ def camera(monkeypatch):
     real = cv2.VideoCapture
     choose = lambda source, *backend: real(source, *backend) if backend else made.append(FakeCamera(source)) or made[-1]  # noqa: E731
     monkeypatch.setattr(cv2, "VideoCapture", choose)
-    monkeypatch.setattr(video_source, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    monkeypatch.setattr(video_files, "time", SimpleNamespace(monotonic=lambda: next(times)))
     return made
 
 
@@ -576,9 +575,9 @@ def test_a_long_video_takes_no_more_pictures_at_once_than_a_batch(clip, monkeypa
             image_rgb = picture(number % COUNT).view(Counted)
             alive.add(image_rgb)
             most.append(len(alive))
-            yield video_source.Frame(number, number / RATE, 1 / RATE, image_rgb)
+            yield video_files.Frame(number, number / RATE, 1 / RATE, image_rgb)
 
-    monkeypatch.setattr(video_source, "_file_frames", lambda source, container, stream: read(source))
+    monkeypatch.setattr(video_files, "_file_frames", lambda source, container, stream: read(source))
     assert annotate_video(ColorPredictor(), clip, batch_size=4).frames == 200
     assert max(most) <= 9
 
@@ -644,7 +643,7 @@ def test_the_figure_of_counts_takes_any_length(count):
 @pytest.fixture()
 def command(monkeypatch, tmp_path):
     """Runs `retinamask detect` with the predictor of this file in the place of a snapshot's."""
-    monkeypatch.setattr("retinamask.commands.models.load_predictor", lambda _: ColorPredictor())
+    monkeypatch.setattr("retinamask.commands.detect.load_predictor", lambda _: ColorPredictor())
     snapshot = type("Snapshot", (), {"record": {"weights_sha256": ""}})
     monkeypatch.setattr("retinamask.detectors.snapshots.read", lambda _: snapshot)
     monkeypatch.chdir(tmp_path)

@@ -128,8 +128,8 @@ def _report(left_out: Iterable[str]) -> None:
 
 def train_classifier_command(given: argparse.Namespace) -> None:
     from retinamask.dataset.face_folders import read_face_folders, split_faces
-    from retinamask.evaluation.classify_faces import epoch_accuracy
-    from retinamask.evaluation.tensorboard import TensorBoardWatcher
+    from retinamask.evaluation.in_training import epoch_evaluation
+    from retinamask.evaluation.watchers import TensorBoardWatcher
     from retinamask.training.examples import Examples
     from retinamask.training.settings import known_in, settings_of
     from retinamask.training.train import train
@@ -147,7 +147,7 @@ def train_classifier_command(given: argparse.Namespace) -> None:
     )
     print(_split_line(parts, faces.left_out))
     detector = _classifier(given, faces.classes, parts.train)
-    evaluate = epoch_accuracy(detector, parts.val, folder)
+    evaluate = epoch_evaluation(detector, parts.val, folder)
     watchers = [_keeper_of_tables(parts, folder, out)]
     watchers += [TensorBoardWatcher(given.tensorboard, evaluate)] if given.tensorboard else []
     examples = Examples(parts.train, folder, detector, settings.cache)

@@ -32,7 +32,7 @@ def add_commands(subparsers) -> None:
 
 def evaluate_classifier_command(given) -> None:
     from retinamask.evaluation import classification
-    from retinamask.evaluation.classify_faces import classify_faces
+    from retinamask.inference.classify import classify_faces
 
     out = Path(given.out) if given.out else None
     if out:

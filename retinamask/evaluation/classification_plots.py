@@ -30,7 +30,7 @@ from retinamask.drawing.style import (
     styled,
 )
 from retinamask.evaluation.classification import mistakes
-from retinamask.evaluation.classify_faces import Classified
+from retinamask.inference.classify import Classified
 
 CELL_SIDE = 256  # pixels that a face of the grid is shown with at most
 COLUMNS = 6

@@ -13,8 +13,7 @@ from retinamask.dataset import boxes, crops
 from retinamask.detectors.snapshots import Snapshot
 from retinamask.inference.classify import Classifier
 from retinamask.inference.detect import Detections
-from retinamask.inference.face_detectors import Files, face_detector
-from retinamask.inference.face_finding import Found
+from retinamask.inference.face_detectors import Files, Found, face_detector
 from retinamask.inference.suppression import filter_detections
 
 

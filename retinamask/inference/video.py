@@ -16,7 +16,7 @@ import pandas as pd
 from retinamask.dataset import files
 from retinamask.dataset.annotations import DETECTION_COLUMNS, make_table, objects
 from retinamask.drawing.frame import FrameDrawing
-from retinamask.inference import video_files, video_source
+from retinamask.inference import video_files
 from retinamask.inference.detect import table_rows
 from retinamask.progress import track
 
@@ -76,7 +76,7 @@ def annotate_video(
     rows, tables, remarks, done, drawing = [], [], [], 0, None
     finished = deque([(time.perf_counter(), 0)], maxlen=_SPEED_BATCHES + 1)
     output = video_files.video_file(out_video) if out_video is not None else contextlib.nullcontext()
-    with video_source.frames(source) as video, output as writer:
+    with video_files.frames(source) as video, output as writer:
         name = name or (video.name if video.live else Path(source).name)
         stream, size = islice(video, limit), 1 if video.live else batch_size
         batches = iter(lambda: list(islice(stream, size)), [])
