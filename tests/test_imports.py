@@ -181,7 +181,6 @@ ORDER = [
     "commands.detect",
     "commands.classifier",
     "commands.models",
-    "commands.classifier_evaluation",
     "commands.darknet",
     "commands.runs",
     "cli",
