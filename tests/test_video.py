@@ -25,7 +25,7 @@ from retinamask.drawing.frame import FrameDrawing
 from retinamask.evaluation.plots import counts_over_time
 from retinamask.inference import video, video_files
 from retinamask.inference.detect import Detections
-from retinamask.inference.video import annotate_video, counts_by_frame, write_counts
+from retinamask.inference.video import annotate_video, counts_by_frame
 from retinamask.inference.video_files import WRITTEN_EXTENSIONS, VideoError, frames, video_file
 
 ROOT = Path(__file__).parents[1]
@@ -506,16 +506,14 @@ def test_uneven_times_reach_drawing_and_counts_and_lost_sound_is_told(tmp_path):
     found = annotate_video(ColorPredictor(), path, tmp_path / "drawn.webm")
     assert times_of(tmp_path / "drawn.webm")[0] == pytest.approx([time_ms / 1000 for time_ms in UNEVEN_MS])
     assert found.remarks == [f"{path}: its sound is left out of {tmp_path / 'drawn.webm'}"]
-    write_counts(counts_by_frame(found.table, CLASSES), tmp_path / "counts.csv")
-    seconds = [line.split(",")[1] for line in (tmp_path / "counts.csv").read_text().splitlines()[1:]]
-    assert [float(number) for number in seconds] == [time_ms / 1000 for time_ms in UNEVEN_MS]
+    seconds = counts_by_frame(found.table, CLASSES).index.get_level_values("seconds")
+    assert list(seconds) == [time_ms / 1000 for time_ms in UNEVEN_MS]
     assert annotate_video(ColorPredictor(), path).remarks == []
 
 
-def test_the_counts_are_those_of_each_frame(clip, tmp_path):
+def test_the_counts_are_those_of_each_frame(clip):
     counts = counts_by_frame(annotate_video(ColorPredictor(), clip).table, CLASSES)
-    write_counts(counts, tmp_path / "counts.csv")
-    lines = (tmp_path / "counts.csv").read_text().splitlines()
+    lines = counts.to_csv().splitlines()
     assert lines[:3] == ["frame,seconds,mask,no_mask", "0,0.0,1,0", "1,0.08,1,0"] and lines[-1] == "9,0.72,1,1"
     assert len(lines) == 1 + COUNT
 

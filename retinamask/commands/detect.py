@@ -110,9 +110,9 @@ def detect_command(given) -> None:
 
 
 def _detect_in_video(given, source: str) -> None:
-    from retinamask.dataset import annotations
+    from retinamask.dataset import annotations, files
     from retinamask.evaluation.plots import counts_over_time, keep
-    from retinamask.inference.video import annotate_video, counts_by_frame, write_counts
+    from retinamask.inference.video import annotate_video, counts_by_frame
     from retinamask.inference.video_files import webcam_index
 
     if len(given.sources) > 1:
@@ -138,7 +138,7 @@ def _detect_in_video(given, source: str) -> None:
     annotations.write_detections(found.table, outputs[0])
     if given.counts:
         counts = counts_by_frame(found.table, predictor.class_names)
-        write_counts(counts, given.counts)
+        files.write_text(given.counts, counts.to_csv(lineterminator="\n"))
         keep(counts_over_time(counts), figure)
     boxes = len(annotations.objects(found.table))
     print(f"{boxes} detections in {found.frames} frames: {', '.join(map(str, outputs))}")

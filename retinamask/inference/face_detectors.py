@@ -17,7 +17,6 @@ import numpy as np
 from retinamask.dataset import boxes, images
 from retinamask.dataset import files as disk
 from retinamask.dataset.public import models
-from retinamask.detectors import snapshots
 from retinamask.detectors.darknet import cfg, sections, weights
 from retinamask.inference import tiles
 from retinamask.inference.detect import Predictor
@@ -75,13 +74,11 @@ class FaceDetector:
         found, size_wh = self._checked(image_rgb), image_rgb.shape[1::-1]
         if self.tiling == "never" or max(size_wh) <= self.network_side:
             return found
-        sure = found[0][found[1] >= _SURE]
-        if self.tiling == "auto" and not tiles.faces_would_vanish(
-            size_wh, sure, self.network_side, self.least_in_network
-        ):
+        look = self.network_side, self.least_in_network
+        if self.tiling == "auto" and not tiles.faces_would_vanish(size_wh, found[0][found[1] >= _SURE], *look):
             return found
-        tile = tiles.tile_side(size_wh, self.network_side)
-        in_tiles = tiles.find_in_tiles(self._checked, image_rgb, tile, self.nms_threshold)
+        side = tiles.tile_side(size_wh, self.network_side)
+        in_tiles = tiles.find_in_tiles(self._checked, image_rgb, side, self.nms_threshold)
         return tiles.merge(*map(list, zip(found, in_tiles, strict=True)), self.nms_threshold)
 
     def look(self, image_rgb: np.ndarray) -> Found:
@@ -120,9 +117,8 @@ class Haar(FaceDetector):
     def look(self, image_rgb: np.ndarray) -> Found:
         scale = min(1.0, _HAAR_SIDE / max(image_rgb.shape[:2]))
         grey = cv2.cvtColor(images.resize(image_rgb, scale), cv2.COLOR_RGB2GRAY)
-        windows, _, weights = self.cascade.detectMultiScale3(
-            grey, scaleFactor=1.1, minNeighbors=_HAAR_NEIGHBOURS, outputRejectLevels=True
-        )
+        options = {"scaleFactor": 1.1, "minNeighbors": _HAAR_NEIGHBOURS, "outputRejectLevels": True}
+        windows, _, weights = self.cascade.detectMultiScale3(grey, **options)
         boxes_xywh = np.asarray(windows, float).reshape(-1, 4) / scale
         return _corners(boxes_xywh), 1 - np.exp(-np.clip(np.asarray(weights, float), 0, None) / _HAAR_WEIGHT)
 
@@ -147,7 +143,7 @@ class Res10(FaceDetector):
         height, width = image_rgb.shape[:2]
         bgr = np.ascontiguousarray(image_rgb[..., ::-1])  # as it was trained: BGR less these means
         self.network.setInput(cv2.dnn.blobFromImage(bgr, 1.0, (300, 300), (104.0, 177.0, 123.0)))
-        rows = self.network.forward().reshape(-1, 7)  # image, class, score and _corners as shares of the image
+        rows = self.network.forward().reshape(-1, 7)  # image, class, score and corners as shares of the image
         return rows[:, 3:] * [width, height, width, height], rows[:, 2]
 
 
@@ -163,9 +159,8 @@ class YuNet(FaceDetector):
         path = _by_suffix(files or models.kept_files("yunet"), [".onnx"])[".onnx"]
         _check_published(path, "yunet")
         with _loading(path):
-            self.network = cv2.FaceDetectorYN.create(
-                str(path), "", (64, 64), self.score_threshold, self.nms_threshold, 5000
-            )
+            thresholds = self.score_threshold, self.nms_threshold
+            self.network = cv2.FaceDetectorYN.create(str(path), "", (64, 64), *thresholds, 5000)
             self.look(np.zeros((64, 64, 3), np.uint8))
 
     def look(self, image_rgb: np.ndarray) -> Found:
@@ -228,12 +223,6 @@ class Darknet(FaceDetector):
         return _corners(boxes_xywh[strong] * [width, height, width, height]), scores[strong]
 
 
-class DarknetTiny(Darknet):
-    """`Darknet` under the name of the smaller network."""
-
-    name = "yolov4_tiny"
-
-
 class OwnSnapshot(FaceDetector):
     """Any of this project's detectors, by its ``.h5`` or ``.json``; all of its classes are faces."""
 
@@ -243,10 +232,7 @@ class OwnSnapshot(FaceDetector):
         super().__init__(**options)
         if len(files) != 1:
             raise FaceModelError(f"{len(files)} files, expected one: the .h5 or .json of a snapshot")
-        snapshot = snapshots.read(files[0])
-        if snapshot.classifies:
-            raise FaceModelError(f"{snapshot.weights} is a classifier and finds no boxes; expected that of a detector")
-        self.predictor = Predictor.load(snapshot)
+        self.predictor = Predictor.load(files[0])
 
     def look(self, image_rgb: np.ndarray) -> Found:
         (found,) = self.predictor([image_rgb], self.score_threshold)
@@ -254,7 +240,8 @@ class OwnSnapshot(FaceDetector):
 
 
 FACE_DETECTORS: dict[str, type[FaceDetector]] = {
-    detector.name: detector for detector in (Haar, Res10, YuNet, Darknet, DarknetTiny, OwnSnapshot)
+    **{detector.name: detector for detector in (Haar, Res10, YuNet)},
+    **{"yolov4": Darknet, "yolov4_tiny": Darknet, "snapshot": OwnSnapshot},
 }
 
 

@@ -73,8 +73,18 @@ def frames(source: str | Path | int) -> Iterator[Frames]:
     """
     index = webcam_index(source)
     if index is not None:
-        with _opened_webcam(index) as capture:
+        before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the message below says it better
+        capture = cv2.VideoCapture(index)
+        cv2.utils.logging.setLogLevel(before)
+        if not capture.isOpened():
+            raise VideoError(
+                f"webcam {index} cannot be opened; check that it is plugged in, that no other program uses it and that "
+                "this one may, or try another number"
+            )
+        try:
             yield Frames(f"webcam{index}", functools.partial(_webcam_frames, capture=capture), live=True)
+        finally:
+            capture.release()
         return
     if not Path(source).is_file():
         raise VideoError(f"{source} does not exist or is no file; expected a video file or a webcam's number such as 0")
@@ -135,8 +145,13 @@ def _file_frames(video: Frames, container: av.container.InputContainer, stream: 
             damaged += frame.is_corrupt
             yield Frame(number, seconds, duration, np.ascontiguousarray(upright))
             number += 1
-    if kind == "gif":
-        damaged += _gif_is_damaged(video.name)
+    if kind == "gif":  # FFmpeg reads a broken one up to the fault and says nothing
+        try:
+            with Image.open(video.name) as image:
+                for _ in ImageSequence.Iterator(image):
+                    image.load()
+        except Exception:  # whatever damage makes Pillow raise
+            damaged += 1
     if kind == "avi":  # whose duration FFmpeg takes down to that of a file that is cut short
         announced = stream.frames * step
     elif stream.duration:
@@ -145,38 +160,11 @@ def _file_frames(video: Frames, container: av.container.InputContainer, stream: 
         announced = (container.duration or 0) / av.time_base
     end = seconds + duration
     if end < 0.95 * announced - 2 * step:  # the sound may be a little longer than the pictures
-        remark = f"ends after {number} frames, {end:.1f} of {announced:.1f} seconds; it may be cut short"
-        video.remark = f"{video.name}: {remark}"
+        what = f"ends after {number} frames, {end:.1f} of {announced:.1f} seconds; it may be cut short"
+        video.remark = f"{video.name}: {what}"
     elif damaged:
-        remark = f"{number} frames read; damaged in {damaged} place(s), where some are lost or blurred"
-        video.remark = f"{video.name}: {remark}"
-
-
-def _gif_is_damaged(path: str) -> bool:
-    """Ask Pillow, since FFmpeg reads a broken GIF up to the fault and says nothing."""
-    try:
-        with Image.open(path) as image:
-            for _ in ImageSequence.Iterator(image):
-                image.load()
-    except Exception:  # whatever damage makes Pillow raise
-        return True
-    return False
-
-
-@contextlib.contextmanager
-def _opened_webcam(index: int) -> Iterator[cv2.VideoCapture]:
-    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the message below says it better
-    capture = cv2.VideoCapture(index)
-    cv2.utils.logging.setLogLevel(before)
-    if not capture.isOpened():
-        raise VideoError(
-            f"webcam {index} cannot be opened; check that it is plugged in, that no other program uses it and that "
-            "this one may, or try another number"
-        )
-    try:
-        yield capture
-    finally:
-        capture.release()
+        what = f"{number} frames read; damaged in {damaged} place(s), where some are lost or blurred"
+        video.remark = f"{video.name}: {what}"
 
 
 def _webcam_frames(video: Frames, capture: cv2.VideoCapture) -> Iterator[Frame]:
