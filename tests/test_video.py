@@ -665,8 +665,8 @@ def test_detect_refuses_what_cannot_be_meant(command, clip, tmp_path, capsys):
     Image.fromarray(picture(0)).save("a.png")
     for given, message in (
         ((clip, "a.png"), "clip.avi is a video or webcam and has to be the only source"),
-        (("a.png", "--out-video", "x.mp4"), "--out-video is for a video, found a.png"),
-        (("a.png", "--frames", "3"), "--frames is for a video"),
+        (("a.png", "--out-video", "x.mp4"), "--out-video has no effect on images, only on a video"),
+        (("a.png", "--frames", "3"), "--frames has no effect on images, only on a video"),
         ((clip, "--out-video", clip, "--force"), "named twice"),
         ((clip, "--out-video", "x.avi"), "no known ending"),
         (("nothing.mp4",), "nothing.mp4 does not exist"),

@@ -233,8 +233,9 @@ def evaluate_classifier_command(given: argparse.Namespace) -> None:
     messages = [*others, *map(str, problems)]
     if given.strict and messages:
         raise ValueError("\n".join([f"{given.source} is not sound:", *messages[:20]]))
+    _report(messages)
     classified = classify_faces(classifier, table, folder)
-    _report([*messages, *classified.left_out])
+    _report(classified.left_out)
     lost = [problem for problem in problems if problem.action in ("skipped file", "dropped box")]
     judged = classified.labels, classified.probabilities, classified.classes
     figures = classification.figures(*judged, *decision)
