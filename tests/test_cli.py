@@ -228,7 +228,7 @@ def test_mistakes_are_one_message_and_status_2(arguments, message, tmp_path, mon
     [
         ("weights imagnet", "weights is 'imagnet', expected none, imagenet, coco or the path of an existing file"),
         ("backbone alexnet", "backbone is 'alexnet', expected one of: resnet50"),
-        ("schedule cosin", "schedule is 'cosin', expected cosine, step"),
+        ("schedule cosin", "schedule is 'cosin', expected one of: cosine, step"),
         ("learning_rate -1e-4", "learning_rate is -0.0001, expected"),
         ("mosaic 7", "mosaic is 7.0, expected 0 to 1"),
         ("mosaic much", "mosaic is float, got 'much' (str)"),
