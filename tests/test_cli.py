@@ -52,6 +52,16 @@ def test_an_existing_class_list_keeps_its_ids(tmp_path):
     assert classes.read_bytes() == before
 
 
+@pytest.mark.parametrize(("stop", "said"), [(KeyboardInterrupt(), "stopped"), (KeyboardInterrupt("done"), "done")])
+def test_an_interrupt_ends_with_one_line(monkeypatch, capsys, stop, said):
+    def interrupted():
+        raise stop
+
+    monkeypatch.setattr(cli, "_parser", interrupted)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == f"retinamask: {said}\n"
+
+
 def test_convert_detect_and_evaluate(trained, tiny, tmp_path, capsys):
     model, found = tmp_path / "model.h5", tmp_path / "found.csv"
     assert main(["convert", str(trained.last.weights), "--out", str(model)]) == 0
