@@ -22,6 +22,7 @@ _HOME = {
     "read_detections": "dataset.annotations",
     "write_detections": "dataset.annotations",
     "write_format": "face",
+    "count_boxes": "dataset.annotations",
     "audit": "face",
     "split": "face",
     "draw_sample": "dataset.sample",
@@ -33,15 +34,21 @@ _HOME = {
     "load": "model",
     "Model": "model",
     "convert": "inference.convert",
+    "compare": "face",
+    "export_darknet": "inference.darknet_export",
     "annotate_video": "inference.video",
     # results
     "evaluate": "face",
+    "evaluate_classifier": "face",
     "precision_recall": "evaluation.coco",
     "draw": "face",
     "contact_sheet": "face",
+    "plot_classes": "face",
+    "plot_box_sizes": "face",
     # notebooks
     "run": "runs.runner",
     "enter": "runs.enter",
+    "TrainingRun": "runs.training_run",
 }
 
 __all__ = [*_HOME, "__version__"]

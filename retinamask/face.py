@@ -3,26 +3,34 @@
 On top of everything but the notebooks' runner and the commands.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from PIL import Image
 
 from retinamask import detectors
-from retinamask.dataset import formats, splits
-from retinamask.dataset.annotations import image_paths, objects, relative_path
-from retinamask.dataset.audit import Audit, AuditSettings, read_source
-from retinamask.dataset.audit import audit as audit_source
+from retinamask.dataset import audit as audits
+from retinamask.dataset import files, formats, splits
+from retinamask.dataset.anchors import Anchors
+from retinamask.dataset.annotations import image_paths, objects, read_classes, relative_path
+from retinamask.dataset.copies import copies_remark
 from retinamask.dataset.groups import image_groups
+from retinamask.dataset.images import image_size as size_of
 from retinamask.dataset.images import read_image
-from retinamask.evaluation import coco, drawing
+from retinamask.detectors.snapshots import Snapshot
+from retinamask.evaluation import audit_page, classification, classification_plots, coco, drawing, plots
+from retinamask.evaluation.classify_faces import classify_faces
 from retinamask.evaluation.in_training import epoch_evaluation
 from retinamask.evaluation.tensorboard import TensorBoardWatcher
+from retinamask.inference.classify import Classifier, Ensemble
+from retinamask.inference.convert import Agreement, agreement
+from retinamask.inference.detect import Predictor
 from retinamask.model import rgb_array
-from retinamask.runs.training_settings import training_settings
+from retinamask.runs.parameters import training_settings
 from retinamask.training.examples import Examples
 from retinamask.training.snapshot_keeper import refuse_existing
 from retinamask.training.train import Trained
@@ -30,15 +38,20 @@ from retinamask.training.train import train as train_examples
 
 
 def read_annotations(
-    source: str | Path | Iterable[str | Path], folder: str | Path = ".", **options: Any
+    source: str | Path | Iterable[str | Path],
+    folder: str | Path = ".",
+    known: dict[str, int] | str | Path | None = None,
+    class_map: dict[str, str] | str | None = None,
+    **options: Any,
 ) -> tuple[pd.DataFrame, dict[str, int], list[formats.Problem]]:
     """Read annotations of any known format into a table, see `retinamask.dataset.formats.read_mapped`.
 
     Args:
         source: an annotation file, a folder of them, or several of these.
         folder: what the image paths of the table are relative to; the working folder if left out.
-        options: ``image_folder``, ``known`` (classes, name to id), ``with_unannotated``, ``format_name`` and
-            ``class_map``.
+        known: the classes, name to id, or a class list; ``classes.csv`` in a folder ``source`` if left out and there.
+        class_map: old class names to new ones, as ``"Mask=mask,NoMask=no_mask"`` or as a dict.
+        options: ``image_folder``, ``with_unannotated`` and ``format_name``.
 
     Returns:
         Rows ``image_path, x1, y1, x2, y2, class_name``, the classes (name to id), and what was wrong with the files.
@@ -47,7 +60,11 @@ def read_annotations(
         >>> table, classes, problems = rm.read_annotations("data/mine")
     """
     sources = [source] if isinstance(source, (str, Path)) else list(source)
-    return formats.read_mapped(sources, folder, **options)
+    if not known and len(sources) == 1 and Path(sources[0], "classes.csv").is_file():
+        known = Path(sources[0], "classes.csv")
+    known = read_classes(known) if isinstance(known, (str, Path)) and known else known or None
+    class_map = formats.parse_class_map(class_map) if isinstance(class_map, str) and class_map else class_map or None
+    return formats.read_mapped(sources, folder, known=known, class_map=class_map, **options)
 
 
 def write_format(
@@ -69,18 +86,52 @@ def write_format(
     formats.write(to, table, classes, out, folder, **options)
 
 
-def audit(source: str | Path, **settings: Any) -> Audit:
+def audit(
+    source: str | Path,
+    classes_csv: str | Path = "",
+    image_folder: str | Path = "",
+    splits: Iterable[str | Path] = (),
+    **settings: Any,
+) -> "AuditReport":
     """Read every image and annotation of a data set and list what is wrong, the worst first.
 
     Args:
         source: a folder of annotations and images, or an annotation file.
+        classes_csv: the class list, if it is not ``classes.csv`` in the folder or beside the file.
+        image_folder: of the images, if they are not where the annotations say.
+        splits: CSVs that must not share a picture.
         settings: fields of `retinamask.dataset.audit.AuditSettings`, such as ``image_size=512``.
 
     Example:
-        >>> for finding in rm.audit("data/mine").findings:
-        ...     print(finding)
+        >>> rm.audit("data/mine").table()
     """
-    return audit_source(read_source(source), AuditSettings(**settings))
+    read = audits.read_source(source, classes_csv or None, image_folder or None, splits)
+    return AuditReport(**vars(audits.audit(read, audits.AuditSettings(**settings))))
+
+
+class AuditReport(audits.Audit):
+    """What an `audit` has found, with pictures."""
+
+    def table(self) -> pd.DataFrame:
+        """List the findings: severity, name, count and what to do."""
+        return audits.findings_table(self.findings)
+
+    def picture(self, finding: audits.Finding) -> Image.Image | None:
+        """Draw a finding's examples side by side; None if there is nothing to show."""
+        return audit_page.example_strip(self, finding)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the page ``audit.html``, with all pictures, and ``audit.json``."""
+        files.write_json(Path(folder, "audit.json"), self.record())
+        audit_page.write_audit_page(self, Path(folder, "audit.html"))
+
+    def plot_classes(self) -> Figure:
+        """Draw how many boxes each class has."""
+        return audit_page.class_figure(self)
+
+    def plot_box_sizes(self) -> Figure:
+        """Draw the sizes and aspect ratios of the boxes at the network's input, with the anchors."""
+        return audit_page.size_figure(self)
 
 
 def split(
@@ -185,6 +236,8 @@ def contact_sheet(
     images: int = 24,
     columns: int = 6,
     folder: str | Path = ".",
+    title: str = "",
+    score_threshold: float = 0,
 ) -> Image.Image:
     """Draw the first images of a table with their boxes on one sheet.
 
@@ -194,29 +247,189 @@ def contact_sheet(
         images: how many at most.
         columns: images in a row.
         folder: what the table's paths are relative to.
+        title: heading of the sheet.
+        score_threshold: detections from this score on are drawn.
 
     Example:
         >>> rm.contact_sheet(model.detect("photos/")).save("sheet.png")
     """
-    examples = drawing.examples(image_paths(table)[:images], folder, table, ground_truth)
-    return drawing.contact_sheet(examples, _class_ids(table), columns=columns, cell_size=256)
+    strong = table[table["score"] >= score_threshold] if "score" in table else table
+    examples = drawing.examples(image_paths(table)[:images], folder, strong, ground_truth)
+    classes = _class_ids(table, *([] if ground_truth is None else [ground_truth]))
+    return drawing.contact_sheet(examples, classes, columns=columns, cell_size=256, title=title)
 
 
-def evaluate(detections: pd.DataFrame, annotations: pd.DataFrame) -> dict[str, Any]:
+def plot_classes(parts: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw how many boxes each class has in each part of a split.
+
+    Example:
+        >>> rm.plot_classes(parts)
+    """
+    labelled = pd.concat([part.assign(split=name) for name, part in parts.items()])
+    return plots.class_counts(labelled, _class_ids(labelled), split_column="split")
+
+
+def plot_box_sizes(table: pd.DataFrame, image_size: int, folder: str | Path = ".") -> Figure:
+    """Draw the sizes and aspect ratios of the boxes at the network's input, with a RetinaNet's anchors.
+
+    Args:
+        table: annotations.
+        image_size: side in pixels of the square that images are fitted into.
+        folder: what the table's paths are relative to.
+
+    Example:
+        >>> rm.plot_box_sizes(table, 512)
+    """
+    sizes = {path: size_of(Path(folder, path)) for path in image_paths(table)}
+    anchors = Anchors()
+    return plots.box_sizes(table, sizes, anchors.sizes, image_size, anchors.ratios)
+
+
+def compare(
+    snapshot: Snapshot,
+    converted: Snapshot,
+    table: pd.DataFrame,
+    folder: str | Path = ".",
+    score_threshold: float = 0.05,
+    most: int = 10,
+) -> Agreement:
+    """Compare a training snapshot with the model converted from it, box by box.
+
+    Args:
+        snapshot, converted: of `convert`.
+        table: of which the first ``most`` images are looked at.
+        folder: what the table's paths are relative to.
+        score_threshold: boxes from this score on are compared.
+
+    Returns:
+        The largest differences of boxes and scores; true if they mean nothing.
+
+    Example:
+        >>> bool(rm.compare(trained.best, rm.convert(trained.best), parts["test"]))
+    """
+    images_rgb = [read_image(Path(folder, path)) for path in image_paths(table)[:most]]
+    original = Predictor.load(snapshot, converted.record["inference"]["nms_threshold"])
+    return agreement(original, Predictor.load(converted), images_rgb, score_threshold)
+
+
+def evaluate(
+    detections: pd.DataFrame,
+    annotations: pd.DataFrame,
+    classes: dict[str, int] | None = None,
+    folder: str | Path | None = None,
+) -> "Evaluation":
     """Judge detections by the twelve COCO figures, see `retinamask.evaluation.coco.evaluate`.
 
     Args:
         detections: made with a low ``score_threshold`` such as 0.05 and ``suppress="per_class"``.
         annotations: of the images that were looked at, with the same paths.
+        classes: name to id; those of the tables if left out.
+        folder: what the paths are relative to, for a remark on copies among the images.
 
     Returns:
         A figure from 0 to 1 for each of ``AP``, ``AP50``, ``AP75``, ..., and ``per_class``.
 
     Example:
-        >>> found = model.detect(list(test["image_path"].unique()), score_threshold=0.05, suppress="per_class")
-        >>> rm.evaluate(found, test)["AP50"]
+        >>> rm.evaluate(model.detect(test, score_threshold=0.05, suppress="per_class"), test)["AP50"]
     """
-    return coco.evaluate(annotations, detections, _class_ids(annotations, detections))
+    classes = classes or _class_ids(annotations, detections)
+    found = Evaluation(coco.evaluate(annotations, detections, classes))
+    found.curves = coco.precision_recall(annotations, detections, classes)
+    found.remarks = coco.remarks(detections)
+    if folder is not None:
+        found.remarks += copies_remark(image_paths(annotations), folder)
+    return found
+
+
+class Evaluation(dict):
+    """The figures of `evaluate` by name.
+
+    Attributes:
+        curves: the precision-recall curve of each class, a table.
+        remarks: what speaks against the figures.
+    """
+
+    curves: dict[str, pd.DataFrame]
+    remarks: list[str]
+
+    def table(self) -> pd.DataFrame:
+        """List the twelve figures: name, meaning and value."""
+        return coco.metrics_table(self)
+
+    def plot(self) -> Figure:
+        """Draw the precision-recall curve of each class."""
+        return plots.precision_recall_curves(self.curves, self)
+
+    def save(self, path: str | Path, **more: Any) -> None:
+        """Write the figures, and what else belongs to them, as JSON."""
+        coco.write_metrics({**self, **more}, path)
+
+
+def evaluate_classifier(
+    snapshot: str | Path | Snapshot | Sequence[str | Path | Snapshot],
+    table: pd.DataFrame,
+    folder: str | Path = ".",
+    threshold: float = 0.5,
+    threshold_class: str | None = None,
+    flip: bool = False,
+) -> "ClassifierEvaluation":
+    """Judge a classifier on the boxes of a table.
+
+    Args:
+        snapshot: of a classifier; the probabilities of several are averaged.
+        table: annotations.
+        folder: what the table's paths are relative to.
+        threshold: probability of ``threshold_class`` from which on a face is given that class.
+        threshold_class: without it the most likely class counts.
+        flip: also look at each face in the mirror, and average.
+
+    Raises:
+        ValueError: a class of the table is unknown to the classifier, there is no box, or a wrong threshold.
+
+    Example:
+        >>> rm.evaluate_classifier("snapshots/faces_best.h5", test).figures["accuracy"]
+    """
+    given = [snapshot] if isinstance(snapshot, (str, Path, Snapshot)) else snapshot
+    members = [Classifier.load(each, flip) for each in given]
+    classifier = members[0] if len(members) == 1 else Ensemble(members)
+    options = threshold, threshold_class or None
+    classification.check_threshold(classifier.classes, *options)  # before the work, not after it
+    return ClassifierEvaluation(classify_faces(classifier, table, folder), *options)
+
+
+class ClassifierEvaluation:
+    """What `evaluate_classifier` has found.
+
+    Attributes:
+        faces: the faces with their probabilities, a `Classified`.
+        predicted: the class id that each face is given.
+        figures: ``accuracy`` with its 95 % interval, ``loss``, ``per_class``, ...
+    """
+
+    def __init__(self, faces, threshold: float, threshold_class: str | None):
+        self.faces, self._judged = faces, (faces.labels, faces.probabilities, faces.classes)
+        self.figures = classification.figures(*self._judged, threshold, threshold_class)
+        self.predicted = classification.decide(faces.probabilities, faces.classes, threshold, threshold_class)
+
+    def plot_confusion(self) -> Figure:
+        """Draw how many faces of each class were given which."""
+        return classification_plots.confusion_matrix(self.figures)
+
+    def plot_roc(self) -> Figure:
+        """Draw the receiver operating characteristic of each class."""
+        return classification_plots.roc_curves(classification.roc(*self._judged), self.figures)
+
+    def plot_calibration(self) -> Figure:
+        """Draw how often a class was right by the probability that it got."""
+        return classification_plots.calibration_curves(classification.calibration(*self._judged), self.figures)
+
+    def plot_faces(self, count: int = 24) -> Figure:
+        """Draw the first faces with their true and their predicted class."""
+        return classification_plots.prediction_plot(self.faces, self.predicted, count)
+
+    def plot_mistakes(self, count: int = 24) -> Figure:
+        """Draw the most confident mistakes."""
+        return classification_plots.most_confident_mistakes(self.faces, self.predicted, count)
 
 
 def _class_ids(*tables: pd.DataFrame) -> dict[str, int]:

@@ -93,7 +93,7 @@ def test_every_detector_is_trained_and_shows_its_pictures(tiny, tmp_path, monkey
         common = {"snapshots_dir": str(folder), "run_dir": str(run_dir)}
         run_cells("03_convert_snapshot", monkeypatch, score_threshold=0.01, **common)
         done = run_cells("05_evaluate", monkeypatch, **common)
-        assert done.variables["model"].kind == "inference" and len(done.pictures) == 1
+        assert done.variables["model"].snapshot.kind == "inference" and len(done.pictures) == 1
         assert json.loads((run_dir / "metrics.json").read_text())["images"] > 0
 
 
