@@ -20,7 +20,7 @@ NETWORK_OPTIONS = {
     "dense": (str, "units of the layers between pooling and answer, such as 128 or 256,64; none for no layer"),
     "dropout": (float, "share of the inputs of those layers that an update does not see"),
     "loss": (str, "categorical or binary"),
-    "fine_tune_blocks": (int, "of 18 blocks, how many from the last learn once the backbone no longer rests"),
+    "fine_tune_blocks": (int, "of 18 blocks, how many from the last learn once the backbone is no longer frozen"),
     "normalisation": (str, "frozen or live; without it, live if the weights start from none"),
 }
 DEFAULTS = {
@@ -61,10 +61,10 @@ def add_commands(subparsers) -> None:
     by_chance = "split single images by chance, copies or not: figures too good, for comparison only"
     train.add_argument("--split-by-chance", action="store_true", help=by_chance)
     train.add_argument("--out", default="snapshots/mask_classifier", help="stem of the snapshots and of the two tables")
-    train.add_argument("--resume", action="store_true", help="go on with the run of this --out where it stopped")
+    train.add_argument("--resume", action="store_true", help="resume the run of this --out")
     train.add_argument("--tensorboard", metavar="FOLDER", help="also write events for TensorBoard there")
-    weights = f"imagenet, none, or an .h5: a backbone's or a snapshot; all but none rest for {FREEZE_EPOCHS} epochs if "
-    weights += "--freeze-epochs says nothing else"
+    weights = f"imagenet, none, or an .h5: a backbone's or a snapshot; all but none are frozen for {FREEZE_EPOCHS} "
+    weights += "epochs unless --freeze-epochs is given"
     train.add_argument("--weights", default="imagenet", help=weights)
     network = train.add_argument_group("the network; an option that is not given is the classifier's own")
     for name, (kind, text) in NETWORK_OPTIONS.items():
@@ -138,7 +138,7 @@ def train_classifier_command(given: argparse.Namespace) -> None:
     out = Path(given.out)
     log_csv = out.with_name(f"{out.name}_log.csv")
     if log_csv.exists() and not given.resume:
-        raise ValueError(f"{log_csv} exists; choose another --out, or go on with that run with --resume")
+        raise ValueError(f"{log_csv} exists; choose another --out, or continue that run with --resume")
     folder = _folder(given)
     faces = read_face_folders(folder, given.strict)
     _report(faces.left_out)
@@ -191,7 +191,7 @@ def _keeper_of_tables(parts, folder: Path, out: Path):
 def _split_line(parts, left_out: list[str]) -> str:
     groups = parts.groups.numbers.max() + 1
     return (
-        f"{len(parts.train)} images to learn from and {len(parts.val)} for validation, dealt out in {groups} groups; "
+        f"{len(parts.train)} images for training and {len(parts.val)} for validation, in {groups} groups; "
         f"{len(left_out)} left out or noted"
     )
 

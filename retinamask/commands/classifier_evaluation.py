@@ -15,7 +15,7 @@ FIGURES, PREDICTIONS = "figures.json", "predictions.csv"
 
 def add_commands(subparsers) -> None:
     """Declare the command of this file."""
-    text = "Judge a mask classifier on class folders or on the boxes of a table: figures, curves, and its mistakes."
+    text = "Evaluate a mask classifier on class folders or on the boxes of a table: figures, curves, and its mistakes."
     judge = add_command(subparsers, "evaluate-classifier", evaluate_classifier_command, text)
     add_source(judge)
     judge.add_argument("--snapshot", required=True, nargs="+", help="snapshot of a classifier; several are averaged")

@@ -41,12 +41,14 @@ def add_commands(subparsers) -> None:
     detect.add_argument("--suppress", choices=SUPPRESS, default="any_class", help=text)
     detect.add_argument("--batch-size", type=int, default=4, help="images per network call")
     detect.add_argument("--save-images", metavar="DIR", help="save each image with its boxes drawn, in its folders")
-    detect.add_argument("--resume", action="store_true", help="go on with a run on images that was stopped")
+    detect.add_argument("--resume", action="store_true", help="resume a run on images that was stopped")
     detect.add_argument("--force", action="store_true", help="replace existing files")
     add_predictor_options(detect)
     videos.add_video_options(detect)
 
-    evaluate = add_command(subparsers, "evaluate", evaluate_command, "The twelve COCO figures, and per class.")
+    evaluate = add_command(
+        subparsers, "evaluate", evaluate_command, "Evaluate detections: the twelve COCO figures, also per class."
+    )
     evaluate.add_argument("annotations", help="CSV of the held-out images")
     evaluate.add_argument("classes", help="classes.csv")
     judged = evaluate.add_mutually_exclusive_group(required=True)
@@ -120,7 +122,7 @@ def _detect_in_images(given, paths: list[str], out: Path) -> None:
             elif drawn:
                 _save_drawn(seen, predictor.class_names, drawn[seen.path])
     except KeyboardInterrupt:
-        print(f"what is done is kept in {parts}; --resume goes on with it", file=sys.stderr)
+        print(f"what is done is kept in {parts}; continue with --resume", file=sys.stderr)
         raise
     found = join_parts(parts, out)
     faces = [f"{name} {found.faces[name]}" for name in predictor.class_names]

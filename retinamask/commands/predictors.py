@@ -1,4 +1,4 @@
-"""The options that say what looks at images: a snapshot, or a classifier's snapshot behind a face detector."""
+"""The options that name the model: a snapshot, or a classifier's snapshot with a face detector."""
 
 import argparse
 from collections.abc import Iterable
