@@ -680,8 +680,8 @@ def test_more_holds_every_other_setting():
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"mosiac": 0.5}, "retinanet has no mosiac; did you mean 'mosaic'? it has image_size, "),
-        ({"alpha": 0.5}, "retinanet has no alpha; it has image_size, "),
+        ({"mosiac": 0.5}, "retinanet has no mosiac; did you mean 'mosaic'? it has backbone, "),
+        ({"alpha": 0.5}, "retinanet has no alpha; it has backbone, "),
         ({"epochs": 4}, "more has 'epochs', which is a parameter of its own; set it there"),
         ({"augmentation": None}, "retinanet has no augmentation"),
         ({"mosaic": 5}, "mosaic is 5, expected 0 to 1"),

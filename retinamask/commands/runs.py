@@ -20,9 +20,7 @@ def add_commands(subparsers) -> None:
     theirs.add_argument("name", metavar="train|evaluate|convert-model|debug", help="its command")
     theirs.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on; --help is keras-retinanet's own")
 
-    text = (
-        "Run a notebook, or the pipeline from annotations to evaluation, with checked parameters and a record in runs/."
-    )
+    text = "Run a notebook, or the pipeline from annotations to evaluation, with a record in runs/."
     run = add_command(subparsers, "run", run_command, f"{text} run NOTEBOOK --help lists its parameters.")
     run.add_argument("notebook", help="a notebook's name or path, or: pipeline")
     detectors = "of the pipeline: retinanet, ssd_mobilenet_v2_fpnlite or yolov4_tiny; retinanet if left out"
