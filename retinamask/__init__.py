@@ -23,7 +23,7 @@ _HOME = {
     "write_detections": "dataset.annotations",
     "write_format": "face",
     "count_boxes": "dataset.annotations",
-    "audit": "face",
+    "audit": "reports",
     "split": "face",
     "draw_sample": "dataset.sample",
     # training
@@ -38,8 +38,8 @@ _HOME = {
     "export_darknet": "inference.darknet_export",
     "annotate_video": "inference.video",
     # results
-    "evaluate": "face",
-    "evaluate_classifier": "face",
+    "evaluate": "reports",
+    "evaluate_classifier": "reports",
     "precision_recall": "evaluation.coco",
     "draw": "face",
     "contact_sheet": "face",

@@ -1,9 +1,9 @@
-"""The public functions that put several layers together, see ``import retinamask as rm``.
+"""The public functions that put several layers together, see ``import retinamask as rm``; `reports` has others.
 
 On top of everything but the notebooks' runner and the commands.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from retinamask import detectors
-from retinamask.dataset import audit as audits
-from retinamask.dataset import files, formats, splits
+from retinamask.dataset import formats, splits
 from retinamask.dataset.anchors import Anchors
-from retinamask.dataset.annotations import image_paths, objects, read_classes, relative_path
-from retinamask.dataset.copies import copies_remark
+from retinamask.dataset.annotations import class_ids, image_paths, read_classes, relative_path
 from retinamask.dataset.groups import image_groups
 from retinamask.dataset.images import image_size as size_of
 from retinamask.dataset.images import read_image
 from retinamask.detectors.snapshots import Snapshot
-from retinamask.evaluation import audit_page, classification, classification_plots, coco, drawing, plots
-from retinamask.evaluation.classify_faces import classify_faces
+from retinamask.evaluation import drawing, plots
 from retinamask.evaluation.in_training import epoch_evaluation
 from retinamask.evaluation.tensorboard import TensorBoardWatcher
-from retinamask.inference.classify import Classifier, Ensemble
 from retinamask.inference.convert import Agreement, agreement
 from retinamask.inference.detect import Predictor
 from retinamask.model import rgb_array
@@ -84,54 +80,6 @@ def write_format(
         >>> rm.write_format(table, classes, "yolo", "data/mine_yolo")
     """
     formats.write(to, table, classes, out, folder, **options)
-
-
-def audit(
-    source: str | Path,
-    classes_csv: str | Path = "",
-    image_folder: str | Path = "",
-    splits: Iterable[str | Path] = (),
-    **settings: Any,
-) -> "AuditReport":
-    """Read every image and annotation of a data set and list what is wrong, the worst first.
-
-    Args:
-        source: a folder of annotations and images, or an annotation file.
-        classes_csv: the class list, if it is not ``classes.csv`` in the folder or beside the file.
-        image_folder: of the images, if they are not where the annotations say.
-        splits: CSVs that must not share a picture.
-        settings: fields of `retinamask.dataset.audit.AuditSettings`, such as ``image_size=512``.
-
-    Example:
-        >>> rm.audit("data/mine").table()
-    """
-    read = audits.read_source(source, classes_csv or None, image_folder or None, splits)
-    return AuditReport(**vars(audits.audit(read, audits.AuditSettings(**settings))))
-
-
-class AuditReport(audits.Audit):
-    """What an `audit` has found, with pictures."""
-
-    def table(self) -> pd.DataFrame:
-        """List the findings: severity, name, count and what to do."""
-        return audits.findings_table(self.findings)
-
-    def picture(self, finding: audits.Finding) -> Image.Image | None:
-        """Draw a finding's examples side by side; None if there is nothing to show."""
-        return audit_page.example_strip(self, finding)
-
-    def save(self, folder: str | Path) -> None:
-        """Write the page ``audit.html``, with all pictures, and ``audit.json``."""
-        files.write_json(Path(folder, "audit.json"), self.record())
-        audit_page.write_audit_page(self, Path(folder, "audit.html"))
-
-    def plot_classes(self) -> Figure:
-        """Draw how many boxes each class has."""
-        return audit_page.class_figure(self)
-
-    def plot_box_sizes(self) -> Figure:
-        """Draw the sizes and aspect ratios of the boxes at the network's input, with the anchors."""
-        return audit_page.size_figure(self)
 
 
 def split(
@@ -227,7 +175,7 @@ def draw(
         if path not in set(table["image_path"]):
             raise ValueError(f"{path} is not in the table; it has {', '.join(image_paths(table)[:5])} ...")
         tables = [None if rows is None else rows[rows["image_path"] == path] for rows in tables]
-    return drawing.draw_boxes(pixels, tables[0], _class_ids(table), tables[1])
+    return drawing.draw_boxes(pixels, tables[0], class_ids(table), tables[1])
 
 
 def contact_sheet(
@@ -255,7 +203,7 @@ def contact_sheet(
     """
     strong = table[table["score"] >= score_threshold] if "score" in table else table
     examples = drawing.examples(image_paths(table)[:images], folder, strong, ground_truth)
-    classes = _class_ids(table, *([] if ground_truth is None else [ground_truth]))
+    classes = class_ids(table, *([] if ground_truth is None else [ground_truth]))
     return drawing.contact_sheet(examples, classes, columns=columns, cell_size=256, title=title)
 
 
@@ -266,7 +214,7 @@ def plot_classes(parts: Mapping[str, pd.DataFrame]) -> Figure:
         >>> rm.plot_classes(parts)
     """
     labelled = pd.concat([part.assign(split=name) for name, part in parts.items()])
-    return plots.class_counts(labelled, _class_ids(labelled), split_column="split")
+    return plots.class_counts(labelled, class_ids(labelled), split_column="split")
 
 
 def plot_box_sizes(table: pd.DataFrame, image_size: int, folder: str | Path = ".") -> Figure:
@@ -310,128 +258,3 @@ def compare(
     images_rgb = [read_image(Path(folder, path)) for path in image_paths(table)[:most]]
     original = Predictor.load(snapshot, converted.record["inference"]["nms_threshold"])
     return agreement(original, Predictor.load(converted), images_rgb, score_threshold)
-
-
-def evaluate(
-    detections: pd.DataFrame,
-    annotations: pd.DataFrame,
-    classes: dict[str, int] | None = None,
-    folder: str | Path | None = None,
-) -> "Evaluation":
-    """Judge detections by the twelve COCO figures, see `retinamask.evaluation.coco.evaluate`.
-
-    Args:
-        detections: made with a low ``score_threshold`` such as 0.05 and ``suppress="per_class"``.
-        annotations: of the images that were looked at, with the same paths.
-        classes: name to id; those of the tables if left out.
-        folder: what the paths are relative to, for a remark on copies among the images.
-
-    Returns:
-        A figure from 0 to 1 for each of ``AP``, ``AP50``, ``AP75``, ..., and ``per_class``.
-
-    Example:
-        >>> rm.evaluate(model.detect(test, score_threshold=0.05, suppress="per_class"), test)["AP50"]
-    """
-    classes = classes or _class_ids(annotations, detections)
-    found = Evaluation(coco.evaluate(annotations, detections, classes))
-    found.curves = coco.precision_recall(annotations, detections, classes)
-    found.remarks = coco.remarks(detections)
-    if folder is not None:
-        found.remarks += copies_remark(image_paths(annotations), folder)
-    return found
-
-
-class Evaluation(dict):
-    """The figures of `evaluate` by name.
-
-    Attributes:
-        curves: the precision-recall curve of each class, a table.
-        remarks: what speaks against the figures.
-    """
-
-    curves: dict[str, pd.DataFrame]
-    remarks: list[str]
-
-    def table(self) -> pd.DataFrame:
-        """List the twelve figures: name, meaning and value."""
-        return coco.metrics_table(self)
-
-    def plot(self) -> Figure:
-        """Draw the precision-recall curve of each class."""
-        return plots.precision_recall_curves(self.curves, self)
-
-    def save(self, path: str | Path, **more: Any) -> None:
-        """Write the figures, and what else belongs to them, as JSON."""
-        coco.write_metrics({**self, **more}, path)
-
-
-def evaluate_classifier(
-    snapshot: str | Path | Snapshot | Sequence[str | Path | Snapshot],
-    table: pd.DataFrame,
-    folder: str | Path = ".",
-    threshold: float = 0.5,
-    threshold_class: str | None = None,
-    flip: bool = False,
-) -> "ClassifierEvaluation":
-    """Judge a classifier on the boxes of a table.
-
-    Args:
-        snapshot: of a classifier; the probabilities of several are averaged.
-        table: annotations.
-        folder: what the table's paths are relative to.
-        threshold: probability of ``threshold_class`` from which on a face is given that class.
-        threshold_class: without it the most likely class counts.
-        flip: also look at each face in the mirror, and average.
-
-    Raises:
-        ValueError: a class of the table is unknown to the classifier, there is no box, or a wrong threshold.
-
-    Example:
-        >>> rm.evaluate_classifier("snapshots/faces_best.h5", test).figures["accuracy"]
-    """
-    given = [snapshot] if isinstance(snapshot, (str, Path, Snapshot)) else snapshot
-    members = [Classifier.load(each, flip) for each in given]
-    classifier = members[0] if len(members) == 1 else Ensemble(members)
-    options = threshold, threshold_class or None
-    classification.check_threshold(classifier.classes, *options)  # before the work, not after it
-    return ClassifierEvaluation(classify_faces(classifier, table, folder), *options)
-
-
-class ClassifierEvaluation:
-    """What `evaluate_classifier` has found.
-
-    Attributes:
-        faces: the faces with their probabilities, a `Classified`.
-        predicted: the class id that each face is given.
-        figures: ``accuracy`` with its 95 % interval, ``loss``, ``per_class``, ...
-    """
-
-    def __init__(self, faces, threshold: float, threshold_class: str | None):
-        self.faces, self._judged = faces, (faces.labels, faces.probabilities, faces.classes)
-        self.figures = classification.figures(*self._judged, threshold, threshold_class)
-        self.predicted = classification.decide(faces.probabilities, faces.classes, threshold, threshold_class)
-
-    def plot_confusion(self) -> Figure:
-        """Draw how many faces of each class were given which."""
-        return classification_plots.confusion_matrix(self.figures)
-
-    def plot_roc(self) -> Figure:
-        """Draw the receiver operating characteristic of each class."""
-        return classification_plots.roc_curves(classification.roc(*self._judged), self.figures)
-
-    def plot_calibration(self) -> Figure:
-        """Draw how often a class was right by the probability that it got."""
-        return classification_plots.calibration_curves(classification.calibration(*self._judged), self.figures)
-
-    def plot_faces(self, count: int = 24) -> Figure:
-        """Draw the first faces with their true and their predicted class."""
-        return classification_plots.prediction_plot(self.faces, self.predicted, count)
-
-    def plot_mistakes(self, count: int = 24) -> Figure:
-        """Draw the most confident mistakes."""
-        return classification_plots.most_confident_mistakes(self.faces, self.predicted, count)
-
-
-def _class_ids(*tables: pd.DataFrame) -> dict[str, int]:
-    names = dict.fromkeys(name for table in tables for name in objects(table)["class_name"])
-    return {name: number for number, name in enumerate(sorted(names))}

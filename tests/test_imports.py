@@ -158,6 +158,7 @@ ORDER = [
     "runs.enter",
     "runs.training_run",
     "runs.runner",
+    "reports",
     "face",
     "doctor",
     "commands.parsing",

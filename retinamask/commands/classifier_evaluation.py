@@ -31,35 +31,21 @@ def add_commands(subparsers) -> None:
 
 
 def evaluate_classifier_command(given) -> None:
-    from retinamask.evaluation import classification
-    from retinamask.evaluation.classify_faces import classify_faces
+    from retinamask.detectors.snapshots import read
+    from retinamask.reports import evaluate_classifier
 
     out = Path(given.out) if given.out else None
     if out:
         refuse_existing(out / FIGURES, given.force)
     if given.count < 1:
         raise ValueError(f"--count is {given.count}, expected at least 1")
-    classifier = _load(given.snapshot, given.flip)
-    options = given.threshold, given.threshold_class
-    classification.check_threshold(classifier.classes, *options)  # before the work, not after it
-    table, folder, skipped = _read(given, classifier.classes)
-    classified = classify_faces(classifier, table, folder)
-    skipped += _report(classified.left_out)
-    judged = classified.labels, classified.probabilities, classified.classes
-    figures = classification.figures(*judged, *options)
-    figures["left_out"] = skipped
-    _print(figures)
+    table, folder, skipped = _read(given, read(given.snapshot[0]).classes)
+    judged = evaluate_classifier(given.snapshot, table, folder, given.threshold, given.threshold_class, given.flip)
+    judged.figures["left_out"] = skipped + _report(judged.faces.left_out)
+    _print(judged.figures)
     if out:
-        predicted = classification.decide(classified.probabilities, classified.classes, *options)
-        _write(classified, predicted, figures, out, given.count)
+        judged.save(out, given.count)
         print(f"written: {out}")
-
-
-def _load(snapshots: list[str], flip: bool):
-    from retinamask.inference.classify import Classifier, Ensemble
-
-    members = [Classifier.load(snapshot, flip) for snapshot in snapshots]
-    return members[0] if len(members) == 1 else Ensemble(members)
 
 
 def _read(given, classes: dict[str, int]) -> tuple:
@@ -101,23 +87,3 @@ def _print(figures: dict) -> None:
         taken = dict(zip(figures["classes"], figures["confusion"][figures["classes"].index(name)], strict=True))
         as_what = ", ".join(f"{count} as {other}" for other, count in taken.items())
         print(f"{name}: {said}; {found['support']} faces: {as_what}")
-
-
-def _write(classified, predicted, figures: dict, out: Path, count: int) -> None:
-    """Write figures, predictions and pictures into a folder, each file whole or not at all."""
-    from retinamask.dataset import files
-    from retinamask.evaluation import classification, classification_plots
-    from retinamask.evaluation.plots import keep
-
-    judged = classified.labels, classified.probabilities, classified.classes
-    pictures = {
-        "confusion_matrix": classification_plots.confusion_matrix(figures),
-        "roc_curves": classification_plots.roc_curves(classification.roc(*judged), figures),
-        "calibration_curves": classification_plots.calibration_curves(classification.calibration(*judged), figures),
-        "predictions": classification_plots.prediction_plot(classified, predicted, count),
-        "mistakes": classification_plots.most_confident_mistakes(classified, predicted, count),
-    }
-    for name, figure in pictures.items():
-        keep(figure, out / f"{name}.png")
-    files.write_text(out / PREDICTIONS, classified.table(predicted).to_csv(index=False, lineterminator="\n"))
-    files.write_json(out / FIGURES, figures)

@@ -77,6 +77,12 @@ def count_boxes(table: pd.DataFrame, classes: dict[str, int]) -> pd.DataFrame:
     return found.reindex(list(classes), fill_value=0)
 
 
+def class_ids(*tables: pd.DataFrame) -> dict[str, int]:
+    """Number the class names of tables in alphabetical order."""
+    names = sorted({name for table in tables for name in objects(table)["class_name"]})
+    return {name: number for number, name in enumerate(names)}
+
+
 def fingerprint(table: pd.DataFrame, classes: dict[str, int]) -> str:
     """SHA-256 over the sorted annotations, in whole pixels, and the classes: equal for equal ones in any order."""
     rows = sorted(_csv_rows(table[COLUMNS].assign(**whole_pixels(table[BOX_COLUMNS])), digits=0))
