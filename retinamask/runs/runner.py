@@ -93,7 +93,14 @@ def run(
     Example:
         >>> rm.run("05_evaluate", {"snapshot": "snapshots/mine_best.h5"})
     """
-    notebooks = _find_notebooks([names] if isinstance(names, str) else list(names), Path(notebooks_dir))
+    stems = [each.removesuffix(".ipynb") for each in ([names] if isinstance(names, str) else names)]
+    there = sorted(path.stem for path in Path(notebooks_dir).glob("*.ipynb"))
+    for stem in stems:
+        if stem not in there:
+            raise ValueError(f"{notebooks_dir}: no notebook named {stem!r}; it has: {', '.join(there) or 'none'}")
+    if not stems or len(set(stems)) < len(stems):
+        raise ValueError(f"notebooks to run: expected each of them once, got {', '.join(stems) or 'none'}")
+    notebooks = [Path(notebooks_dir, f"{stem}.ipynb") for stem in stems]
     run_dir = records.existing_run_folder(runs_dir, continued) if continued is not None else None
     earlier = records.earlier_notebooks(run_dir).items() if run_dir else ()
     begun = {name: entry.get("parameters", {}) for name, entry in earlier if entry.get("status") != "finished"}
@@ -171,44 +178,29 @@ def run_notebook(notebook: Path, values: Mapping[str, Any], run_dir: Path) -> No
             on_cell_start=cell_started,
         )
     except Exception as error:
-        raise _notebook_error(notebook, executed, begun, error) from error
+        name, message = type(error).__name__, str(error)
+        if hasattr(error, "cell_index"):  # papermill's own: the cell, and the error that was raised in it
+            begun, name, message = begun[: error.cell_index + 1], error.ename, error.evalue
+        if name == "DeadKernelError":
+            message = "the kernel died; a process killed for want of memory ends like this"
+        # The cell's number in the notebook as the author sees it, and the heading before it, or else its first line.
+        number = sum("injected-parameters" not in cell.metadata.get("tags", []) for cell in begun) or None
+        named = next((cell for cell in begun[:-3:-1] if cell.cell_type == "markdown"), begun[-1] if begun else None)
+        title = _title(named) if named else None
+        where = f"cell {number} ({title})" if begun else "before its first cell"
+        raise NotebookError(
+            f"{notebook}: {where} failed: {name}: {message}\nthe broken notebook: {executed}",
+            executed,
+            {"notebook": notebook.stem, "number": number, "title": title, "error": name, "message": message},
+        ) from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
-def _notebook_error(notebook: Path, output: Path, cells: list[Any], error: Exception) -> NotebookError:
-    if hasattr(error, "cell_index"):  # papermill's own: the cell, and the error that was raised in it
-        cells, name, message = cells[: error.cell_index + 1], error.ename, error.evalue
-    else:
-        name, message = type(error).__name__, str(error)
-    if name == "DeadKernelError":
-        message = "the kernel died; a process killed for want of memory ends like this"
-    # Its number in the notebook as the author sees it, and the heading before it, or else its first line.
-    number = sum("injected-parameters" not in cell.metadata.get("tags", []) for cell in cells) or None
-    title = _title(next((cell for cell in cells[:-3:-1] if cell.cell_type == "markdown"), cells[-1])) if cells else None
-    where = f"cell {number} ({title})" if cells else "before its first cell"
-    return NotebookError(
-        f"{notebook}: {where} failed: {name}: {message}\nthe broken notebook: {output}",
-        output,
-        {"notebook": notebook.stem, "number": number, "title": title, "error": name, "message": message},
-    )
-
-
 def _title(cell: Any) -> str:
     """Return the first line of a cell, of a text cell without its hashes."""
     return cell.source.strip().partition("\n")[0].lstrip("# ")
-
-
-def _find_notebooks(names: list[str], folder: Path) -> list[Path]:
-    stems = [name.removesuffix(".ipynb") for name in names]
-    found = sorted(path.stem for path in folder.glob("*.ipynb"))
-    for stem in stems:
-        if stem not in found:
-            raise ValueError(f"{folder}: no notebook named {stem!r}; it has: {', '.join(found) or 'none'}")
-    if not stems or len(set(stems)) < len(stems):
-        raise ValueError(f"notebooks to run: expected each of them once, got {', '.join(stems) or 'none'}")
-    return [folder / f"{stem}.ipynb" for stem in stems]
 
 
 def _changed_values(
