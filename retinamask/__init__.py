@@ -35,7 +35,7 @@ _HOME = {
     "Model": "model",
     "convert": "inference.convert",
     "compare": "face",
-    "export_darknet": "inference.darknet_export",
+    "export_darknet": "inference.convert",
     "annotate_video": "inference.video",
     # results
     "evaluate": "reports",

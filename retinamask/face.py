@@ -20,9 +20,11 @@ from retinamask.dataset.groups import image_groups
 from retinamask.dataset.images import image_size as size_of
 from retinamask.dataset.images import read_image
 from retinamask.detectors.snapshots import Snapshot
-from retinamask.evaluation import drawing, plots
+from retinamask.drawing import contact_sheet as sheets
+from retinamask.drawing.boxes import draw_boxes
+from retinamask.evaluation import plots
 from retinamask.evaluation.in_training import epoch_evaluation
-from retinamask.evaluation.tensorboard import TensorBoardWatcher
+from retinamask.evaluation.watchers import TensorBoardWatcher
 from retinamask.inference.convert import Agreement, agreement
 from retinamask.inference.detect import Predictor
 from retinamask.model import rgb_array
@@ -175,7 +177,7 @@ def draw(
         if path not in set(table["image_path"]):
             raise ValueError(f"{path} is not in the table; it has {', '.join(image_paths(table)[:5])} ...")
         tables = [None if rows is None else rows[rows["image_path"] == path] for rows in tables]
-    return drawing.draw_boxes(pixels, tables[0], class_ids(table), tables[1])
+    return draw_boxes(pixels, tables[0], class_ids(table), tables[1])
 
 
 def contact_sheet(
@@ -202,9 +204,9 @@ def contact_sheet(
         >>> rm.contact_sheet(model.detect("photos/")).save("sheet.png")
     """
     strong = table[table["score"] >= score_threshold] if "score" in table else table
-    examples = drawing.examples(image_paths(table)[:images], folder, strong, ground_truth)
+    examples = sheets.examples(image_paths(table)[:images], folder, strong, ground_truth)
     classes = class_ids(table, *([] if ground_truth is None else [ground_truth]))
-    return drawing.contact_sheet(examples, classes, columns=columns, cell_size=256, title=title)
+    return sheets.contact_sheet(examples, classes, columns=columns, cell_size=256, title=title)
 
 
 def plot_classes(parts: Mapping[str, pd.DataFrame]) -> Figure:

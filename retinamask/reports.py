@@ -14,8 +14,7 @@ from retinamask.dataset.annotations import class_ids, image_paths
 from retinamask.dataset.copies import copies_remark
 from retinamask.detectors.snapshots import Snapshot
 from retinamask.evaluation import audit_page, classification, classification_plots, coco, plots
-from retinamask.evaluation.classify_faces import classify_faces
-from retinamask.inference.classify import Classifier, Ensemble
+from retinamask.inference.classify import Classifier, Ensemble, classify_faces
 
 
 def audit(
@@ -184,18 +183,3 @@ class ClassifierEvaluation:
     def plot_mistakes(self, count: int = 24) -> Figure:
         """Draw the most confident mistakes."""
         return classification_plots.most_confident_mistakes(self.faces, self.predicted, count)
-
-    def save(self, folder: Path, count: int = 24) -> None:
-        """Write ``figures.json``, ``predictions.csv`` and the pictures, each file whole or not at all."""
-        pictures = {
-            "confusion_matrix": self.plot_confusion(),
-            "roc_curves": self.plot_roc(),
-            "calibration_curves": self.plot_calibration(),
-            "predictions": self.plot_faces(count),
-            "mistakes": self.plot_mistakes(count),
-        }
-        for name, figure in pictures.items():
-            plots.keep(figure, folder / f"{name}.png")
-        predictions = self.faces.table(self.predicted).to_csv(index=False, lineterminator="\n")
-        files.write_text(folder / "predictions.csv", predictions)
-        files.write_json(folder / "figures.json", self.figures)

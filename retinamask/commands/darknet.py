@@ -58,7 +58,7 @@ def darknet_check_command(given) -> None:
 
 def darknet_weights_command(given) -> None:
     from retinamask.detectors import snapshots
-    from retinamask.inference.darknet_export import export_darknet
+    from retinamask.inference.convert import export_darknet
 
     made = export_darknet(snapshots.read(given.snapshot), given.out, given.force)
     print(f"written: {made.cfg}, {made.weights}, {made.names}")

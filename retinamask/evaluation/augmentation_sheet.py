@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from retinamask.dataset.annotations import make_table
-from retinamask.evaluation.drawing import Example, contact_sheet
+from retinamask.drawing.contact_sheet import Example, contact_sheet
 from retinamask.training.augmentation import augment, mosaic
 from retinamask.training.settings import NO_AUGMENTATION, AugmentationSettings
 from retinamask.training.warping import stretched

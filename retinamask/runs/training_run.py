@@ -9,12 +9,10 @@ from PIL import Image
 from retinamask import detectors
 from retinamask.detectors._keras import device_line
 from retinamask.detectors.mask_classifier import balanced_weights
-from retinamask.evaluation import learning_rate_plots, plots
+from retinamask.evaluation import plots
 from retinamask.evaluation.augmentation_sheet import augmentation_sheet
-from retinamask.evaluation.classify_faces import epoch_accuracy
 from retinamask.evaluation.in_training import epoch_evaluation
-from retinamask.evaluation.live_figure import LiveFigure
-from retinamask.evaluation.tensorboard import TensorBoardWatcher
+from retinamask.evaluation.watchers import LiveFigure, TensorBoardWatcher
 from retinamask.runs.enter import NotebookRun
 from retinamask.runs.parameters import training_settings
 from retinamask.training import learning_rate_finder
@@ -57,8 +55,7 @@ class TrainingRun:
     def _learn_with(self, detector) -> None:
         self.detector = detector
         self.examples = Examples(self._parts["train"], self.run.folder, detector, self.settings.cache)
-        judge = epoch_accuracy if detector.classifies else epoch_evaluation
-        self.evaluate = judge(detector, self._parts["val"], self.run.folder)
+        self.evaluate = epoch_evaluation(detector, self._parts["val"], self.run.folder)
 
     def __repr__(self) -> str:
         train, val = (self._parts[name]["image_path"].nunique() for name in ("train", "val"))
@@ -80,7 +77,7 @@ class TrainingRun:
     def learning_rate(self) -> Image.Image:
         """Draw the rate of each step: ``learning_rate.png``."""
         updates = self.settings.steps or math.ceil(len(self.examples) / self.settings.batch_size)
-        return self.run.keep(learning_rate_plots.learning_rate_curve(self.settings, updates), "learning_rate.png")
+        return self.run.keep(plots.learning_rate_curve(self.settings, updates), "learning_rate.png")
 
     def find_learning_rate(self) -> Image.Image:
         """Train a copy with a rising rate and draw its loss: ``learning_rate_finding.png``; print a suggestion."""
@@ -88,7 +85,7 @@ class TrainingRun:
         found = learning_rate_finder.rates_and_losses(self.examples, self.settings, weights)
         suggested = learning_rate_finder.suggested(found)
         print(f"suggested learning_rate: {suggested:.1e}, used: {self.settings.learning_rate:.1e}")
-        return self.run.keep(learning_rate_plots.learning_rate_finding(found), "learning_rate_finding.png")
+        return self.run.keep(plots.learning_rate_finding(found), "learning_rate_finding.png")
 
     def train(self) -> Trained:
         """Train with a live figure and TensorBoard's events; snapshots are named for the run."""

@@ -1,12 +1,13 @@
-"""A frame of a video as it is shown: the boxes on it, and below it, where it hides no face, a bar of numbers."""
+"""A frame of a video with its boxes, and a bar of numbers below it, where it hides no face."""
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from retinamask.evaluation.drawing import INK, PAPER, class_colors, draw_boxes, shortened, text_font
+from retinamask.drawing.boxes import draw_boxes
+from retinamask.drawing.style import INK, PAPER, class_colors, shortened, text_font
 
-LARGEST_COUNT = 999  # there is room for it, so that nothing moves when the counts change
+_LARGEST_COUNT = 999  # there is room for it, so that nothing moves when the counts change
 
 
 class FrameDrawing:
@@ -21,10 +22,8 @@ class FrameDrawing:
         self._classes, self._colors, self._width = classes, class_colors(classes), size_wh[0]
         self._font = text_font(max(11, max(size_wh) / 50))
         self._swatch, gap = 1.2 * self._font.size, self._font.size
-        longest = [(f"{name} {LARGEST_COUNT}", self._swatch) for name in classes] + [
-            (_clock(35999), 0),
-            (_speed(999), 0),
-        ]
+        longest = [(f"{name} {_LARGEST_COUNT}", self._swatch) for name in classes]
+        longest += [(_clock(35999), 0), (_speed(999), 0)]
         left, line, self._places = gap / 2, 0, []
         for text, swatch in longest:
             width = self._font.getlength(text) + swatch
