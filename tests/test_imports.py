@@ -16,6 +16,7 @@ LAYERS = [
     "inference",
     "evaluation",
     "labelimg",
+    "model",
     "runs",
     "reports",
     "face",
