@@ -154,7 +154,7 @@ def run_notebook(notebook: Path, values: Mapping[str, Any], run_dir: Path) -> No
 
     # What papermill and asyncio log is of parameters that are checked here, and of a cell that Ctrl-C ended.
     loggers = [logging.getLogger(name) for name in ("papermill", "asyncio")]
-    levels = [logger.level for logger in loggers]
+    levels = {logger: logger.level for logger in loggers}
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     # papermill fills in `{...}` in paths: braces that are part of a folder's name are doubled.
@@ -177,6 +177,9 @@ def run_notebook(notebook: Path, values: Mapping[str, Any], run_dir: Path) -> No
             extra_arguments=["--IPKernelApp.log_level=50"],
             on_cell_start=cell_started,
         )
+    except KeyboardInterrupt:
+        levels.popitem()  # asyncio logs the ended cell later, when it is collected
+        raise
     except Exception as error:
         name, message = type(error).__name__, str(error)
         if hasattr(error, "cell_index"):  # papermill's own: the cell, and the error that was raised in it
@@ -194,7 +197,7 @@ def run_notebook(notebook: Path, values: Mapping[str, Any], run_dir: Path) -> No
             {"notebook": notebook.stem, "number": number, "title": title, "error": name, "message": message},
         ) from error
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in levels.items():
             logger.setLevel(level)
 
 
