@@ -25,6 +25,7 @@ _HOME = {
     "count_boxes": "dataset.annotations",
     "audit": "reports",
     "split": "face",
+    "split_faces": "face",
     "draw_sample": "dataset.sample",
     # training
     "train": "face",

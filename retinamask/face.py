@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from retinamask import detectors
-from retinamask.dataset import formats, splits
+from retinamask.dataset import face_folders, formats, splits
 from retinamask.dataset.anchors import Anchors
-from retinamask.dataset.annotations import class_ids, image_paths, read_classes, relative_path
+from retinamask.dataset.annotations import class_ids, image_paths, moved, read_classes, relative_path
+from retinamask.dataset.crops import cut_faces
+from retinamask.dataset.face_folders import read_face_folders
 from retinamask.dataset.groups import image_groups
 from retinamask.dataset.images import image_size as size_of
 from retinamask.dataset.images import read_image
@@ -101,6 +103,48 @@ def split(
     """
     groups = image_groups(image_paths(table), folder)
     return splits.split(table, val, test, seed, groups)
+
+
+def split_faces(
+    source: str | Path | tuple[Mapping[str, pd.DataFrame], dict[str, int]],
+    folder: str | Path,
+    val: float = 0.2,
+    seed: int = 0,
+    margin: float = 0.2,
+    resume: bool = False,
+) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
+    """Split class folders, or cut the faces out of the training and validation images of a split.
+
+    Args:
+        source: a folder with a folder of faces for each class, of which near copies stay in one part; or tables
+            ``train``, ``val`` and ``test`` with their classes.
+        folder: what image paths are relative to; gets ``faces_train`` and ``faces_val`` with the faces cut out.
+        val: share of the class folders for validation.
+        seed: decides which face of class folders goes where.
+        margin: around a face that is cut out, as a share of its box's longer side.
+        resume: take faces that have been cut out before.
+
+    Returns:
+        Tables ``train`` and ``val`` of faces, with a split also its ``test``, and the classes.
+
+    Example:
+        >>> parts, classes = rm.split_faces("faces/", "runs/faces")
+    """
+    parts = {}
+    if isinstance(source, tuple):
+        images, classes = source
+        parts["test"] = images["test"]
+        for name in ("train", "val"):
+            cut_out = Path(folder, f"faces_{name}")
+            if not (resume and cut_out.is_dir()):
+                left_out = cut_faces(images[name], folder, cut_out, margin, classes=classes, replace=True).left_out
+                print(*left_out, sep="\n", end="\n" * bool(left_out))
+            parts[name] = moved(read_face_folders(cut_out).table, cut_out, folder)
+        return parts, classes
+    found = read_face_folders(source)
+    print(*found.left_out, sep="\n", end="\n" * bool(found.left_out))
+    train, val_faces, _ = face_folders.split_faces(found.table, source, val, seed)
+    return {"train": moved(train, source, folder), "val": moved(val_faces, source, folder)}, found.classes
 
 
 def train(

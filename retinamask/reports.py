@@ -14,7 +14,7 @@ from retinamask.dataset.annotations import class_ids, image_paths
 from retinamask.dataset.copies import copies_remark
 from retinamask.detectors.snapshots import Snapshot
 from retinamask.evaluation import audit_page, classification, classification_plots, coco, plots
-from retinamask.inference.classify import Classifier, Ensemble, classify_faces
+from retinamask.inference.classify import Classified, Classifier, Ensemble, classify_faces
 
 
 def audit(
@@ -87,8 +87,7 @@ def evaluate(
     """
     classes = classes or class_ids(annotations, detections)
     found = Evaluation(coco.evaluate(annotations, detections, classes))
-    found.curves = coco.precision_recall(annotations, detections, classes)
-    found.remarks = coco.remarks(detections)
+    found.judged, found.remarks = (annotations, detections, classes), coco.remarks(detections)
     if folder is not None:
         found.remarks += copies_remark(image_paths(annotations), folder)
     return found
@@ -98,11 +97,11 @@ class Evaluation(dict):
     """The figures of `evaluate` by name.
 
     Attributes:
-        curves: the precision-recall curve of each class, a table.
+        judged: annotations, detections and classes.
         remarks: what speaks against the figures.
     """
 
-    curves: dict[str, pd.DataFrame]
+    judged: tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]
     remarks: list[str]
 
     def table(self) -> pd.DataFrame:
@@ -111,7 +110,7 @@ class Evaluation(dict):
 
     def plot(self) -> Figure:
         """Draw the precision-recall curve of each class."""
-        return plots.precision_recall_curves(self.curves, self)
+        return plots.precision_recall_curves(coco.precision_recall(*self.judged), self)
 
     def save(self, path: str | Path, **more: Any) -> None:
         """Write the figures, and what else belongs to them, as JSON."""
@@ -159,27 +158,17 @@ class ClassifierEvaluation:
         figures: ``accuracy`` with its 95 % interval, ``loss``, ``per_class``, ...
     """
 
-    def __init__(self, faces, threshold: float, threshold_class: str | None):
-        self.faces, self._judged = faces, (faces.labels, faces.probabilities, faces.classes)
-        self.figures = classification.figures(*self._judged, threshold, threshold_class)
+    def __init__(self, faces: Classified, threshold: float, threshold_class: str | None):
+        self.faces = faces
+        self.figures = classification.figures(
+            faces.labels, faces.probabilities, faces.classes, threshold, threshold_class
+        )
         self.predicted = classification.decide(faces.probabilities, faces.classes, threshold, threshold_class)
 
-    def plot_confusion(self) -> Figure:
-        """Draw how many faces of each class were given which."""
-        return classification_plots.confusion_matrix(self.figures)
+    def pictures(self, count: int = 24) -> dict[str, Figure]:
+        """Draw ``confusion_matrix``, ``roc_curves``, ``calibration_curves``, ``predictions`` and ``mistakes``.
 
-    def plot_roc(self) -> Figure:
-        """Draw the receiver operating characteristic of each class."""
-        return classification_plots.roc_curves(classification.roc(*self._judged), self.figures)
-
-    def plot_calibration(self) -> Figure:
-        """Draw how often a class was right by the probability that it got."""
-        return classification_plots.calibration_curves(classification.calibration(*self._judged), self.figures)
-
-    def plot_faces(self, count: int = 24) -> Figure:
-        """Draw the first faces with their true and their predicted class."""
-        return classification_plots.prediction_plot(self.faces, self.predicted, count)
-
-    def plot_mistakes(self, count: int = 24) -> Figure:
-        """Draw the most confident mistakes."""
-        return classification_plots.most_confident_mistakes(self.faces, self.predicted, count)
+        Args:
+            count: faces in a picture of faces at most.
+        """
+        return classification_plots.all_figures(self.faces, self.predicted, self.figures, count)

@@ -211,10 +211,10 @@ def _numbers(name: str, text: str, kind: type) -> tuple:
 def evaluate_classifier_command(given: argparse.Namespace) -> None:
     from retinamask.dataset import files, formats
     from retinamask.dataset.face_folders import no_images
+    from retinamask.detectors import snapshots
     from retinamask.evaluation import classification
-    from retinamask.evaluation.classification_plots import all_figures
     from retinamask.evaluation.plots import keep
-    from retinamask.inference.classify import Classifier, Ensemble, classify_faces
+    from retinamask.reports import evaluate_classifier
 
     out = Path(given.out) if given.out else None
     if out:
@@ -222,29 +222,23 @@ def evaluate_classifier_command(given: argparse.Namespace) -> None:
     if given.count < 1:
         raise ValueError(f"--count is {given.count}, expected at least 1")
     _check_format(given)
-    members = [Classifier.load(snapshot, given.flip) for snapshot in given.snapshot]
-    classifier = members[0] if len(members) == 1 else Ensemble(members)
-    decision = given.threshold, given.threshold_class
-    classification.check_threshold(classifier.classes, *decision)  # before the work, not after it
+    known = snapshots.read(given.snapshot[0]).classes
     class_map = formats.parse_class_map(given.class_map) if given.class_map else None
-    folder, table, _, problems = _read(given, classifier.classes, class_map=class_map)
+    folder, table, _, problems = _read(given, known, class_map=class_map)
     class_folders = Path(given.source).is_dir() and given.format in (None, "class_folders")
     others = no_images(folder) if class_folders else []
     messages = [*others, *map(str, problems)]
     if given.strict and messages:
         raise ValueError("\n".join([f"{given.source} is not sound:", *messages[:20]]))
-    classified = classify_faces(classifier, table, folder)
-    _report([*messages, *classified.left_out])
+    judged = evaluate_classifier(given.snapshot, table, folder, given.threshold, given.threshold_class, given.flip)
+    _report([*messages, *judged.faces.left_out])
     lost = [problem for problem in problems if problem.action in ("skipped file", "dropped box")]
-    judged = classified.labels, classified.probabilities, classified.classes
-    figures = classification.figures(*judged, *decision)
-    figures["left_out"] = len(others) + len(lost) + len(classified.left_out)
-    print(classification.summary(figures))
+    judged.figures["left_out"] = len(others) + len(lost) + len(judged.faces.left_out)
+    print(classification.summary(judged.figures))
     if out:
-        predicted = classification.decide(classified.probabilities, classified.classes, *decision)
-        for name, figure in all_figures(classified, predicted, figures, given.count).items():
+        for name, figure in judged.pictures(given.count).items():
             keep(figure, out / f"{name}.png")
-        rows = classified.table(predicted).to_csv(index=False, lineterminator="\n")
+        rows = judged.faces.table(judged.predicted).to_csv(index=False, lineterminator="\n")
         files.write_text(out / "predictions.csv", rows)
-        files.write_json(out / FIGURES, figures)
+        files.write_json(out / FIGURES, judged.figures)
         print(f"written: {out}")

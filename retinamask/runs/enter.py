@@ -11,16 +11,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from retinamask.dataset import annotations, files, splits
-from retinamask.dataset.crops import cut_faces
-from retinamask.dataset.face_folders import read_face_folders, split_faces
 from retinamask.detectors import snapshots
 from retinamask.evaluation import plots
-from retinamask.model import Model, load
 from retinamask.runs.parameters import converted, unknown
 from retinamask.runs.record import record_by_hand
 
 MOST_LISTED = 10  # snapshots in a message
-Splits = tuple[dict[str, pd.DataFrame], dict[str, int]]  # tables by train, val and test, and the classes
 
 
 def enter(notebook: str, given: dict[str, Any]) -> "NotebookRun":
@@ -104,41 +100,11 @@ class NotebookRun:
         """
         return splits.write_splits(table, classes, self.folder, self.folder, val, test, seed, like)
 
-    def splits(self, annotations_csv: str, classes_csv: str, seed: int) -> Splits:
-        """Read the splits of the run, or make them, see `retinamask.dataset.splits.splits_of_run`."""
+    def splits(
+        self, annotations_csv: str, classes_csv: str, seed: int
+    ) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
+        """Read ``train``, ``val``, ``test`` and classes of the run, or split a table, see `splits.splits_of_run`."""
         return splits.splits_of_run(self.folder, annotations_csv, classes_csv, seed)
-
-    def faces(
-        self, faces_dir: str, val: float, seed: int, margin: float, resume: bool, splits: Splits | None
-    ) -> Splits:
-        """Read class folders and split them, or cut the faces out of the training and validation images.
-
-        Args:
-            faces_dir: a folder of class folders; near copies stay in one part.
-            val: share of ``faces_dir`` for validation.
-            seed: decides which face goes where.
-            margin: around a face that is cut out, as a share of its box's longer side.
-            resume: take the faces that the run has cut out before.
-            splits: annotated images, instead of ``faces_dir``.
-
-        Returns:
-            Tables of faces ``train`` and ``val``, with annotated images also their ``test``, and the classes.
-        """
-        if not splits:
-            found = read_face_folders(faces_dir)
-            print(*found.left_out, sep="\n", end="\n" * bool(found.left_out))
-            train, val_faces, _ = split_faces(found.table, faces_dir, val, seed)
-            parts = {"train": train, "val": val_faces}
-            return {n: annotations.moved(part, faces_dir, self.folder) for n, part in parts.items()}, found.classes
-        parts, classes = splits
-        faces = {"test": parts["test"]}
-        for name in ("train", "val"):
-            folder = self.folder / f"faces_{name}"
-            if not (resume and folder.is_dir()):
-                cut = cut_faces(parts[name], self.folder, folder, margin, classes=classes, replace=True)
-                print(*cut.left_out, sep="\n", end="\n" * bool(cut.left_out))
-            faces[name] = annotations.moved(read_face_folders(folder).table, folder, self.folder)
-        return faces, classes
 
     def snapshot(self, snapshot: str, snapshots_dir: str, *kinds: str, classifier: bool = False) -> snapshots.Snapshot:
         """Read the named snapshot, or else the newest that this run has left; never that of another run.
@@ -176,26 +142,16 @@ class NotebookRun:
             f"or name one with the parameter snapshot; there are: {listed or 'none'}{more}"
         )
 
-    def load(self, snapshot: str, snapshots_dir: str, splits: Splits | None, **face_detector: Any) -> Model:
-        """Load the named snapshot, or else this run's own: the converted one, or the classifier for a face detector.
-
-        Prints a warning if the model was trained on other images than those of ``splits``, whose test images it may
-        have seen.
+    def check(self, snapshot: snapshots.Snapshot, parts: dict[str, pd.DataFrame], classes: dict[str, int]) -> None:
+        """Refuse a model of other classes, and print a warning if it may have been trained on the test images.
 
         Args:
-            snapshot, snapshots_dir: as in `snapshot`.
-            splits: what the model is to be judged on; its classes must be the model's.
-            face_detector: ``face_detector`` and its options, see `retinamask.model.load`.
+            snapshot: the model's; of a classifier the faces that this run has cut out count as training images.
+            parts, classes: the split of which the model is to be judged on a part.
         """
-        kinds = ("training",) if face_detector else ("inference", "training")
-        found = self.snapshot(snapshot, snapshots_dir, *kinds, classifier=bool(face_detector))
-        model = load(found, **face_detector)
-        if splits:
-            parts, classes = splits
-            snapshots.check_classes(found, classes)
-            train, faces = parts["train"], self.folder / "faces_train"
-            if found.classifies and (faces / "faces.csv").is_file():
-                train = annotations.moved(annotations.read_annotations(faces / "faces.csv"), faces, self.folder)
-            if not snapshots.trained_on(found, train):
-                print("WARNING: this model was trained on another split; it may have seen the images it is judged on.")
-        return model
+        snapshots.check_classes(snapshot, classes)
+        train, faces = parts["train"], self.folder / "faces_train"
+        if snapshot.classifies and (faces / "faces.csv").is_file():
+            train = annotations.moved(annotations.read_annotations(faces / "faces.csv"), faces, self.folder)
+        if not snapshots.trained_on(snapshot, train):
+            print("WARNING: this model was trained on another split; it may have seen the images it is judged on.")
