@@ -30,7 +30,8 @@ def add_commands(subparsers) -> None:
     theirs.add_argument("--image-min-side", type=int, default=800, help="shorter side that it was trained at")
     theirs.add_argument("--image-max-side", type=int, default=1333, help="longer side at most")
 
-    evaluate = add_command(subparsers, "evaluate", evaluate_command, "The twelve COCO figures, and per class.")
+    text = "Evaluate detections: the twelve COCO figures, also per class."
+    evaluate = add_command(subparsers, "evaluate", evaluate_command, text)
     evaluate.add_argument("annotations", help="CSV of the held-out images")
     evaluate.add_argument("classes", help="classes.csv")
     judged = evaluate.add_mutually_exclusive_group(required=True)
