@@ -10,9 +10,9 @@ from retinamask.commands import (
     annotate,
     audit,
     classifier,
-    classifier_evaluation,
     darknet,
     data,
+    detect,
     fetch,
     models,
     runs,
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"retinamask: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"retinamask: {stop or 'stopped'}", file=sys.stderr)
+        print(f"retinamask: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
 
 
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         annotate,
         training,
         classifier,
-        classifier_evaluation,
+        detect,
         models,
         darknet,
         runs,

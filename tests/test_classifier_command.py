@@ -172,9 +172,9 @@ def test_options_reach_the_training(tmp_path, passed_on):
 
 @pytest.mark.parametrize(("options", "epochs"), [(["none"], 0), ([], 5), (["none", "--freeze-epochs", "2"], 2)])
 def test_pretrained_weights_are_frozen_first_and_random_ones_are_not(tmp_path, passed_on, monkeypatch, options, epochs):
-    monkeypatch.setattr("retinamask.detectors.PUBLISHED", ())  # nothing is downloaded
     folder, stem = make_folders(tmp_path / "data"), tmp_path / "x"
     started = ["--weights", *options] if options else []
+    monkeypatch.setattr("retinamask.detectors.PUBLISHED", ())  # nothing is downloaded
     assert main(["train-classifier", str(folder), "--out", str(stem), *started]) == 0
     assert passed_on["settings"].freeze_epochs == epochs
 
@@ -240,9 +240,10 @@ def test_bad_options_are_said(tmp_path, tiny, capsys):
     ):
         assert main(["train-classifier", *options, "--out", str(tmp_path / "x")]) == 2, options
         assert message in capsys.readouterr().err, options
-    with pytest.raises(SystemExit):
-        main(["train-classifier", folder, "--dense", "many"])
-    assert "argument --dense: 'many', expected numbers with commas between them" in capsys.readouterr().err
+    for option in ("--dense", "--class-weights"):
+        with pytest.raises(SystemExit):
+            main(["train-classifier", folder, option, "many"])
+        assert f"argument {option}: 'many', expected numbers with commas between" in capsys.readouterr().err
 
 
 def test_the_drawn_names_of_images_are_no_trouble(tmp_path):

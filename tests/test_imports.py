@@ -1,11 +1,30 @@
 """Imports point one way: a module may use only the modules listed before it."""
 
 import ast
+import itertools
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "retinamask"
+LAYERS = [
+    "progress",
+    "setting",
+    "dataset",
+    "detectors",
+    "training",
+    "drawing",
+    "inference",
+    "evaluation",
+    "labelimg",
+    "model",
+    "runs",
+    "reports",
+    "face",
+    "doctor",
+    "commands",
+    "cli",
+]  # files and folders of the package
 ORDER = [
     "progress",
     "setting",
@@ -99,17 +118,29 @@ ORDER = [
     "training.loop",
     "training.train",
     "training.learning_rate_finder",
+    "drawing.style",
+    "drawing.boxes",
+    "drawing.contact_sheet",
+    "drawing.frame",
     "inference.suppression",
     "inference.detect",
     "inference.detect_in_parts",
     "inference.tiles",
-    "inference.face_model_files",
-    "inference.face_finding",
     "inference.face_detectors",
     "inference.convert",
-    "inference.darknet_export",
     "inference.classify",
     "inference.two_stage",
+    "inference.video_files",
+    "inference.video",
+    "evaluation.coco",
+    "evaluation.classification",
+    "evaluation.in_training",
+    "evaluation.plots",
+    "evaluation.classification_plots",
+    "evaluation.watchers",
+    "evaluation.page",
+    "evaluation.audit_page",
+    "evaluation.augmentation_sheet",
     "labelimg.repair",
     "labelimg.window",
     "labelimg.port",
@@ -117,34 +148,13 @@ ORDER = [
     "labelimg.proposals",
     "labelimg.process",
     "labelimg.outcome",
-    "evaluation.coco",
-    "evaluation.classification",
-    "evaluation.drawing",
-    "evaluation.plot_style",
-    "evaluation.in_training",
-    "evaluation.classify_faces",
-    "evaluation.plots",
-    "evaluation.classification_plots",
-    "evaluation.video_drawing",
-    "evaluation.video_plots",
-    "inference.video_source",
-    "inference.video_files",
-    "inference.video",
-    "evaluation.learning_rate_plots",
-    "evaluation.page",
-    "evaluation.audit_page",
-    "evaluation.augmentation_sheet",
-    "evaluation.watchers",
-    "evaluation.tensorboard",
-    "evaluation.live_figure",
+    "model",
     "runs.parameters",
-    "runs.training_settings",
     "runs.record",
     "runs.enter",
-    "runs.own_snapshot",
     "runs.training_run",
     "runs.runner",
-    "model",
+    "reports",
     "face",
     "doctor",
     "commands.parsing",
@@ -154,11 +164,9 @@ ORDER = [
     "commands.split",
     "commands.audit",
     "commands.training",
-    "commands.predictors",
+    "commands.detect",
     "commands.classifier",
-    "commands.videos",
     "commands.models",
-    "commands.classifier_evaluation",
     "commands.darknet",
     "commands.runs",
     "cli",
@@ -191,6 +199,11 @@ def test_both_ways_of_importing_are_seen():
 def test_imports_point_one_way(module):
     allowed = set(ORDER[: ORDER.index(module)])
     assert imported(module) - allowed == set()
+
+
+def test_layers_are_folders():
+    """A folder's modules stand together, so that no folder is both above and below another."""
+    assert [layer for layer, _ in itertools.groupby(ORDER, lambda module: module.split(".")[0])] == LAYERS
 
 
 def test_every_module_is_listed():
