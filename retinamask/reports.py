@@ -41,7 +41,7 @@ def audit(
 
 
 class AuditReport(audits.Audit):
-    """What an `audit` has found, with pictures."""
+    """The result of an `audit`, with pictures."""
 
     def table(self) -> pd.DataFrame:
         """List the findings: severity, name, count and what to do."""
@@ -150,7 +150,7 @@ def evaluate_classifier(
 
 
 class ClassifierEvaluation:
-    """What `evaluate_classifier` has found.
+    """The result of `evaluate_classifier`.
 
     Attributes:
         faces: the faces with their probabilities, a `Classified`.
