@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from PIL import Image, ImageColor, ImageSequence
+from PIL import Image, ImageColor, ImageDraw, ImageSequence
 
 from retinamask.cli import main
 from retinamask.dataset import annotations
@@ -607,6 +607,18 @@ def test_many_classes_in_a_narrow_video_take_more_lines_and_stay_inside():
     assert drawn.shape[1] == 96 and drawn.shape[0] > 96 + 6 * 11
 
 
+def test_an_entry_without_room_is_its_number_alone_beside_the_color(monkeypatch):
+    texts = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, position, text, **_: texts.append(text))
+    none = annotations.make_table([], annotations.DETECTION_COLUMNS)
+    for width in (64, 640):
+        FrameDrawing({"mask": 0, "mask_weared_incorrect": 1}, (width, 48))(
+            np.zeros((48, width, 3), np.uint8), none, 65.25, 12.4
+        )
+    assert texts[:4] == ["mask 0", "0", "1:05.2", "12.4/s"]
+    assert texts[4:] == ["mask 0", "mask_weared_incorrect 0", "1:05.2", "12.4 frames/s"]
+
+
 @pytest.mark.parametrize(
     ("color", "names"),
     [
@@ -665,8 +677,8 @@ def test_detect_refuses_what_cannot_be_meant(command, clip, tmp_path, capsys):
     Image.fromarray(picture(0)).save("a.png")
     for given, message in (
         ((clip, "a.png"), "clip.avi is a video or webcam and has to be the only source"),
-        (("a.png", "--out-video", "x.mp4"), "--out-video is for a video, found a.png"),
-        (("a.png", "--frames", "3"), "--frames is for a video"),
+        (("a.png", "--out-video", "x.mp4"), "--out-video has no effect on images, only on a video"),
+        (("a.png", "--frames", "3"), "--frames has no effect on images, only on a video"),
         ((clip, "--out-video", clip, "--force"), "named twice"),
         ((clip, "--out-video", "x.avi"), "no known ending"),
         (("nothing.mp4",), "nothing.mp4 does not exist"),

@@ -87,7 +87,7 @@ def add_commands(subparsers) -> None:
 def _add_source(command: argparse.ArgumentParser) -> None:
     text = "a folder with a folder of images for each class; or annotations, such as annotations.csv"
     command.add_argument("source", metavar="SOURCE", help=text)
-    text = "format of the annotations: voc, yolo, coco, createml, csv or open_images; a folder is one of class folders "
+    text = "format of the annotations, as of the command annotations; a folder is one of class folders "
     command.add_argument("--from", dest="format", metavar="FORMAT", help=f"{text}and a file tells its own if left out")
     command.add_argument("--images", help="of annotations: folder of the images, if they are not below SOURCE")
     command.add_argument("--strict", action="store_true", help="refuse files that cannot be used, instead of skipping")
@@ -230,8 +230,9 @@ def evaluate_classifier_command(given: argparse.Namespace) -> None:
     messages = [*others, *map(str, problems)]
     if given.strict and messages:
         raise ValueError("\n".join([f"{given.source} is not sound:", *messages[:20]]))
+    _report(messages)
     judged = evaluate_classifier(given.snapshot, table, folder, given.threshold, given.threshold_class, given.flip)
-    _report([*messages, *judged.faces.left_out])
+    _report(judged.faces.left_out)
     lost = [problem for problem in problems if problem.action in ("skipped file", "dropped box")]
     judged.figures["left_out"] = len(others) + len(lost) + len(judged.faces.left_out)
     print(classification.summary(judged.figures))

@@ -92,7 +92,8 @@ def evaluate_command(given) -> None:
     metrics = coco.evaluate(table, detections, classes)
     for remark in (*coco.remarks(detections), *copies_remark(paths, folder)):
         print(remark, file=sys.stderr)
-    for figures in (coco.metrics_table(metrics), coco.class_table(metrics)):
-        print(f"\n{figures.to_string(index=False, float_format='{:.3f}'.format, na_rep='-')}")
+    for name, meaning in coco.MEANINGS.items():
+        print(f"{name:<6} {'-' if metrics[name] is None else format(metrics[name], '.3f'):>5}  {meaning}")
+    print(coco.class_table(metrics).to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
     if given.out:
         coco.write_metrics(metrics, given.out)

@@ -260,7 +260,14 @@ def _read_table(path: str | Path, columns: list[str], classes: dict[str, int] | 
         raise AnnotationError(f"{path} is empty; expected rows of {','.join(columns)}")
     if extra:
         log.warning("%s: %d row(s) have more than %d columns; the rest is not read", path, extra, len(columns))
-    return _without_needless_empty_rows(make_table(rows, columns))
+    return _without_needless_empty_rows(_as_seen_from(Path(path).parent, make_table(rows, columns)))
+
+
+def _as_seen_from(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Spell one image in one way: absolute paths, and those that lead up and back, as the others."""
+    astray = [path for path in image_paths(table) if path.startswith(("/", "../")) and (folder / path).exists()]
+    spelt = {path: relative_path(folder / path, folder) for path in astray}
+    return table.assign(image_path=table["image_path"].map(lambda path: spelt.get(path, path)).astype(object))
 
 
 def _parse_row(row: list[str], columns: list[str], classes: dict[str, int] | None) -> tuple:

@@ -16,25 +16,14 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from PIL import Image, ImageOps
 
-from retinamask.drawing.style import (
-    BLUE,
-    CELL,
-    FADED_INK,
-    GREEN,
-    GRID,
-    INK,
-    VERMILLION,
-    class_colors,
-    note,
-    shown_text,
-    styled,
-)
+from retinamask.drawing import style
+from retinamask.drawing.style import class_colors, note, shown_text, styled
 from retinamask.evaluation import classification
 from retinamask.inference.classify import Classified
 
 _CELL_SIDE, _COLUMNS = 256, 6  # of the grid of faces: pixels that a face is shown with at most, and faces in a row
 _FACE_SIDE, _PITCH_WH, _HEADING = 1.8, (2.0, 2.5), 0.45  # inches
-_SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", BLUE])
+_SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", style.BLUE])
 
 
 class Cell(NamedTuple):
@@ -76,7 +65,7 @@ def confusion_matrix(figures: Mapping[str, Any]) -> Figure:
     axes = figure.subplots()
     axes.imshow(shares, cmap=_SHADES, vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
-        color = "white" if shares[row, column] > 0.6 else INK
+        color = "white" if shares[row, column] > 0.6 else style.INK
         axes.text(column, row, f"{count}\n{shares[row, column]:.1%}", ha="center", va="center", color=color)
     slanted = {} if len(names) < 3 else {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(names)), names, **slanted)
@@ -97,7 +86,7 @@ def roc_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str, Any]) -
     """
     figure = Figure(figsize=(5, 5))
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=FADED_INK, linewidth=1, linestyle="--", label="by chance: 0.5")
+    axes.plot([0, 1], [0, 1], color=style.FADED_INK, linewidth=1, linestyle="--", label="by chance: 0.5")
     colors = class_colors(dict.fromkeys(curves, 0))
     for name, curve in curves.items():
         area = figures["per_class"][name]["roc_auc"]
@@ -122,7 +111,7 @@ def calibration_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str,
     """
     figure = Figure(figsize=(6.8, 5.8))
     axes, counts = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
-    axes.plot([0, 1], [0, 1], color=FADED_INK, linewidth=1, linestyle="--", label="as often as predicted")
+    axes.plot([0, 1], [0, 1], color=style.FADED_INK, linewidth=1, linestyle="--", label="as often as predicted")
     colors = class_colors(dict.fromkeys(curves, 0))
     for name, curve in curves.items():
         line = {"color": colors[name], "marker": "o", "markersize": 4}
@@ -189,7 +178,7 @@ def prediction_grid(cells: Sequence[Cell], title: str = "") -> Figure:
 
 def _draw_cell(axes: Axes, cell: Cell) -> None:
     """Draw a face in its square, with its classes below; a cross marks the wrong ones for those who cannot see red."""
-    axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], facecolor=CELL)
+    axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], facecolor=style.CELL)
     axes.grid(False)
     axes.spines[:].set_visible(False)
     if cell.face_rgb.size:
@@ -198,12 +187,12 @@ def _draw_cell(axes: Axes, cell: Cell) -> None:
         axes.imshow(face, extent=(0.5 - half_wh[0], 0.5 + half_wh[0], 0.5 + half_wh[1], 0.5 - half_wh[1]))
         axes.set(xlim=(0, 1), ylim=(1, 0))
     wrong = cell.true != cell.predicted
-    color = VERMILLION if wrong else GREEN
-    frame = {"edgecolor": color if wrong else GRID, "linewidth": 3 if wrong else 1, "facecolor": "none"}
+    color = style.VERMILLION if wrong else style.GREEN
+    frame = {"edgecolor": color if wrong else style.GRID, "linewidth": 3 if wrong else 1, "facecolor": "none"}
     axes.add_patch(Rectangle((0, 0), 1, 1, clip_on=False, **frame))
     answer = f"{'✗' if wrong else '✓'} {shown_text(_short(cell.predicted))} {cell.probability:.2f}"
-    lines = [(answer, color, 8), (f"true: {shown_text(_short(cell.true))}", INK, 8)]
-    lines.append((shown_text(_short(cell.file_name, 32)), FADED_INK, 6.5))
+    lines = [(answer, color, 8), (f"true: {shown_text(_short(cell.true))}", style.INK, 8)]
+    lines.append((shown_text(_short(cell.file_name, 32)), style.FADED_INK, 6.5))
     for number, (text, ink, size) in enumerate(lines):
         axes.text(0, 1.08 + 0.1 * number, text, color=ink, fontsize=size, va="center")
 

@@ -96,7 +96,7 @@ class EpochEvaluation:
         rows = []
         for pictures, batch in self._batches():
             scales, sizes_wh = [picture.scale for picture in pictures], [picture.size_wh for picture in pictures]
-            found = self._predictor.in_batch(batch, scales, sizes_wh, suppress="per_class")
+            found = self._predictor.in_batch(batch, scales, sizes_wh, 0.05, "per_class")
             for picture, detections in zip(pictures, found, strict=True):
                 rows += table_rows(picture.path, detections, self._predictor.class_names)
         self.detections = make_table(rows, DETECTION_COLUMNS)

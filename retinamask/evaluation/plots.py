@@ -18,19 +18,8 @@ from PIL import Image
 from retinamask.dataset import files
 from retinamask.dataset.annotations import objects
 from retinamask.dataset.images import fit_scale
-from retinamask.drawing.style import (
-    AMBER,
-    BLUE,
-    FADED_INK,
-    GREEN,
-    INK,
-    PURPLE,
-    VERMILLION,
-    class_colors,
-    note,
-    shown_text,
-    styled,
-)
+from retinamask.drawing import style
+from retinamask.drawing.style import class_colors, note, shown_text, styled
 from retinamask.training.learning_rate_finder import suggested
 from retinamask.training.schedules import rate_at
 from retinamask.training.settings import TrainingError, TrainingSettings
@@ -39,15 +28,15 @@ from retinamask.training.settings import TrainingError, TrainingSettings
 LOSS, RATE = "Loss", "Learning rate"
 TRAINING_PANELS = {
     LOSS: {
-        "loss": ("loss", INK),
-        "localization_loss": ("box regression", BLUE),
-        "objectness_loss": ("objectness", GREEN),
-        "classification_loss": ("classification", AMBER),
-        "regularization_loss": ("regularization", PURPLE),
-        "val_loss": ("on validation images", VERMILLION),
+        "loss": ("loss", style.INK),
+        "localization_loss": ("box regression", style.BLUE),
+        "objectness_loss": ("objectness", style.GREEN),
+        "classification_loss": ("classification", style.AMBER),
+        "regularization_loss": ("regularization", style.PURPLE),
+        "val_loss": ("on validation images", style.VERMILLION),
     },
-    "Average precision": {"AP50": ("AP50", GREEN), "AP": ("AP", BLUE), "AP75": ("AP75", AMBER)},
-    "Accuracy": {"accuracy": ("accuracy", GREEN)},
+    "Average precision": {"AP50": ("AP50", style.GREEN), "AP": ("AP", style.BLUE), "AP75": ("AP75", style.AMBER)},
+    "Accuracy": {"accuracy": ("accuracy", style.GREEN)},
 }
 BY_CLASS = {"AP50 of each class": "AP50/", "Accuracy of each class": "accuracy/"}
 SMOOTHED_FROM = 20  # points of a loss by the step, which jumps from batch to batch
@@ -71,7 +60,7 @@ def training_curves(log: pd.DataFrame, steps: pd.DataFrame | None = None) -> Fig
         colors = class_colors(dict.fromkeys(names, 0))
         if len(names) > 1:  # a single class has the overall figure
             panels[title] = {f"{prefix}{name}": (shown_text(name), colors[name]) for name in names}
-    panels[RATE] = {"learning_rate": ("learning rate", INK)}
+    panels[RATE] = {"learning_rate": ("learning rate", style.INK)}
     filled = []
     for title, lines in panels.items():
         by_step = steps is not None and title in (LOSS, RATE)
@@ -130,14 +119,14 @@ def learning_rate_curve(settings: TrainingSettings, steps_per_epoch: int) -> Fig
     axes = figure.subplots()
     epochs = np.arange(total + 1) / steps_per_epoch  # a rate holds until the next update
     rates = [rate_at(settings, step, total) for step in range(total)]
-    axes.step(epochs, [*rates, rates[-1]], where="post", color=INK)
+    axes.step(epochs, [*rates, rates[-1]], where="post", color=style.INK)
     axes.set_title(f"{settings.schedule}, peak {settings.learning_rate:g}, updates: {total}")
     axes.set(xlabel="epoch", ylabel="learning rate", xlim=(0, settings.epochs), ylim=(0, 1.1 * settings.learning_rate))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     if settings.schedule == "plateau":
         text = f"a tenth whenever {settings.plateau_patience} evaluations in a row bring nothing better"
-        axes.text(0.98, 0.06, text, transform=axes.transAxes, ha="right", color=FADED_INK, fontsize=8.5)
+        axes.text(0.98, 0.06, text, transform=axes.transAxes, ha="right", color=style.FADED_INK, fontsize=8.5)
     return figure
 
 
@@ -150,11 +139,12 @@ def learning_rate_finding(table: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(6.4, 3.6))
     axes = figure.subplots()
-    axes.plot(table["rate"], table["measured"], ".", markersize=4, color=BLUE, alpha=0.35, label="loss of the batch")
-    axes.plot(table["rate"], table["loss"], color=BLUE, label="moving average")
+    points = {"markersize": 4, "color": style.BLUE, "alpha": 0.35, "label": "loss of the batch"}
+    axes.plot(table["rate"], table["measured"], ".", **points)
+    axes.plot(table["rate"], table["loss"], color=style.BLUE, label="moving average")
     try:
         rate = suggested(table)
-        axes.axvline(rate, color=AMBER, linewidth=1.5, linestyle="--", label="a tenth of the rate at the lowest")
+        axes.axvline(rate, color=style.AMBER, linewidth=1.5, linestyle="--", label="a tenth of the rate at the lowest")
         axes.set_title(f"Suggested learning rate: {rate:.2g}")
     except TrainingError:
         axes.set_title("No learning rate lowered the loss")
@@ -212,10 +202,9 @@ def class_counts(table: pd.DataFrame, classes: dict[str, int], split_column: str
     for index, (split, rows) in enumerate(splits.items()):
         counts = rows["class_name"].value_counts().reindex(list(classes), fill_value=0)
         positions = np.arange(len(classes)) + (index - (len(splits) - 1) / 2) * thickness
-        own, by_split = list(class_colors(classes).values()), (BLUE, AMBER, GREEN, PURPLE)[index % 4]
-        color = own if split_column is None else by_split
+        color = list(class_colors(classes).values()) if split_column is None else style.OTHER_COLORS[index % 6]
         bars = axes.barh(positions, counts, thickness * 0.9, color=color, label=shown_text(split))
-        axes.bar_label(bars, padding=4, fontsize=9, color=FADED_INK)
+        axes.bar_label(bars, padding=4, fontsize=9, color=style.FADED_INK)
     axes.set_yticks(np.arange(len(classes)), [shown_text(name) for name in classes])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.14 * max([1, *(bar.get_width() for bar in axes.patches)]))  # room for the numbers
@@ -263,9 +252,9 @@ def _log_histogram(axes: Axes, values: pd.Series, anchors: Sequence[float], tick
     """Draw a histogram on a logarithmic axis that is marked at the anchors, and at nothing else."""
     every = np.array([*values, *anchors], dtype=float)
     low, high = np.log2(every.min()) - 0.25, np.log2(every.max()) + 0.25
-    axes.hist(values, bins=2 ** np.linspace(low, high, 41), color=BLUE, alpha=0.75)
+    axes.hist(values, bins=2 ** np.linspace(low, high, 41), color=style.BLUE, alpha=0.75)
     for index, anchor in enumerate(anchors):
-        axes.axvline(anchor, color=AMBER, linewidth=1.5, linestyle="--", label=None if index else "anchor")
+        axes.axvline(anchor, color=style.AMBER, linewidth=1.5, linestyle="--", label=None if index else "anchor")
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(anchors))
     axes.xaxis.set_major_formatter(StrMethodFormatter(tick_format))

@@ -14,7 +14,7 @@ import numpy as np
 from retinamask import detectors
 from retinamask.dataset import files
 from retinamask.dataset.formats.class_names import unwritable
-from retinamask.detectors import keras_files, snapshots
+from retinamask.detectors import keras_retinanet, snapshots
 from retinamask.detectors.darknet import weights as darknet_weights
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
 from retinamask.inference.detect import Predictor
@@ -89,7 +89,7 @@ def adopt(
     Raises:
         SnapshotError: the file is refused, has another number of classes, or its backbone is unknown.
     """
-    found = keras_files.describe(path)
+    found = keras_retinanet.describe(path)
     if found.class_count != len(classes):
         raise SnapshotError(
             f"{path}: was trained for {found.class_count} classes, found {len(classes)}: {list(classes)}"

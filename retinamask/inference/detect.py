@@ -1,6 +1,6 @@
 """Detect with a snapshot: images in, the table out, which goes to drawing, evaluation and export as it is."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,12 +69,7 @@ class Predictor:
         return self.in_batch(batch, scales, [image.shape[1::-1] for image in images_rgb], score_threshold, suppress)
 
     def in_batch(
-        self,
-        batch: np.ndarray,
-        scales: list[float],
-        sizes_wh: list[tuple[int, int]],
-        score_threshold: float = 0.05,
-        suppress: str = "any_class",
+        self, batch: np.ndarray, scales: list[float], sizes_wh: list, score_threshold: float, suppress: str
     ) -> list[Detections]:
         """Detect in the ``batch`` and ``scales`` that the detector's ``prepare`` makes of images of ``sizes_wh``."""
         detections = []
@@ -99,9 +94,9 @@ class Seen(NamedTuple):
 
 def look_at(
     predictor,
-    paths: Iterable[str],
+    paths: Sequence[str],
     folder: str | Path,
-    score_threshold: float = 0.05,
+    score_threshold: float,
     batch_size: int = 4,
     suppress: str = "any_class",
 ) -> Iterator[Seen]:
@@ -114,7 +109,6 @@ def look_at(
         raise ValueError(
             f"score_threshold is {score_threshold} and batch_size {batch_size}, expected 0 to 1 and at least 1"
         )
-    paths = list(paths)
     for start in range(0, len(paths), batch_size):
         batch = []
         for path in paths[start : start + batch_size]:
@@ -130,7 +124,7 @@ def look_at(
 
 def detect(
     predictor,
-    paths: Iterable[str],
+    paths: Sequence[str],
     folder: str | Path,
     score_threshold: float = 0.05,
     batch_size: int = 4,
@@ -152,7 +146,7 @@ def detect(
     Raises:
         AnnotationError: not a single image could be read.
     """
-    paths, rows, unreadable = list(paths), [], []
+    rows, unreadable = [], []
     looked = look_at(predictor, paths, folder, score_threshold, batch_size, suppress)
     for seen in track(looked, "detecting", "image", len(paths)):
         if seen.problem:
