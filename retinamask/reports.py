@@ -108,6 +108,10 @@ class Evaluation(dict):
         """List the twelve figures: name, meaning and value."""
         return coco.metrics_table(self)
 
+    def class_table(self) -> pd.DataFrame:
+        """List the figures of each class."""
+        return coco.class_table(self)
+
     def plot(self) -> Figure:
         """Draw the precision-recall curve of each class."""
         return plots.precision_recall_curves(coco.precision_recall(*self.judged), self)
