@@ -66,10 +66,9 @@ def convert_command(given) -> None:
 
 def evaluate_command(given) -> None:
     from retinamask.dataset import annotations
-    from retinamask.dataset.copies import copies_remark
     from retinamask.detectors import snapshots
-    from retinamask.evaluation import coco
     from retinamask.inference.detect import detect
+    from retinamask.reports import evaluate
 
     if given.out:
         refuse_existing(Path(given.out), given.force)
@@ -96,4 +95,4 @@ def evaluate_command(given) -> None:
         print(f"{name:<6} {'-' if metrics[name] is None else format(metrics[name], '.3f'):>5}  {meaning}")
     print(coco.class_table(metrics).to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
     if given.out:
-        coco.write_metrics(metrics, given.out)
+        metrics.save(given.out)

@@ -5,14 +5,12 @@ papermill only warns of an unknown name and takes any type.
 
 import ast
 import difflib
-import inspect
 import io
 import math
 import os
-import re
 import tokenize
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +71,7 @@ def settings_in_more(notebook: StrPath) -> dict[str, Parameter]:
     """List the settings that the parameter `more` of a training notebook takes, beside the parameters of its own.
 
     They are the fields of the settings of training, of augmentation and of the detector that `NN_train_<detector>`
-    is named for, explained by the field's own help or by the docstring. A notebook without `more` has none.
+    is named for. A notebook without `more` has none.
     """
     from retinamask import detectors
     from retinamask.training.settings import AugmentationSettings, TrainingSettings
@@ -83,14 +81,10 @@ def settings_in_more(notebook: StrPath) -> dict[str, Parameter]:
     if "more" not in known or detector not in detectors.DETECTORS:
         return {}
     for settings in (detectors.named(detector).Settings, TrainingSettings, AugmentationSettings):
-        # An entry of the docstring's "Attributes:" is "    name, other: text", continued with deeper indentation.
-        entries = re.findall(r"^ {4}(\w[\w, ]*): (.+(?:\n {8}.+)*)", inspect.getdoc(settings), re.MULTILINE)
-        help_of = {name: text for names, text in entries for name in names.split(", ")}
         for field in fields(settings):
-            if field.name not in known and field.default is not MISSING:
-                text = field.metadata.get("help") or " ".join(help_of.get(field.name, "").replace("``", "").split())
+            if field.name not in known and field.metadata:
                 type_name = getattr(field.type, "__name__", str(field.type))
-                found[field.name] = Parameter(field.name, type_name, field.default, text.rstrip("."))
+                found[field.name] = Parameter(field.name, type_name, field.default, field.metadata["help"])
     return found
 
 
