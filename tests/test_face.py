@@ -136,6 +136,8 @@ def test_from_annotations_to_figures(tmp_path, monkeypatch):
     images = list(parts["test"]["image_path"].unique())
     figures = rm.evaluate(model.detect(images, score_threshold=0.01, suppress="per_class"), parts["test"])
     assert 0 <= figures["AP50"] <= 1
+    with pytest.raises(ValueError, match=r"no part 'train' in image_path, .*; expected what rm.split\(table\) gives"):
+        rm.train(parts["train"], classes)
     with pytest.raises(ValueError, match="net_best.h5 exists; choose another run name"):
         rm.train(parts, classes, **network, out="net")
     with pytest.raises(ValueError, match="epcohs"):

@@ -195,7 +195,8 @@ def evaluate_command(given) -> None:
             print(f"counted as without detections: {message}", file=sys.stderr)
         print(f"detections from score {options['score_threshold']:g} on, suppressed {options['suppress']}")
     metrics = coco.evaluate(table, detections, classes)
-    print(*coco.remarks(detections), *copies_remark(paths, folder), sep="\n", file=sys.stderr)
+    for remark in (*coco.remarks(detections), *copies_remark(paths, folder)):
+        print(remark, file=sys.stderr)
     print(coco.metrics_table(metrics).to_string(index=False))
     for name, figures in metrics["per_class"].items():
         print(name, figures)
