@@ -456,6 +456,15 @@ def test_a_damaged_xml_may_be_of_any_image(folder):
     assert "they may stand in a file that could not be read" in problems[-1].message
 
 
+def test_detections_become_no_labels(folder):
+    save(folder / "found.csv", "good.jpg,5,6,20,25,mask,0.61\nother.jpg,,,,,,\n")
+    with pytest.raises(AnnotationError, match="found.csv: detections with scores, expected annotations"):
+        guess([folder])
+    save(folder / "mine.csv", "good.jpg,5,6,20,25,mask\n")
+    table, problems = read_mapped([folder], folder)[::2]
+    assert rows(table) == [("good.jpg", *BOX, "mask")] and "detections with scores" in problems[0].message
+
+
 def test_a_path_that_leads_out_is_no_image_in_here(folder):
     save(folder / "set" / "a.json", coco("../good.jpg"))
     draw(folder / "set" / "good.jpg")
