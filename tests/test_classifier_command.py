@@ -112,7 +112,7 @@ def test_a_run_is_not_replaced_and_one_that_is_over_stays(run, capsys):
     assert main(["train-classifier", str(folder), "--out", str(out), *SMALL.split()]) == 2
     assert "masks_log.csv exists" in capsys.readouterr().err
     assert main(["train-classifier", str(folder), "--out", str(out), *SMALL.split(), "--resume"]) == 0
-    assert "is over" in capsys.readouterr().out
+    assert "has finished" in capsys.readouterr().out
     tables = [out.with_name(f"masks_{side}.csv") for side in ("train", "val")]
     before = [table.read_bytes() for table in tables]
     other = [*SMALL.split(), "--resume", "--val-share", "0.4"]
@@ -171,9 +171,10 @@ def test_options_reach_the_training(tmp_path, passed_on):
 
 
 @pytest.mark.parametrize(("options", "epochs"), [(["none"], 0), ([], 5), (["none", "--freeze-epochs", "2"], 2)])
-def test_pretrained_weights_rest_first_and_random_ones_do_not(tmp_path, passed_on, options, epochs):
+def test_pretrained_weights_are_frozen_first_and_random_ones_are_not(tmp_path, passed_on, monkeypatch, options, epochs):
     folder, stem = make_folders(tmp_path / "data"), tmp_path / "x"
     started = ["--weights", *options] if options else []
+    monkeypatch.setattr("retinamask.detectors.PUBLISHED", ())  # nothing is downloaded
     assert main(["train-classifier", str(folder), "--out", str(stem), *started]) == 0
     assert passed_on["settings"].freeze_epochs == epochs
 
@@ -232,7 +233,6 @@ def test_bad_options_are_said(tmp_path, tiny, capsys):
         ([folder, "--from", "pascal"], "format is 'pascal', expected one of: voc"),
         ([str(tmp_path / "none")], "none does not exist; expected a folder or file of annotations"),
         ([folder, "--val-share", "1"], "val_share is 1.0, expected more than 0 and less than 1"),
-        ([folder, "--dense", "many", "--weights", "none"], "--dense is 'many', expected numbers"),
         ([folder, "--class-weights", "1,2,3", "--weights", "none"], "class_weights are (1.0, 2.0, 3.0), expected one"),
         ([folder, "--weights", "nothing.h5"], "weights is 'nothing.h5', expected none, imagenet"),
         ([folder, "--weights", "coco"], "no coco weights are published for mask_classifier"),
@@ -240,6 +240,10 @@ def test_bad_options_are_said(tmp_path, tiny, capsys):
     ):
         assert main(["train-classifier", *options, "--out", str(tmp_path / "x")]) == 2, options
         assert message in capsys.readouterr().err, options
+    for option in ("--dense", "--class-weights"):
+        with pytest.raises(SystemExit):
+            main(["train-classifier", folder, option, "many"])
+        assert f"argument {option}: 'many', expected numbers with commas between" in capsys.readouterr().err
 
 
 def test_the_drawn_names_of_images_are_no_trouble(tmp_path):

@@ -10,7 +10,7 @@ from retinamask.cli import main
 from retinamask.dataset.annotations import AnnotationError, make_table, read_annotations, read_classes
 from retinamask.dataset.audit import audit, read_source
 from retinamask.dataset.formats import classes_of, guess, read, read_mapped, write
-from retinamask.detectors.darknet.checks import folder_problems
+from retinamask.detectors.darknet.folder import folder_problems
 from retinamask.detectors.darknet.template import yolov4_tiny_cfg
 
 BNDBOX = "<bndbox><xmin>5</xmin><ymin>6</ymin><xmax>20</xmax><ymax>25</ymax></bndbox>"

@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 import pytest
 
-from retinamask import detectors
 from retinamask.dataset import files
 from retinamask.detectors import snapshots
 
@@ -202,10 +201,6 @@ def test_a_damaged_byte_is_found(tmp_path):
             snapshots.read(tmp_path / "a.h5")
 
 
-def test_the_only_classifier_is_the_one_that_snapshots_know():
-    assert [name for name, kind in detectors.DETECTORS.items() if kind.classifies] == [snapshots.CLASSIFIER]
-
-
 def test_hidden_files_are_no_snapshots(tmp_path):
     """Half-written files have hidden names; those of other snapshots are not touched by a save."""
     save(tmp_path / "run_best.h5", "best")
@@ -233,14 +228,6 @@ def test_a_copy_stands_on_its_own(links, tmp_path, monkeypatch):
     assert names(tmp_path) == ["a.h5", "a.json", "b.h5", "b.json"]
     save(tmp_path / "a.h5", "second")
     assert (text_of(tmp_path / "a.h5"), text_of(tmp_path / "b.h5")) == ("second", "first")
-
-
-@pytest.mark.parametrize("left", ["run_best.h5", "run_last.json", "run_checkpoint-00000001.npz"])
-def test_a_stem_is_free_where_nothing_of_a_run_is_left(left, tmp_path):
-    (tmp_path / "run_log.csv").write_text("")
-    assert snapshots.free_stem(tmp_path, "run") == tmp_path / "run"
-    (tmp_path / left).write_text("")
-    assert snapshots.free_stem(tmp_path, "run") == tmp_path / "run-2"
 
 
 def python(code, *arguments):

@@ -11,7 +11,7 @@ from retinamask.detectors.darknet import weights as darknet_weights
 from retinamask.detectors.darknet.loss import LOSSES
 from retinamask.detectors.darknet.template import YOLOV4_TINY_ANCHORS
 from retinamask.inference.convert import convert
-from retinamask.training import distribution, input_pipeline, multi_scale
+from retinamask.training import distribution, input_pipeline
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import AugmentationSettings, TrainingSettings
@@ -240,7 +240,7 @@ def test_a_run_is_trained_converted_and_read_again(tiny_yolo, examples, tmp_path
 
 @pytest.mark.slow
 def test_changing_sides_go_through_one_graph_in_parts_too(examples, monkeypatch):
-    monkeypatch.setattr(multi_scale, "UPDATES", 1)
+    monkeypatch.setattr(input_pipeline, "UPDATES", 1)
     varied = AugmentationSettings(multi_scale=1.5)
     learner = learner_of(examples.detector, accumulate=2, learning_rate=1e-6, augmentation=varied, seed=0)
     seen = set()
@@ -249,19 +249,19 @@ def test_changing_sides_go_through_one_graph_in_parts_too(examples, monkeypatch)
     ):
         seen.add(batch["images"].shape[1])
         assert np.isfinite(learner.step(batch, step)["total_loss"])
-    assert seen == {64, 96, 128} and learner.step._step.experimental_get_tracing_count() == 2
+    assert seen == {64, 96, 128} and learner._update.experimental_get_tracing_count() == 2
 
 
 def test_the_backbone_is_what_all_heads_stand_on():
     """YOLOv4-tiny: sections 0 to 27, of which 15 + 2 are convolutions; section 28 is the first head's own."""
     detector = detectors.create("yolov4_tiny", CLASSES, image_size=64)
     network = detector.network(0)
-    detector.rest_backbone(network, True)
+    detector.freeze_backbone(network, True)
     resting = [layer.name for layer in network.layers if not layer.trainable and layer.weights]
     shared = [layer.index for layer in detector.description.convolutions if layer.index <= 27]
     assert sorted(resting) == sorted(f"{kind}_{index:02d}" for kind in ("conv", "norm") for index in shared)
     assert max(shared) == 27 and network.get_layer("conv_28").trainable
-    detector.rest_backbone(network, False)
+    detector.freeze_backbone(network, False)
     assert all(layer.trainable for layer in network.layers)
 
 

@@ -19,7 +19,7 @@ def add_commands(subparsers) -> None:
     files.add_argument("--images", default="link", help="link or copy the images into DIR")
     files.add_argument("--seed", type=int, default=0, help="of the split, if none lies beside the CSV, and of kmeans")
 
-    text = "Say what is wrong with a Darknet folder before it trains: class counts, cfg, image lists, label files."
+    text = "Check a Darknet folder before it trains: class counts, cfg, image lists, label files."
     check = add_command(subparsers, "darknet-check", darknet_check_command, text)
     check.add_argument("data", help="obj.data")
     check.add_argument("cfg", help="the cfg to train with it")
@@ -32,7 +32,7 @@ def add_commands(subparsers) -> None:
 
 
 def darknet_files_command(given) -> None:
-    from retinamask.detectors.darknet.files import FolderSettings, write_folder
+    from retinamask.detectors.darknet.folder import FolderSettings, write_folder
     from retinamask.detectors.yolov4_tiny import FIRST_LAYERS, RELEASE
 
     settings = FolderSettings(given.image_size, given.levels, given.anchors, given.images, given.seed)
@@ -48,7 +48,7 @@ def darknet_files_command(given) -> None:
 
 
 def darknet_check_command(given) -> None:
-    from retinamask.detectors.darknet.checks import folder_problems
+    from retinamask.detectors.darknet.folder import folder_problems
 
     problems = folder_problems(given.data, given.cfg)
     if problems:
@@ -58,7 +58,7 @@ def darknet_check_command(given) -> None:
 
 def darknet_weights_command(given) -> None:
     from retinamask.detectors import snapshots
-    from retinamask.inference.darknet_export import export_darknet
+    from retinamask.inference.convert import export_darknet
 
     made = export_darknet(snapshots.read(given.snapshot), given.out, given.force)
     print(f"written: {made.cfg}, {made.weights}, {made.names}")
