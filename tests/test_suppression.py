@@ -53,6 +53,15 @@ def test_it_is_keras_retinanet_s_filter(count, classes, suppress):
         assert len(found[1]) > 0 or not count or "score_threshold" in thresholds
 
 
+def test_inverted_boxes_are_those_between_their_corners():
+    boxes_xyxy, class_scores = drawn(2000, 2, seed=2)
+    boxes_xyxy[::3, [0, 2]] = boxes_xyxy[::3, [2, 0]]
+    boxes_xyxy[::4, [1, 3]] = boxes_xyxy[::4, [3, 1]]
+    for suppress in SUPPRESS:
+        found = filter_detections(boxes_xyxy, class_scores, 0.3, suppress=suppress)
+        assert_same(found, by_keras(boxes_xyxy, class_scores, suppress, 0.3))
+
+
 def test_a_crowd_in_which_few_boxes_stay_is_walked_to_its_end():
     boxes_xyxy, class_scores = drawn(9000, 2, seed=1)
     boxes_xyxy[:, 2:] = boxes_xyxy[:, :2] + np.float32(150)  # so large that a few suppress all others

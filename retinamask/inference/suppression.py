@@ -74,7 +74,9 @@ def non_maximum(
     Returns:
         Indices of what stays, the most confident first; of equal scores the first.
     """
-    boxes_xyxy, scores = np.asarray(boxes_xyxy, float).reshape(-1, 4), np.asarray(scores)
+    corners, scores = np.asarray(boxes_xyxy, float).reshape(-1, 2, 2), np.asarray(scores)
+    # A network that has learnt little gives inverted boxes; TensorFlow takes them for those between their corners.
+    boxes_xyxy = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
     kept, waiting = np.empty(0, np.int64), np.arange(len(scores))
     while len(waiting) and len(kept) < most:
         weakest = np.partition(scores[waiting], -_SORTED)[-_SORTED] if len(waiting) > _SORTED else -np.inf
