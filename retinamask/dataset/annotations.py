@@ -67,10 +67,20 @@ def of_images(table: pd.DataFrame, paths: Iterable[str]) -> pd.DataFrame:
 
 
 def count_boxes(table: pd.DataFrame, classes: dict[str, int]) -> pd.DataFrame:
-    """Boxes and images per class, one row a class in id order (columns ``boxes``, ``images``)."""
+    """Count the boxes and images of each class: a row per class in id order, columns ``boxes`` and ``images``.
+
+    Example:
+        >>> rm.count_boxes(table, classes)
+    """
     found = objects(table).groupby("class_name")["image_path"].agg(["size", "nunique"])
     found.columns = ["boxes", "images"]
     return found.reindex(list(classes), fill_value=0)
+
+
+def class_ids(*tables: pd.DataFrame) -> dict[str, int]:
+    """Number the class names of tables in alphabetical order."""
+    names = sorted({name for table in tables for name in objects(table)["class_name"]})
+    return {name: number for number, name in enumerate(names)}
 
 
 def fingerprint(table: pd.DataFrame, classes: dict[str, int]) -> str:
@@ -250,7 +260,14 @@ def _read_table(path: str | Path, columns: list[str], classes: dict[str, int] | 
         raise AnnotationError(f"{path} is empty; expected rows of {','.join(columns)}")
     if extra:
         log.warning("%s: %d row(s) have more than %d columns; the rest is not read", path, extra, len(columns))
-    return _without_needless_empty_rows(make_table(rows, columns))
+    return _without_needless_empty_rows(_as_seen_from(Path(path).parent, make_table(rows, columns)))
+
+
+def _as_seen_from(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Spell one image in one way: absolute paths, and those that lead up and back, as the others."""
+    astray = [path for path in image_paths(table) if path.startswith(("/", "../")) and (folder / path).exists()]
+    spelt = {path: relative_path(folder / path, folder) for path in astray}
+    return table.assign(image_path=table["image_path"].map(lambda path: spelt.get(path, path)).astype(object))
 
 
 def _parse_row(row: list[str], columns: list[str], classes: dict[str, int] | None) -> tuple:

@@ -168,6 +168,9 @@ def export_darknet(snapshot: Snapshot, folder: str | Path, force: bool = False) 
 
     Raises:
         SnapshotError: the snapshot is of another detector, a class name has a line end, or a file is there already.
+
+    Example:
+        >>> rm.export_darknet(trained.best, "exported")
     """
     detector = detectors.restore(snapshot)
     if not hasattr(detector, "description"):

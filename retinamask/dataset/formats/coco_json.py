@@ -34,7 +34,9 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
     for name in _roots(document, used):
         yield Problem("note", str(path), f"category {name!r} is only the supercategory of others; it is no class")
     records: dict[int | str, tuple] = {}
-    for item in _images(path, json_files.member(document, "images", list)):
+    images = json_files.member(document, "images", list)
+    listed = {repr(record.get("id")) for record in images if isinstance(record, dict)}
+    for item in _images(path, images):
         if isinstance(item, Problem):
             yield item
         else:
@@ -54,7 +56,7 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
                 yield Problem("note", item.where, "another annotation has this id too; both are used")
         except ValueError as error:
             yield Problem("dropped box", where, str(error))
-            strays += image_id is None
+            strays += image_id is None or repr(image_id) not in listed
     if strays and not all(found.values()):  # they may belong to images that otherwise seem to show nothing
         records = {image_id: image for image_id, image in records.items() if found[image_id]}
         left_out = f"{len(found) - len(records)} image(s) without any are left out"

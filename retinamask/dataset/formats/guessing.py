@@ -4,6 +4,7 @@ Above the readers, below the package's own names.
 """
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from retinamask.dataset.formats import json_files, yolo, yolo_lists
 from retinamask.dataset.formats.class_folders import folder_classes
 from retinamask.dataset.formats.known_kinds import known_kind, tool_format
 from retinamask.dataset.formats.open_images import has_box_header
-from retinamask.dataset.image_files import is_image, walk
+from retinamask.dataset.image_files import walk
 
 LOOKED_FOR = {
     "voc": "XML files (Pascal VOC, labelImg)",
@@ -27,8 +28,10 @@ LOOKED_FOR = {
     "labelme": "JSON files with shapes, one an image (LabelMe)",
     "via": "a JSON file with regions (VGG Image Annotator 1 or 2)",
     "vott": "a JSON file with assets and regions, or a CSV with image,xmin,ymin,xmax,ymax,label (VoTT 2)",
-    "class_folders": "folders called like classes, with images in them",
+    "class_folders": "two or more folders called like classes, with images in them",
 }
+
+log = logging.getLogger(__name__)
 
 _HEAD = 65_536  # bytes of a JSON that are enough to tell
 
@@ -64,6 +67,8 @@ def guess(sources: Iterable[str | Path]) -> str:
     if not formats:
         listed = "".join(f"\n- {name}: {text}" for name, text in LOOKED_FOR.items())
         raise AnnotationError(f"no annotations that are known in {shown}; looked for:{listed}")
+    for message in damaged[:20]:  # what else is wrong with files of the format itself, its reader says
+        log.warning("%s", message)
     if len(formats) > 1:
         counts = ", ".join(f"{name} ({found[name]} file(s))" for name in sorted(formats))
         raise AnnotationError(f"annotations of several formats in {shown}: {counts}; name the one to read")
@@ -112,7 +117,5 @@ def _json_format(path: Path) -> str | None:
 
 
 def _has_class_folders(sources: list[Path]) -> bool:
-    """Whether there are images, none of them in the source itself beside others."""
-    inside = any(is_image(path) for source in sources for path in source.iterdir())
-    names = folder_classes(sources)
-    return len(names) >= 2 or (bool(names) and not inside) or (len(sources) >= 2 and bool(names))
+    """Whether there are two classes or more: one folder of images may be called anything."""
+    return len(folder_classes(sources)) >= 2

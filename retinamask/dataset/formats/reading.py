@@ -42,6 +42,7 @@ class _Reading:
     rows: list[tuple] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     taken: dict[str, str] = field(default_factory=dict)  # an image's real place: its annotation
+    shown: dict[str, str] = field(default_factory=dict)  # the same, of those with objects, before they are taken
     doubtful: set[str] = field(default_factory=set)  # stems of images whose annotation could not be used
     names: Counter = field(default_factory=Counter)  # classes, how many boxes are called so
     asked_for: int = 0  # how many of `Format.counted` there are
@@ -159,9 +160,13 @@ def _read_entries(entries, others, reading: _Reading, with_unannotated: bool, wh
     """Check every image and gather the rows; ``entries`` come with the folder that the user named."""
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
         outcomes = pool.map(lambda pair: _checked(*pair, reading.places), entries)
-        for (entry, _), outcome in zip(
-            entries, progress.track(outcomes, "reading", "image", len(entries)), strict=True
-        ):
+        pairs = list(zip(entries, progress.track(outcomes, "reading", "image", len(entries)), strict=True))
+        reading.shown |= {
+            _real(outcome[0]): entry.where
+            for (entry, _), outcome in pairs[::-1]
+            if entry.objects and isinstance(outcome, tuple)
+        }
+        for (entry, _), outcome in pairs:
             _take(entry, outcome, reading)
         _take_unannotated(others, with_unannotated, pool, reading, where)
     if not reading.taken:
@@ -196,11 +201,10 @@ def _take(entry: Entry, outcome: tuple | ValueError, reading: _Reading) -> None:
     if not is_utf8(relative):
         reading.skip(entry.where, ValueError(f"{image_path}: the name is not UTF-8; rename it"))
         return
-    if place in reading.taken:
-        first = (
-            f"{image_path} is already annotated by {reading.taken[place]}; keep one {reading.form.kind} for an image"
-        )
-        reading.skip(entry.where, ValueError(first), relative)
+    # of two annotations the first counts, but one without objects never hides those of another
+    if first := reading.taken.get(place) or (not entry.objects and reading.shown.get(place)):
+        message = f"{image_path} is already annotated by {first}; keep one {reading.form.kind} for an image"
+        reading.skip(entry.where, ValueError(message), relative)
         return
     reading.taken[place] = entry.where
     _note(entry, relative, size_wh, turned, reading.problems)

@@ -5,6 +5,7 @@ entities; a SAX handler is used because it knows the line of every element.
 """
 
 import math
+import re
 from pathlib import Path
 from typing import NamedTuple
 from xml.sax import SAXParseException
@@ -88,8 +89,8 @@ class _Handler(ContentHandler):
             self._refuse(f"found <{name}>, expected Pascal VOC's <annotation>")
         if depth == 1 and name == "object":
             self._objects.append((self._locator.getLineNumber(), {}, []))
-        elif depth == 1 and name not in _HEAD and attrs:
-            self._refuse(f"unknown <{name}> with attributes, which may be a box; expected <object>")
+        elif depth == 1 and name not in _HEAD and (attrs or name in _TELLING):
+            self._refuse(f"<{name}> in <annotation>, which may be a box; expected <object>")
         elif depth > 1 and top == "object":
             if path in _ONCE:
                 _, texts, twice = self._objects[-1]
@@ -109,10 +110,12 @@ class _Handler(ContentHandler):
     def endElement(self, name):
         path, text = self._paths.pop(), "".join(self._text).strip()
         self._text = []
-        if text and path:
+        if text:
             if path.startswith("object/"):
                 texts = self._objects[-1][1]
                 texts[path] = texts.get(path) or text
+            elif path not in _HEAD and _FOUR_NUMBERS.search(text):
+                self._refuse(f"{text[:80]!r} in <{path or name}> may be a box; expected <object>")
             elif self._head.setdefault(path, text) != text and name == "filename":
                 self._refuse(f"a second <filename>, {text!r}; keep one")
 
@@ -139,6 +142,7 @@ class _Handler(ContentHandler):
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 # what VOC, VOC 2007 and their tools have beside objects; other elements may hold text, but no elements
 _HEAD = ("folder", "filename", "path", "source", "owner", "size", "segmented")
+_FOUR_NUMBERS = re.compile(r"(?<![\d.:-])\d+(\.\d+)?([\s,;]+\d+(\.\d+)?){3}")
 _TELLING = ("object", "bndbox", "name", *_EDGES)
 _ONCE = {f"object/{path}" for path in ("name", "bndbox", *(f"bndbox/{edge}" for edge in _EDGES))}
 # labels of body parts (VOC) and attributes (CVAT) are not those of the object

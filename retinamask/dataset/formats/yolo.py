@@ -24,7 +24,7 @@ def label_files(files: list[Path]) -> list[Path]:
         path
         for path in texts
         if looks_like_labels(path)
-        or not (yolo_lists.is_image_list(path) or path.name.lower().startswith(("readme", "license")))
+        or not (yolo_lists.is_image_list(path) or path.name.lower().startswith(("readme.", "license.")))
         or (path.stat().st_size == 0)
     ]
 
