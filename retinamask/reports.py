@@ -41,7 +41,7 @@ def audit(
 
 
 class AuditReport(audits.Audit):
-    """What an `audit` has found, with pictures."""
+    """The result of an `audit`, with pictures."""
 
     def table(self) -> pd.DataFrame:
         """List the findings: severity, name, count and what to do."""
@@ -108,6 +108,10 @@ class Evaluation(dict):
         """List the twelve figures: name, meaning and value."""
         return coco.metrics_table(self)
 
+    def class_table(self) -> pd.DataFrame:
+        """List the figures of each class."""
+        return coco.class_table(self)
+
     def plot(self) -> Figure:
         """Draw the precision-recall curve of each class."""
         return plots.precision_recall_curves(coco.precision_recall(*self.judged), self)
@@ -150,7 +154,7 @@ def evaluate_classifier(
 
 
 class ClassifierEvaluation:
-    """What `evaluate_classifier` has found.
+    """The result of `evaluate_classifier`.
 
     Attributes:
         faces: the faces with their probabilities, a `Classified`.

@@ -66,10 +66,10 @@ def convert_command(given) -> None:
 
 def evaluate_command(given) -> None:
     from retinamask.dataset import annotations
-    from retinamask.dataset.copies import copies_remark
     from retinamask.detectors import snapshots
-    from retinamask.evaluation import coco
+    from retinamask.evaluation.coco import MEANINGS
     from retinamask.inference.detect import detect
+    from retinamask.reports import evaluate
 
     if given.out:
         refuse_existing(Path(given.out), given.force)
@@ -89,11 +89,10 @@ def evaluate_command(given) -> None:
         for message in unreadable:
             print(f"counted as without detections: {message}", file=sys.stderr)
         print(f"detections from score {options['score_threshold']:g} on, suppressed {options['suppress']}")
-    metrics = coco.evaluate(table, detections, classes)
-    for remark in (*coco.remarks(detections), *copies_remark(paths, folder)):
-        print(remark, file=sys.stderr)
-    for name, meaning in coco.MEANINGS.items():
+    metrics = evaluate(detections, table, classes, folder)
+    print(*metrics.remarks, sep="\n", file=sys.stderr)
+    for name, meaning in MEANINGS.items():
         print(f"{name:<6} {'-' if metrics[name] is None else format(metrics[name], '.3f'):>5}  {meaning}")
-    print(coco.class_table(metrics).to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+    print(metrics.class_table().to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
     if given.out:
-        coco.write_metrics(metrics, given.out)
+        metrics.save(given.out)

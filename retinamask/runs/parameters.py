@@ -72,7 +72,7 @@ def settings_in_more(notebook: StrPath) -> dict[str, Parameter]:
     """List the settings that the parameter `more` of a training notebook takes, beside the parameters of its own.
 
     They are the fields of the settings of training, of augmentation and of the detector that `NN_train_<detector>`
-    is named for, explained by the field's own help. A notebook without `more` has none.
+    is named for. A notebook without `more` has none.
     """
     from retinamask import detectors
     from retinamask.training.settings import KNOWN

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: a folder of its own under `runs/`, and `run.json`, the record of the run.
+"""The folder of a run under `runs/`, and `run.json`, the record of the run.
 
 The record is there from the run's first moment (status "running"), so that a run that was killed leaves a trace.
 Package versions are read from the installed metadata, so that nothing heavy is imported.
