@@ -5,6 +5,7 @@ Imports stand inside the functions, so that a command starts only what it needs.
 
 import argparse
 import sys
+from math import isnan
 from pathlib import Path
 
 from retinamask.commands.detect import (
@@ -88,11 +89,11 @@ def evaluate_command(given) -> None:
         for message in unreadable:
             print(f"counted as without detections: {message}", file=sys.stderr)
         print(f"detections from score {options['score_threshold']:g} on, suppressed {options['suppress']}")
-    metrics = coco.evaluate(table, detections, classes)
-    for remark in (*coco.remarks(detections), *copies_remark(paths, folder)):
+    metrics = evaluate(detections, table, classes, folder)
+    for remark in metrics.remarks:
         print(remark, file=sys.stderr)
-    for name, meaning in coco.MEANINGS.items():
-        print(f"{name:<6} {'-' if metrics[name] is None else format(metrics[name], '.3f'):>5}  {meaning}")
-    print(coco.class_table(metrics).to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+    for figure in metrics.table().itertuples():
+        print(f"{figure.name:<6} {'-' if isnan(figure.value) else format(figure.value, '.3f'):>5}  {figure.meaning}")
+    print(metrics.class_table().to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
     if given.out:
         metrics.save(given.out)
