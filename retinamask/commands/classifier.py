@@ -9,19 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from retinamask.commands.parsing import add_command, refuse_existing
-from retinamask.commands.training import add_settings
+from retinamask.commands.training import add_network_settings, add_settings, network_settings, numbers
 
-NETWORK_OPTIONS = {
-    "image_height": (int, "of the input in pixels"),
-    "image_width": (int, "of the input in pixels"),
-    "alpha": (float, "width of MobileNetV2; ImageNet weights: 0.35, 0.5, 0.75, 1.0, 1.3, 1.4"),
-    "pooling": (str, "average or max"),
-    "dense": (str, "units of the layers between pooling and answer, such as 128 or 256,64; none for no layer"),
-    "dropout": (float, "share of the inputs of those layers that an update does not see"),
-    "loss": (str, "categorical or binary"),
-    "fine_tune_blocks": (int, "of 18 blocks, how many from the last learn once the backbone is no longer frozen"),
-    "normalisation": (str, "frozen or live; live if left out and the weights start from none"),
-}
 DEFAULTS = {
     "epochs": 10,
     "batch_size": 32,
@@ -63,11 +52,10 @@ def add_commands(subparsers) -> None:
     text = "imagenet, none, or an .h5: a backbone's or a snapshot; all but none are frozen for "
     text += f"{FREEZE_EPOCHS} epochs unless --freeze-epochs is given"
     train.add_argument("--weights", default="imagenet", help=text)
-    network = train.add_argument_group("the network; an option that is not given is the classifier's own")
-    for name, (kind, text) in NETWORK_OPTIONS.items():
-        network.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, help=text)
+    add_network_settings(train, ["mask_classifier"], left_out=("class_weights", "margin"))
     text = "how much an image of each class counts, by id, such as 1,2.5; balanced: all classes the same"
-    network.add_argument("--class-weights", default="", help=text)
+    weights = {"type": lambda given: given if given in ("", "balanced") else numbers(float)(given), "default": ""}
+    train.add_argument("--class-weights", help=text, **weights)
     add_settings(train, ("mosaic", "multi_scale", "visible_share"), **DEFAULTS)
 
     text = "Evaluate a mask classifier on class folders or on the boxes of a table: figures, curves, and its mistakes."
@@ -176,14 +164,12 @@ def train_classifier_command(given: argparse.Namespace) -> None:
         f"{len(parts.train)} images for training and {len(parts.val)} for validation, in "
         f"{parts.groups.numbers.max() + 1} groups; {len(faces.left_out)} left out or noted"
     )
-    network = {name: vars(given)[name] for name in NETWORK_OPTIONS if name in given}
-    if "dense" in network:
-        network["dense"] = () if given.dense == "none" else _numbers("dense", given.dense, int)
+    network = network_settings(given, ["mask_classifier"]) | {"class_weights": ()}
     if given.class_weights == "balanced":
         network["class_weights"] = balanced_weights(parts.train["class_name"], faces.classes)
     elif given.class_weights:
-        network["class_weights"] = _numbers("class-weights", given.class_weights, float)
-    detector = detectors.create_for("mask_classifier", faces.classes, given.weights, margin=given.margin, **network)
+        network["class_weights"] = given.class_weights
+    detector = detectors.create_for("mask_classifier", faces.classes, given.weights, **network)
 
     class Tables(Watcher):  # writes when training begins: a run that is refused leaves those of another alone
         def started(self, run) -> None:
@@ -199,13 +185,6 @@ def train_classifier_command(given: argparse.Namespace) -> None:
     trained = train(examples, settings, out, given.weights, evaluate, watchers, **run)
     if trained.best:  # of several workers, the first's
         print(f"best: {trained.best}\nlast: {trained.last}")
-
-
-def _numbers(name: str, text: str, kind: type) -> tuple:
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"--{name} is {text!r}, expected numbers with commas between them, such as 128,64") from None
 
 
 def evaluate_classifier_command(given: argparse.Namespace) -> None:
