@@ -12,7 +12,7 @@ import tokenize
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin
 
 StrPath = str | os.PathLike[str]
 _TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list[str]": list, "dict": dict}
@@ -98,7 +98,7 @@ def training_settings(detector: str, more: Mapping[str, Any], **given: Any) -> t
         detector: its name.
         more: choices by name, such as ``{"mosaic": 0.5, "optimizer": "adamw"}``; each must be known.
         given: further choices, such as a notebook's parameters, of which those that are no setting have no effect;
-            ``augment`` False leaves the images as they are. A ``cfg`` may be a path, ``dense`` a text such as "128,64".
+            ``augment`` False leaves the images as they are. A ``cfg`` may be a path, ``dense`` a text ("128,64").
 
     Returns:
         The `TrainingSettings`, and the detector's settings by name.
@@ -106,30 +106,31 @@ def training_settings(detector: str, more: Mapping[str, Any], **given: Any) -> t
     Raises:
         ValueError: an unknown name, or one that is a parameter of the notebook itself; a wrong value.
     """
-    from retinamask import detectors
-    from retinamask.detectors.darknet import cfg
+    from retinamask.detectors import settings_of_detector
     from retinamask.training.settings import KNOWN, known_in, settings_of
 
     for name in more.keys() & given.keys():
         raise ValueError(f"more has {name!r}, which is a parameter of its own; set it there")
-    of_network = [field.name for field in fields(detectors.named(detector).Settings) if field.name not in KNOWN]
+    of_network = {name: field for name, field in settings_of_detector(detector).items() if name not in KNOWN}
     for name in more:
         if name not in (*KNOWN, *of_network, "augment"):
             close = difflib.get_close_matches(name, [*KNOWN, *of_network], n=1)
             meant = f"; did you mean {close[0]!r}?" if close else ";"
             raise ValueError(f"{detector} has no {name}{meant} it has {', '.join([*of_network, *KNOWN])}")
-    together = {**given, **more}
-    network = {name: together[name] for name in of_network if name in together}
-    if isinstance(dense := network.get("dense"), str):
-        try:
-            network["dense"] = [int(units) for units in dense.split(",") if units and units != "none"]
-        except ValueError:
-            raise ValueError(f"dense is {dense!r}, expected numbers with commas between them, such as 128,64") from None
-    if (path := str(network.get("cfg", ""))) and "\n" not in path:
-        network["cfg"] = cfg.read(path)
-        if ignored := cfg.describe(network["cfg"]).ignored:
-            print(f"not read in {path}: {', '.join(ignored)}; the settings of training take their place")
-    return settings_of(known_in(together)), {n: tuple(v) if isinstance(v, list) else v for n, v in network.items()}
+    together, network = {**given, **more}, {}
+    for name in filter(together.__contains__, of_network):
+        value, read = together[name], of_network[name].metadata["read"]
+        if isinstance(value, str) and get_origin(of_network[name].type) is tuple:
+            try:
+                value = [int(part) for part in value.split(",") if part]
+            except ValueError:
+                raise ValueError(
+                    f"{name} is {value!r}, expected numbers with commas between them, such as 128,64"
+                ) from None
+        if read and value and "\n" not in str(value):
+            value = read(value)
+        network[name] = tuple(value) if isinstance(value, list) else value
+    return settings_of(known_in(together)), network
 
 
 def check_parameters(notebook: StrPath, values: Mapping[str, Any]) -> dict[str, Any]:
