@@ -176,7 +176,7 @@ def train(
 
     Example:
         >>> trained = rm.train(parts, classes, image_size=512, epochs=20, weights="imagenet")
-        >>> model = rm.load(trained.best.weights)
+        >>> model = rm.load(trained.best)
     """
     if detectors.named(detector).classifies:
         raise ValueError(f"{detector} learns from faces, not from boxes; use retinamask train-classifier")

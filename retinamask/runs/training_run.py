@@ -59,9 +59,10 @@ class TrainingRun:
 
     def __repr__(self) -> str:
         train, val = (self._parts[name]["image_path"].nunique() for name in ("train", "val"))
-        normalisation = getattr(self.detector.settings, "normalisation", "live")
+        settings = self.detector.settings
+        normalisation = getattr(settings, "normalisation", "live")
         return (
-            f"{self.detector.name}, weights {self.run.parameters['weights']}, batch normalisation {normalisation}\n"
+            f"{self.detector.name} {getattr(settings, 'backbone', '')}, weights {self.run.parameters['weights']}, batch normalisation {normalisation}\n"
             f"{train} training and {val} validation images\n{device_line()}"
         )
 
