@@ -176,7 +176,7 @@ def train(
 
     Example:
         >>> trained = rm.train(parts, classes, image_size=512, epochs=20, weights="imagenet")
-        >>> model = rm.load(trained.best.weights)
+        >>> model = rm.load(trained.best)
     """
     if "train" not in parts:
         raise ValueError(f"found no part 'train' in {', '.join(map(str, parts))}; expected what rm.split(table) gives")

@@ -67,7 +67,6 @@ def convert_command(given) -> None:
 def evaluate_command(given) -> None:
     from retinamask.dataset import annotations
     from retinamask.detectors import snapshots
-    from retinamask.evaluation.coco import MEANINGS
     from retinamask.inference.detect import detect
     from retinamask.reports import evaluate
 
