@@ -5,6 +5,7 @@ Imports stand inside the functions, so that a command starts only what it needs.
 
 import argparse
 import sys
+from math import isnan
 from pathlib import Path
 
 from retinamask.commands.detect import (
