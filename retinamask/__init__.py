@@ -6,7 +6,7 @@
 >>> model = rm.load(trained.best)
 >>> detections = model.detect("photos/")                              # a path, folder, array or PIL image
 >>> rm.draw("photos/a.jpg", detections)
->>> rm.evaluate(model.detect(parts["test"], 0.05, "per_class"), parts["test"]).table()
+>>> rm.evaluate(model.detect(parts["test"], 0.05, "per_class"), parts["test"], classes).table()
 
 The names below are public; the modules that they come from are private. Each is loaded when it is first used, so that
 importing the package is quick; TensorFlow starts with the first network.
@@ -42,7 +42,6 @@ _HOME = {
     # results
     "evaluate": "reports",
     "evaluate_classifier": "reports",
-    "precision_recall": "evaluation.coco",
     "draw": "face",
     "contact_sheet": "face",
     "plot_classes": "face",

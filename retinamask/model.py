@@ -88,7 +88,7 @@ class Model:
             in_files, unreadable = detect(self.predictor, paths, folder, batch_size=batch_size, **options)
             problems += unreadable
             table = pd.concat([table, in_files], ignore_index=True) if rows else in_files
-        table.attrs["problems"] = problems
+        table.attrs |= {"problems": problems, "score_threshold": score_threshold}
         return table
 
 

@@ -76,7 +76,7 @@ def evaluate(
     Args:
         detections: made with a low ``score_threshold`` such as 0.05 and ``suppress="per_class"``.
         annotations: of the images that were looked at, with the same paths.
-        classes: name to id; those of the tables if left out.
+        classes: name to id; those of the annotations if left out.
         folder: what the paths are relative to, for a remark on copies among the images.
 
     Returns:
@@ -85,7 +85,14 @@ def evaluate(
     Example:
         >>> rm.evaluate(model.detect(test, score_threshold=0.05, suppress="per_class"), test)["AP50"]
     """
-    classes = classes or class_ids(annotations, detections)
+    if not classes:
+        classes = class_ids(annotations)
+        if others := class_ids(detections).keys() - classes:
+            names = ", ".join(map(repr, sorted(others)))
+            raise ValueError(
+                f"detections: class {names} is not among those of the annotations ({', '.join(classes)}); rename it, "
+                "or give classes=... if it just has no box there"
+            )
     found = Evaluation(coco.evaluate(annotations, detections, classes))
     found.judged, found.remarks = (annotations, detections, classes), coco.remarks(detections)
     if folder is not None:
@@ -112,9 +119,13 @@ class Evaluation(dict):
         """List the figures of each class."""
         return coco.class_table(self)
 
+    def precision_recall(self, iou_threshold: float = 0.5) -> dict[str, pd.DataFrame]:
+        """List ``recall``, ``precision`` and ``score`` along the curve of each class; a box counts from this IoU on."""
+        return coco.precision_recall(*self.judged, iou_threshold)
+
     def plot(self) -> Figure:
         """Draw the precision-recall curve of each class."""
-        return plots.precision_recall_curves(coco.precision_recall(*self.judged), self)
+        return plots.precision_recall_curves(self.precision_recall(), self)
 
     def save(self, path: str | Path, **more: Any) -> None:
         """Write the figures, and what else belongs to them, as JSON."""

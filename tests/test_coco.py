@@ -12,6 +12,7 @@ from pycocotools.cocoeval import COCOeval
 
 from retinamask.dataset.annotations import BOX_COLUMNS, DETECTION_COLUMNS, make_table
 from retinamask.evaluation import coco
+from retinamask.reports import evaluate
 
 CLASSES = {"mask": 0, "no_mask": 1, "worn_wrong": 2}
 EMPTY = (None,) * 5
@@ -273,4 +274,20 @@ def test_metrics_are_written_as_strict_json(tmp_path):
 def test_detections_that_begin_at_a_high_score_are_remarked_on():
     weak = pd.concat([detection(score=0.06), detection(score=0.9)])
     assert coco.remarks(weak) == [] and coco.remarks(make_table([], DETECTION_COLUMNS)) == []
-    assert "no detection scores below 0.50" in coco.remarks(detection(score=0.5))[0]
+    strong = detection(score=0.5)
+    assert "no detection scores below 0.50" in coco.remarks(strong)[0]
+    strong.attrs["score_threshold"] = 0.5  # as tables have that were not read from a file
+    assert coco.remarks(strong)
+    strong.attrs["score_threshold"] = 0.05
+    assert coco.remarks(strong) == []
+
+
+def test_without_classes_those_of_the_annotations_count():
+    assert evaluate(ONE_HIT, ONE_FACE) == coco.evaluate(ONE_FACE, ONE_HIT, {"mask": 0})
+    other = ONE_HIT.assign(class_name="with_mask")
+    with pytest.raises(
+        ValueError, match=r"class 'with_mask' is not among those of the annotations \(mask\); .*classes="
+    ):
+        evaluate(other, ONE_FACE)
+    judged = evaluate(other, ONE_FACE, {"mask": 0, "with_mask": 1})
+    assert judged["AP50"] == 0 and judged.precision_recall()["mask"]["precision"].max() == 0

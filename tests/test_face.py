@@ -135,7 +135,7 @@ def test_from_annotations_to_figures(tmp_path, monkeypatch):
     model = rm.load(trained.best)
     assert repr(model).startswith("Model(net_best.h5 (retinanet mobilenet128_0.25, training model, 64 px")
     detections = model.detect(parts["test"], score_threshold=0.01, suppress="per_class")
-    figures = rm.evaluate(detections, parts["test"], folder=".")
+    figures = rm.evaluate(detections, parts["test"], classes, folder=".")
     assert 0 <= figures["AP50"] <= 1 and list(figures.table()["name"][:2]) == ["AP", "AP50"]
     assert rm.count_boxes(table, classes)["boxes"].sum() == table["x1"].count()
     pictures = [rm.plot_classes(parts), rm.plot_box_sizes(table, 64), figures.plot()]

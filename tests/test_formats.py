@@ -264,12 +264,15 @@ def test_annotations_with_a_class_map(voc, tmp_path, capsys):
     assert main([*arguments, "--class-map", MAP]) == 0
     assert read_classes(tmp_path / "c.csv") == {"mask": 0, "no_mask": 1}
     assert [row[5] for row in rows(read_annotations(tmp_path / "a.csv"))] == ["mask", "no_mask", "no_mask", None]
-    assert "3 images, 3 boxes" in capsys.readouterr().out
+    assert "3 images (1 of them without a box), 3 boxes" in capsys.readouterr().out
 
     save(tmp_path / "c.csv", "no_mask,0\nmask,1\n")
     assert main([*arguments, "--class-map", "with_mask=mask,without_mask=no_mask", "--force"]) == 0
     said = capsys.readouterr()
-    assert "class 'incorrect' is not among the classes" in said.err and "2 images, 2 boxes" in said.out
+    assert (
+        "class 'incorrect' is not among the classes" in said.err
+        and "2 images (1 of them without a box), 2 boxes" in said.out
+    )
     assert read_classes(tmp_path / "c.csv") == {"no_mask": 0, "mask": 1}
 
     for class_map, message in (
@@ -284,7 +287,7 @@ def test_annotations_with_a_class_map(voc, tmp_path, capsys):
 
 def test_convert_annotations(voc, tmp_path, capsys):
     assert main(["convert-annotations", str(voc), str(tmp_path / "yolo"), "--to", "yolo", "--class-map", MAP]) == 0
-    assert "3 images, 3 boxes as yolo" in capsys.readouterr().out
+    assert "3 images (1 of them without a box), 3 boxes as yolo" in capsys.readouterr().out
     assert (tmp_path / "yolo" / "obj.names").read_text() == "mask\nno_mask\n"
     assert (tmp_path / "yolo" / "obj_train_data" / "a.jpg").is_symlink()
     label = (tmp_path / "yolo" / "obj_train_data" / "b.txt").read_text()

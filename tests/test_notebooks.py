@@ -22,7 +22,13 @@ from retinamask.detectors import snapshots
 from retinamask.runs import record as records
 from retinamask.runs import runner
 from retinamask.runs.enter import NotebookRun
-from retinamask.runs.parameters import check_parameters, known_parameters, read_parameters_file, training_settings
+from retinamask.runs.parameters import (
+    check_parameters,
+    converted,
+    known_parameters,
+    read_parameters_file,
+    training_settings,
+)
 from retinamask.runs.record import RunRecord, make_run_folder, make_timed_run_folder
 from retinamask.runs.runner import NotebookError, run, run_notebook
 from retinamask.training.settings import NO_AUGMENTATION
@@ -183,6 +189,14 @@ def test_a_value_gets_the_declared_type(training, name, value, expected):
     assert check_parameters(training, checked) == checked
 
 
+def test_a_dict_is_read_from_text_as_yaml():
+    assert converted("more", '{"mosaic": 0.5, "optimizer": "adamw"}', "dict") == {"mosaic": 0.5, "optimizer": "adamw"}
+    assert converted("more", "{mosaic: 0.5}", "dict") == {"mosaic": 0.5}
+    for wrong in ("mosaic", "{mosaic", "[0.5]", ""):
+        with pytest.raises(ValueError, match=r"more is dict, got .* \(str\)"):
+            converted("more", wrong, "dict")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -292,7 +306,7 @@ def test_an_unsafe_name_is_refused(tmp_path, name):
 def test_a_taken_name_is_refused_and_forced(tmp_path, capsys):
     first = make_run_folder(tmp_path, "a")
     (first / "model").write_text("precious")
-    with pytest.raises(ValueError, match="a run of that name exists; choose another name, or force"):
+    with pytest.raises(ValueError, match="a run of that name exists; .* with --force"):
         make_run_folder(tmp_path, "a")
     for _ in range(2):  # within one second: the folders moved aside do not meet
         make_run_folder(tmp_path, "a", force=True)

@@ -81,7 +81,7 @@ def annotations_command(given) -> None:
     boxes = annotations.objects(table)
     print(annotations.count_boxes(table, classes).to_string())
     print(
-        f"{len(annotations.image_paths(table))} images, {len(boxes)} boxes ({moved} rounded to whole pixels): "
+        f"{_images(table)}, {len(boxes)} boxes ({moved} rounded to whole pixels): "
         f"{out}, {classes_csv}; {summary(problems)}"
     )
 
@@ -95,9 +95,15 @@ def convert_annotations_command(given) -> None:
     formats.write(given.target, table, classes, given.folder, given.folder, **options)
     print(annotations.count_boxes(table, classes).to_string())
     print(
-        f"{len(annotations.image_paths(table))} images, {len(annotations.objects(table))} boxes as {given.target}: "
+        f"{_images(table)}, {len(annotations.objects(table))} boxes as {given.target}: "
         f"{given.folder}; {formats.summary(problems)}"
     )
+
+
+def _images(table) -> str:
+    without = int(table["x1"].isna().sum())
+    images = table["image_path"].nunique()
+    return f"{images} image{'s' * (images != 1)}" + f" ({without} of them without a box)" * bool(without)
 
 
 def _read(given, sources: list[str], csv_folder, image_folder, known: dict[str, int] | None) -> tuple:

@@ -81,7 +81,7 @@ def evaluate(annotations: pd.DataFrame, detections: pd.DataFrame, classes: dict[
 def remarks(detections: pd.DataFrame) -> list[str]:
     """Return what a reader of the figures should know about the detections that they judge."""
     lowest = objects(detections)["score"].min()
-    if lowest > SUSPICIOUS_LOWEST_SCORE:
+    if lowest > SUSPICIOUS_LOWEST_SCORE < detections.attrs.get("score_threshold", 1):
         return [
             f"WARNING: no detection scores below {lowest:.2f}. If they were cut at a threshold, average precision "
             f"comes out lower than the detector deserves: detect again with a score threshold of 0.05."
@@ -107,7 +107,7 @@ def precision_recall(
         ValueError: as `evaluate`, or for an ``iou_threshold`` out of range.
 
     Example:
-        >>> rm.precision_recall(annotations, detections, {"mask": 0, "no_mask": 1})
+        >>> precision_recall(annotations, detections, {"mask": 0, "no_mask": 1})
     """
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold is {iou_threshold}, expected a number above 0 and at most 1")

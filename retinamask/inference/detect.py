@@ -149,7 +149,9 @@ def detect(
             rows += table_rows(seen.path, seen.detections, predictor.class_names)
     if paths and len(unreadable) == len(paths):
         raise AnnotationError(f"none of the {len(paths)} image(s) below {folder} can be read, such as: {unreadable[0]}")
-    return make_table(rows, DETECTION_COLUMNS), unreadable
+    table = make_table(rows, DETECTION_COLUMNS)
+    table.attrs["score_threshold"] = score_threshold
+    return table, unreadable
 
 
 def table_rows(path: str, detections: Detections, class_names: list[str]) -> list[tuple]:

@@ -4,6 +4,7 @@ papermill only warns of an unknown name and takes any type.
 """
 
 import ast
+import contextlib
 import difflib
 import io
 import math
@@ -12,6 +13,8 @@ import tokenize
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import yaml
 
 from retinamask.setting import value_of
 
@@ -167,6 +170,9 @@ def converted(name: str, value: Any, type_name: str) -> Any:
             meant = _TYPES[type_name](value)
         except ValueError:
             meant = value  # of the wrong type
+    elif isinstance(value, str) and type_name == "dict":
+        with contextlib.suppress(yaml.YAMLError):
+            meant = yaml.safe_load(value)
     try:
         return _typed(meant, type_name)
     except (ValueError, OverflowError) as error:
@@ -202,8 +208,6 @@ def read_parameters_file(path: StrPath) -> dict[str, Any]:
     Raises:
         ValueError: no such file, broken YAML, a name given twice, or anything but `name: value` lines.
     """
-    import yaml
-
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         tree, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)

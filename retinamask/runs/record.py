@@ -142,7 +142,9 @@ def make_run_folder(runs_dir: StrPath, name: str, force: bool = False) -> Path:
     try:
         folder.mkdir()
     except FileExistsError:
-        raise ValueError(f"{folder}: a run of that name exists; choose another name, or force") from None
+        raise ValueError(
+            f"{folder}: a run of that name exists; choose another name, or move it aside with --force (force=True)"
+        ) from None
     return folder
 
 
