@@ -1,6 +1,7 @@
 """The command line: a light wrapper; each command calls the functions that the notebooks call."""
 
 import argparse
+import difflib
 import logging
 import os
 import sys
@@ -30,7 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments[:1] == ["run"] and {"-h", "--help"} & set(arguments) and not arguments[1].startswith("-"):
             print(runs.parameters_help(arguments[1]))
             return 0
-        given = _parser().parse_args(arguments)
+        given, unknown = _parser().parse_known_args(arguments)
+        if unknown:
+            options = [name for action in given.parser._actions for name in action.option_strings]
+            close = difflib.get_close_matches(unknown[0].partition("=")[0], options)
+            meant = f"; did you mean {' or '.join(close)}?" if close else ""
+            given.parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return given.command(given) or 0
     except BrokenPipeError:  # who reads the output, such as `| head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,7 @@
 """The classifier from the command line: faces cut out, trained on, judged; and what is said of bad input."""
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from sound_data import picture
 
 from retinamask.cli import main
+from retinamask.commands.classifier import _read
 from retinamask.dataset import annotations, images
 from retinamask.dataset.crops import MARGIN
 from retinamask.dataset.face_folders import read_face_folders, split_faces
@@ -248,3 +250,13 @@ def test_the_drawn_names_of_images_are_no_trouble(tmp_path):
     folder = make_folders(tmp_path / "data")
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(folder / "with_mask" / "ein Bild (1).übung.png")
     assert len(read_face_folders(folder).table) == 13
+
+
+def test_images_beside_a_table_are_not_its_business(tiny):
+    table = annotations.read_annotations(tiny / "annotations.csv")
+    first = table[table["image_path"] == table["image_path"].iloc[0]]
+    part = tiny / "annotations_first.csv"
+    annotations.write_annotations(first, part)
+    _, kept, _, problems = _read(Namespace(source=part, format="csv", images=None), None)
+    part.unlink()
+    assert len(kept) == len(first) and problems == []

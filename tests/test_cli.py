@@ -323,3 +323,11 @@ def test_the_first_line_of_a_command_begins_with_a_verb(command):
         "Draw", "Read", "Write", "Convert", "Fetch", "Find", "Split", "Open", "Train", "Cut", "Evaluate", "Detect",
         "Check", "Report", "Run", "Export",
     }  # fmt: skip
+
+
+def test_an_unknown_option_gets_the_usage_of_its_command_and_the_nearest_option(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train-classifier", "faces", "--image-size", "64"])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith("usage: retinamask train-classifier ")
+    assert "unrecognized arguments: --image-size 64; did you mean --" in said and " or --image-height" in said

@@ -4,6 +4,7 @@ Imports stand inside the functions, so that a command starts only what it needs.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -97,7 +98,10 @@ def _read(given: argparse.Namespace, known: dict[str, int] | None, **options) ->
     source = Path(given.source)
     folder = source if source.is_dir() else source.parent
     name = given.format or ("class_folders" if source.is_dir() else None)
-    return folder, *formats.read_mapped([source], folder, given.images, known, format_name=name, **options)
+    table, classes, problems = formats.read_mapped([source], folder, given.images, known, format_name=name, **options)
+    if source.is_file():  # images beside a table, such as those of its other parts, are not its business
+        problems = [problem for problem in problems if not re.search("without .* left out", problem.message)]
+    return folder, table, classes, problems
 
 
 def _check_format(given: argparse.Namespace) -> None:

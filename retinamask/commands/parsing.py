@@ -17,7 +17,7 @@ def add_command(subparsers, name: str, function: Callable, text: str) -> argpars
     """Declare a command; ``function`` is called with the parsed arguments and may return an exit status."""
     command = subparsers.add_parser(name, help=text, description=text, formatter_class=_Formatter)
     command._negative_number_matcher = re.compile(r"-[\d.]")  # argparse's own takes -1e-4 for an option
-    command.set_defaults(command=function)
+    command.set_defaults(command=function, parser=command)
     return command
 
 
