@@ -201,24 +201,26 @@ def evaluate_classifier_command(given: argparse.Namespace) -> None:
     if given.count < 1:
         raise ValueError(f"--count is {given.count}, expected at least 1")
     _check_format(given)
-    known = snapshots.read(given.snapshot[0]).classes
+    classes = snapshots.read(given.snapshot[0]).classes
+    classification.check_threshold(classes, given.threshold, given.threshold_class)  # before the work, not after it
     class_map = formats.parse_class_map(given.class_map) if given.class_map else None
-    folder, table, _, problems = _read(given, known, class_map=class_map)
+    folder, table, _, problems = _read(given, classes, class_map=class_map)
     class_folders = Path(given.source).is_dir() and given.format in (None, "class_folders")
     others = no_images(folder) if class_folders else []
     messages = [*others, *map(str, problems)]
     if given.strict and messages:
         raise ValueError("\n".join([f"{given.source} is not sound:", *messages[:20]]))
     _report(messages)
-    judged = evaluate_classifier(given.snapshot, table, folder, given.threshold, given.threshold_class, given.flip)
+    options = given.threshold, given.threshold_class, given.flip
+    judged = evaluate_classifier(given.snapshot, table, folder, *options)
     _report(judged.faces.left_out)
     lost = [problem for problem in problems if problem.action in ("skipped file", "dropped box")]
-    judged.figures["left_out"] = len(others) + len(lost) + len(judged.faces.left_out)
-    print(classification.summary(judged.figures))
+    figures = judged.figures | {"left_out": len(others) + len(lost) + len(judged.faces.left_out)}
+    print(classification.summary(figures))
     if out:
         for name, figure in judged.pictures(given.count).items():
             keep(figure, out / f"{name}.png")
         rows = judged.faces.table(judged.predicted).to_csv(index=False, lineterminator="\n")
         files.write_text(out / "predictions.csv", rows)
-        files.write_json(out / FIGURES, judged.figures)
+        files.write_json(out / FIGURES, figures)
         print(f"written: {out}")

@@ -67,7 +67,6 @@ def convert_command(given) -> None:
 def evaluate_command(given) -> None:
     from retinamask.dataset import annotations
     from retinamask.detectors import snapshots
-    from retinamask.evaluation.coco import MEANINGS
     from retinamask.inference.detect import detect
     from retinamask.reports import evaluate
 
@@ -90,7 +89,8 @@ def evaluate_command(given) -> None:
             print(f"counted as without detections: {message}", file=sys.stderr)
         print(f"detections from score {options['score_threshold']:g} on, suppressed {options['suppress']}")
     metrics = evaluate(detections, table, classes, folder)
-    print(*metrics.remarks, sep="\n", file=sys.stderr)
+    for remark in metrics.remarks:
+        print(remark, file=sys.stderr)
     for name, meaning in MEANINGS.items():
         print(f"{name:<6} {'-' if metrics[name] is None else format(metrics[name], '.3f'):>5}  {meaning}")
     print(metrics.class_table().to_string(index=False, float_format="{:.3f}".format, na_rep="-"))

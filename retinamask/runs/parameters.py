@@ -98,7 +98,7 @@ def training_settings(detector: str, more: Mapping[str, Any], **given: Any) -> t
         detector: its name.
         more: choices by name, such as ``{"mosaic": 0.5, "optimizer": "adamw"}``; each must be known.
         given: further choices, such as a notebook's parameters, of which those that are no setting have no effect;
-            ``augment`` False leaves the images as they are. A ``cfg`` may be a path, ``dense`` a text such as "128,64".
+            ``augment`` False leaves the images as they are. A ``cfg`` may be a path, ``dense`` a text ("128,64").
 
     Returns:
         The `TrainingSettings`, and the detector's settings by name.
@@ -106,13 +106,12 @@ def training_settings(detector: str, more: Mapping[str, Any], **given: Any) -> t
     Raises:
         ValueError: an unknown name, or one that is a parameter of the notebook itself; a wrong value.
     """
-    from retinamask import detectors
+    from retinamask.detectors import settings_of_detector
     from retinamask.training.settings import KNOWN, known_in, settings_of
 
     for name in more.keys() & given.keys():
         raise ValueError(f"more has {name!r}, which is a parameter of its own; set it there")
-    own = detectors.settings_of_detector(detector)
-    of_network = {name: field for name, field in own.items() if name not in KNOWN}
+    of_network = {name: field for name, field in settings_of_detector(detector).items() if name not in KNOWN}
     for name in more:
         if name not in (*KNOWN, *of_network, "augment"):
             close = difflib.get_close_matches(name, [*KNOWN, *of_network], n=1)
