@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from retinamask.commands.parsing import add_command, refuse_existing
-from retinamask.commands.training import add_network_settings, add_settings, network_settings, numbers
+from retinamask.commands.training import add_network_settings, add_settings, network_settings
+from retinamask.setting import value_of
 
 DEFAULTS = {
     "epochs": 10,
@@ -54,8 +55,7 @@ def add_commands(subparsers) -> None:
     train.add_argument("--weights", default="imagenet", help=text)
     add_network_settings(train, ["mask_classifier"], left_out=("class_weights", "margin"))
     text = "how much an image of each class counts, by id, such as 1,2.5; balanced: all classes the same"
-    weights = {"type": lambda given: given if given in ("", "balanced") else numbers(float)(given), "default": ""}
-    train.add_argument("--class-weights", help=text, **weights)
+    train.add_argument("--class-weights", default="", help=text)
     add_settings(train, ("mosaic", "multi_scale", "visible_share"), **DEFAULTS)
 
     text = "Evaluate a mask classifier on class folders or on the boxes of a table: figures, curves, and its mistakes."
@@ -164,11 +164,11 @@ def train_classifier_command(given: argparse.Namespace) -> None:
         f"{len(parts.train)} images for training and {len(parts.val)} for validation, in "
         f"{parts.groups.numbers.max() + 1} groups; {len(faces.left_out)} left out or noted"
     )
-    network = network_settings(given, ["mask_classifier"]) | {"class_weights": ()}
+    known = detectors.settings_of_detector("mask_classifier")
+    network = network_settings(given, ["mask_classifier"])
     if given.class_weights == "balanced":
         network["class_weights"] = balanced_weights(parts.train["class_name"], faces.classes)
-    elif given.class_weights:
-        network["class_weights"] = given.class_weights
+    network = {name: value_of(known[name], value) for name, value in network.items()}
     detector = detectors.create_for("mask_classifier", faces.classes, given.weights, **network)
 
     class Tables(Watcher):  # writes when training begins: a run that is refused leaves those of another alone

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from retinamask.dataset.annotations import AnnotationError, read_annotations
-from retinamask.dataset.formats import json_files, yolo, yolo_lists
+from retinamask.dataset.annotations import AnnotationError
+from retinamask.dataset.formats import json_files, retinanet_csv, yolo, yolo_lists
 from retinamask.dataset.formats.class_folders import folder_classes
 from retinamask.dataset.formats.known_kinds import known_kind, tool_format
 from retinamask.dataset.formats.open_images import has_box_header
@@ -93,7 +93,7 @@ def format_of(path: Path) -> str | None:
     if suffix == ".csv" and path.name.lower() != "classes.csv":
         if has_box_header(path):
             return "open_images"
-        read_annotations(path)
+        retinanet_csv.read(path)
         return "csv"
     if suffix == ".txt" and path.name != "classes.txt":
         return "yolo" if yolo.looks_like_labels(path) or yolo_lists.is_image_list(path) else None

@@ -152,7 +152,8 @@ def _items(path: Path, root: Path, reading: _Reading) -> list:
         known = relative_path(image_path, reading.csv_folder) if image_path else None
         reading.skip(str(path), error, known)
         reading.doubtful.add(path.stem)
-        reading.list_lost |= not reading.form.suffix
+        # an XML may name any image, if it is not the one of its stem
+        reading.list_lost |= not reading.form.suffix or (known is None and path.suffix.lower() == ".xml")
         return []
 
 

@@ -32,7 +32,7 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Path]:
     Format: https://github.com/fizyr/keras-retinanet#csv-datasets.
     """
     folders: dict[Path, None] = {}
-    for name, rows in annotations.read_annotations(path).groupby("image_path", sort=False):
+    for name, rows in read(path).groupby("image_path", sort=False):
         where = f"{path} image {name!r}"
         boxes = rows[rows["x1"].notna()]
         pairs = zip(boxes[BOX_COLUMNS].itertuples(index=False, name=None), boxes["class_name"], strict=True)
@@ -42,6 +42,19 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Path]:
         yield Entry(path, where, objects, name, image_path if image_path.is_file() else None)
     for folder in filter(Path.is_dir, folders):
         yield from (other for other in sorted(folder.iterdir()) if is_image(other) and other.name[0] != ".")
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read the table, if it is not one of detections: what a network found must not become labels unseen.
+
+    Raises:
+        ValueError: a bad row, or a score in each.
+    """
+    try:
+        annotations.read_detections(path)
+    except ValueError:
+        return annotations.read_annotations(path)
+    raise ValueError(f"{path}: detections with scores, expected annotations; to use them, leave out the last column")
 
 
 def write_csv(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, csv_folder: str | Path) -> None:
