@@ -5,6 +5,7 @@ Imports stand inside the functions, so that a command starts only what it needs.
 
 import argparse
 import sys
+from math import isnan
 from pathlib import Path
 
 from retinamask.commands.detect import (
@@ -91,8 +92,8 @@ def evaluate_command(given) -> None:
     metrics = evaluate(detections, table, classes, folder)
     for remark in metrics.remarks:
         print(remark, file=sys.stderr)
-    for name, meaning in MEANINGS.items():
-        print(f"{name:<6} {'-' if metrics[name] is None else format(metrics[name], '.3f'):>5}  {meaning}")
+    for figure in metrics.table().itertuples():
+        print(f"{figure.name:<6} {'-' if isnan(figure.value) else format(figure.value, '.3f'):>5}  {figure.meaning}")
     print(metrics.class_table().to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
     if given.out:
         metrics.save(given.out)

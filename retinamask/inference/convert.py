@@ -146,7 +146,7 @@ def agreement(
 
 
 class DarknetFiles(NamedTuple):
-    """What `export_darknet` wrote."""
+    """The files of `export_darknet`."""
 
     cfg: Path
     weights: Path

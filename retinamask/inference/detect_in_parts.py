@@ -25,7 +25,7 @@ PART = 64  # images; fixed, since a part is known by its first image
 
 @dataclass
 class Found:
-    """What a run found: faces of each class, images without one, messages, and the highest score, however low."""
+    """The result of a run: faces of each class, images without one, messages, and the highest score, however low."""
 
     faces: Counter[str]
     without: int = 0

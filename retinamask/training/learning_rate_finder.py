@@ -88,7 +88,7 @@ def find(step: Callable[[float], float], low: float = 1e-6, high: float = 1.0, s
 def suggested(table: pd.DataFrame) -> float:
     """A peak learning rate: a tenth of the rate at which the smoothed loss is lowest.
 
-    At the lowest point the loss is about to rise, and the average lags behind, so that rate is too high already; a
+    At the lowest point the loss is about to rise, and the average lags, so that rate is too high already; a
     tenth of it is what is commonly taken. The place of steepest fall, the other common choice, jumps with the noise
     of single batches.
 
@@ -96,7 +96,7 @@ def suggested(table: pd.DataFrame) -> float:
         table: from `find`.
 
     Raises:
-        TrainingError: the loss never fell, so that nothing can be said.
+        TrainingError: the loss never fell, so there is no suggestion.
     """
     lowest = table["loss"].idxmin()
     if lowest == table.index[0]:
