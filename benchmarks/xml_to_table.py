@@ -50,7 +50,7 @@ def our_parser(folder: Path) -> pd.DataFrame:
 
 
 def theirs(folder: Path) -> pd.DataFrame:
-    """What a tutorial does."""
+    """Read the XML as a tutorial does."""
     rows = []
     for path in sorted(folder.glob("*.xml")):
         root = ElementTree.parse(path).getroot()

@@ -1,4 +1,4 @@
-"""Damaged files by the thousand: whatever is in them, the readers report and go on."""
+"""Damaged files by the thousand: whatever is in them, the readers report it and continue."""
 
 import random
 import re

@@ -113,7 +113,7 @@ def test_a_split_beside_that_does_not_fit_is_refused(name, count, message, tmp_p
 
 @pytest.mark.parametrize("left", ["annotations_test.csv", "annotations_val.csv"])
 def test_a_part_of_a_split_beside_is_refused(left, tmp_path):
-    """Also what a split with folds leaves: going on would train on its test images."""
+    """Also what a split with folds leaves: continuing would train on its test images."""
     annotations.write_annotations(table_of(20), tmp_path / "annotations.csv")
     annotations.write_classes(CLASSES, tmp_path / "classes.csv")
     annotations.write_annotations(table_of(20).iloc[:4], tmp_path / left)

@@ -88,7 +88,7 @@ def _add_cutting(command: argparse.ArgumentParser) -> None:
 
 
 def _read(given: argparse.Namespace, known: dict[str, int] | None, **options) -> tuple:
-    """Return SOURCE's table, its folder, classes and problems; a folder holds class folders if not said otherwise.
+    """Return SOURCE's table, its folder, classes and problems; a folder holds class folders unless a format is given.
 
     Its format is named, since a text file among the images must not make a YOLO data set of class folders.
     """

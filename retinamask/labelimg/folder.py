@@ -1,4 +1,4 @@
-"""What a session works on: the images, where their annotations go, the classes, and what must be refused first.
+"""The folder of a session: the images, where their annotations go, the classes, and what must be refused first.
 
 Above `port`. labelImg saves ``annotation_folder/STEM.xml`` (or ``.txt``), whatever folder the image is in, reads
 whatever format it finds there, and numbers YOLO's classes by its own list: each can overwrite a person's work, so the

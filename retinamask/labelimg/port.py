@@ -23,7 +23,7 @@ Labelled = list[tuple[str, tuple[float, float, float, float]]]  # class name and
 
 
 def load(path: Path, size_wh: tuple[int, int], class_names: list[str]) -> Labelled:
-    """What one annotation file says, checked to be what labelImg would show.
+    """The content of one annotation file, checked to be what labelImg would show.
 
     Args:
         path: the XML or txt file.

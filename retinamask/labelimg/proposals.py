@@ -24,7 +24,7 @@ CHUNK = 64  # images between two writes of their files: what an interruption cos
 
 @dataclass
 class Outcome:
-    """What became of the proposals, by the names of their files."""
+    """The outcome of the proposals, by the names of their files."""
 
     accepted: list[str] = field(default_factory=list)  # shown and left unchanged
     corrected: list[str] = field(default_factory=list)  # saved again: corrected, or confirmed with the space bar

@@ -116,7 +116,7 @@ def _between(low: float, high: float, draw):
 
 
 def _placed(size_wh, out_wh, factor, draws, settings: AugmentationSettings) -> _Cut:
-    """What of an image is `out_wh` pixels large when scaled by `factor`: a part at a random place, or all of it."""
+    """Cut out what is `out_wh` pixels large when scaled by `factor`: a part at a random place, or all of it."""
     import tensorflow as tf
 
     is_cut = tf.cast(out_wh, tf.float32) < tf.round(factor * tf.cast(size_wh, tf.float32))

@@ -84,7 +84,7 @@ def _wrong(what: str) -> TrainingError:
 
 
 def wait_for_all(cluster: Cluster, seconds: float = WAIT_SECONDS) -> None:
-    """Return when every other worker has answered once at its address; say each minute who is awaited.
+    """Return when every other worker has answered once at its address; print each minute which are missing.
 
     TensorFlow's own waiting has no end and hears neither Ctrl-C nor SIGTERM. Until it takes over the port, this
     process answers there itself.
@@ -245,13 +245,13 @@ def describe(strategy) -> str:
 
 
 def check_batch(strategy, settings: TrainingSettings) -> None:
-    """Raise `TrainingError` if a batch cannot be dealt out in equal parts."""
+    """Raise `TrainingError` if a batch cannot be divided into equal parts."""
     shares = strategy.num_replicas_in_sync * settings.accumulate
     if left := settings.batch_size % shares:
         lower, upper = settings.batch_size - left, settings.batch_size - left + shares
         nearest = f"{lower} or {upper}" if lower else str(upper)
         raise TrainingError(
-            f"batch_size {settings.batch_size} cannot be dealt out to {describe(strategy)} in {settings.accumulate} "
+            f"batch_size {settings.batch_size} cannot be divided among {describe(strategy)} in {settings.accumulate} "
             f"part(s) each: it is that of all devices together and must divide by {shares}; the nearest is {nearest}"
         )
 

@@ -66,7 +66,7 @@ class Learner:
         """Build the graph of a step; anew after layers were frozen or unfrozen.
 
         A loss is divided by what its detector counts (the positive anchors) in the whole batch, over all devices and
-        parts, so that the step means the same however the batch is dealt out; keras-retinanet's own losses divide by
+        parts, so that the step means the same however the batch is divided; keras-retinanet's own losses divide by
         what each device sees.
         """
         import tensorflow as tf

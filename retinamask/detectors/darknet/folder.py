@@ -179,7 +179,7 @@ def folder_problems(data_path: str | Path, cfg_path: str | Path) -> list[str]:
     listed = {key: set(yolo_lists.listed_images(place)[0]) for key, place in places.items() if place}
     if shared := sorted(listed.get("train", set()) & listed.get("valid", set())):
         problems.append(
-            f"{len(shared)} image(s) are in train and in valid, such as {shared[0]}; figures on them say nothing "
+            f"{len(shared)} image(s) are in train and in valid, such as {shared[0]}; figures on them mean nothing "
             "about other images"
         )
     try:

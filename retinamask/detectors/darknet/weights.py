@@ -18,7 +18,7 @@ from retinamask.detectors.darknet.cfg import MAX_CLASSES, Convolutional, Network
 from retinamask.detectors.starting_weights import Loaded, WeightsError
 
 VERSION = (0, 2, 5)
-"""What AlexeyAB's Darknet writes."""
+"""The version that AlexeyAB's Darknet writes."""
 
 _PARTIAL = re.compile(r"\.conv\.([0-9]{1,4})$")
 
