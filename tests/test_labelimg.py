@@ -185,7 +185,7 @@ def test_correcting_what_is_there(annotate, data):
 
 
 def test_going_through_the_file_list_new_classes_and_deleting(annotate, data):
-    """labelImg drops what is not saved when another image of its list is chosen, and deletes an image without a question."""
+    """labelImg drops what is not saved when another image is chosen, and deletes an image without a question."""
     annotate(
         ["draw", 20, 30, 80, 100, "Hat"],
         ["show_image", 2],
