@@ -2,6 +2,7 @@
 
 import logging
 import os
+import posixpath
 from pathlib import Path
 
 import numpy as np
@@ -209,7 +210,8 @@ def test_keras_retinanet_reads_what_we_write_and_we_what_it_reads(tmp_path):
     def accepted(name: str) -> dict[str, list[list[float]]]:
         generator = CSVGenerator(str(tmp_path / name), str(tmp_path / "classes.csv"), group_method="none")
         loaded = {path: generator.load_annotations(index) for index, path in enumerate(generator.image_names)}
-        return {path: np.column_stack([found["bboxes"], found["labels"]]).tolist() for path, found in loaded.items()}
+        found = {path: np.column_stack([found["bboxes"], found["labels"]]) for path, found in loaded.items()}
+        return {posixpath.normpath(path): boxes.tolist() for path, boxes in found.items()}
 
     def ours(table: pd.DataFrame) -> dict[str, list[list[float]]]:
         boxes = annotations.objects(table)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from retinamask.cli import main
 from retinamask.dataset.annotations import AnnotationError, make_table, read_annotations, read_classes
-from retinamask.dataset.formats import voc_xml, write_voc
+from retinamask.dataset.formats import voc, write_voc
 from retinamask.inference.detect import Detections
 from retinamask.inference.suppression import filter_detections
 from retinamask.labelimg import outcome, port, process, proposals
@@ -250,8 +250,8 @@ def test_proposals_are_written_only_where_nothing_is(folder):
     written, unreadable = proposals.propose(session, seer, "net.h5", 0.5)
     assert (written, unreadable) == (["b.xml", "c.xml"], [])
     assert (folder / "labels" / "a.xml").read_bytes() == before
-    voc = voc_xml.parse(folder / "labels" / "b.xml")
-    assert [(item.name, item.box_xyxy) for item in voc.objects] == [("mask", (5, 6, 20, 26))]
+    entry = voc.parse(folder / "labels" / "b.xml")
+    assert [(item.name, item.box_xyxy) for item in entry.objects] == [("mask", (5, 6, 20, 26))]
     text = (folder / "labels" / "b.xml").read_text()
     assert "verified" not in text and "<difficult>0</difficult>" in text
     record = proposals.read_record(folder / "labels")
@@ -263,8 +263,8 @@ def test_one_object_gets_one_box(folder):
     session = ready(folder)
     faces = [(5, 5, 20, 23), (5, 5, 20, 25), (5, 15, 20, 30)]
     proposals.propose(session, Seer(*faces, scores=[0.6, 0.8, 0.7]), "net.h5")
-    voc = voc_xml.parse(folder / "labels" / "b.xml")
-    assert [(item.name, item.box_xyxy) for item in voc.objects] == [("no_mask", faces[1]), ("mask", faces[2])]
+    entry = voc.parse(folder / "labels" / "b.xml")
+    assert [(item.name, item.box_xyxy) for item in entry.objects] == [("no_mask", faces[1]), ("mask", faces[2])]
 
 
 def test_nothing_found_leaves_the_image_unannotated(folder):

@@ -55,21 +55,21 @@ def walk(folder: str | Path) -> Walk:
             continue
         seen.add(real)
         try:
-            names = sorted(os.listdir(place))
+            found = sorted(os.scandir(place), key=lambda item: item.name)
         except OSError as error:
             problems.append(f"{place}: cannot be looked into ({error.strerror})")
             continue
-        for path in (place / name for name in names):
-            is_folder = os.path.isdir(path)
-            if not is_utf8(path.name):
+        for item in found:
+            path = place / item.name
+            if not is_utf8(item.name):
                 problems.append(f"{shown(path)}: the name is not UTF-8; rename it")
-            elif path.name.startswith("."):
-                hidden += [] if is_folder else [path]
-            elif is_folder:
-                (links if path.is_symlink() else folders).append(path)
-            elif os.path.isfile(path):
+            elif item.name.startswith("."):
+                hidden += [] if item.is_dir() else [path]
+            elif item.is_dir():
+                (links if item.is_symlink() else folders).append(path)
+            elif item.is_file():
                 files.append(path)
-            elif path.is_symlink():
+            elif item.is_symlink():
                 problems.append(f"{path}: a link that leads nowhere")
     return Walk(sorted(files), hidden, problems)
 

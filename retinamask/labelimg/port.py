@@ -13,7 +13,7 @@ import pandas as pd
 
 from retinamask.dataset import boxes, files
 from retinamask.dataset.annotations import AnnotationError, make_table
-from retinamask.dataset.formats import FORMATS, Problem, read_pairs, voc_xml, write_voc, yolo
+from retinamask.dataset.formats import FORMATS, Problem, read_pairs, voc, write_voc, yolo
 from retinamask.dataset.formats.reading import in_pixels
 
 SUFFIXES = {"voc": ".xml", "yolo": ".txt"}
@@ -47,9 +47,9 @@ def load(path: Path, size_wh: tuple[int, int], class_names: list[str]) -> Labell
         return [(item.name, tuple(box)) for item, box in zip(found, boxes_xyxy.tolist(), strict=True)]
     from libs.pascal_voc_io import PascalVocReader  # labelImg's own; it passes over what it cannot read
 
-    found = voc_xml.parse(path).objects
+    found = voc.parse(path).objects
     if wrong := next((item for item in found if item.wrong), None):
-        raise ValueError(f"{path}: line {wrong.line}: {wrong.wrong}")
+        raise ValueError(f"{wrong.where}: {wrong.wrong}")
     shown = len(PascalVocReader(str(path)).get_shapes())
     if shown != len(found):
         raise ValueError(f"{path}: labelImg would show {shown} of {len(found)} box(es); mend the file first")

@@ -1,7 +1,4 @@
-"""Class names: their ids, names that look like slips, and class maps that join or rename them.
-
-At the bottom of this folder; the readers and the commands use it.
-"""
+"""Class names: their ids, names that look like slips, and class maps that join or rename them."""
 
 import re
 from collections import defaultdict
@@ -75,18 +72,18 @@ def apply_class_map(table: pd.DataFrame, class_map: dict[str, str], known: Itera
     Raises:
         AnnotationError: an old name is not among the known ones.
     """
-    check_class_map(class_map, class_ids(table) if known is None else known)
+    _check_class_map(class_map, class_ids(table) if known is None else known)
     return table.assign(class_name=table["class_name"].map(lambda name: class_map.get(name, name)).astype(object))
 
 
 def map_classes(classes: dict[str, int], class_map: dict[str, str]) -> dict[str, int]:
     """The classes after the map, numbered anew in the order in which the old ids first lead to them."""
-    check_class_map(class_map, classes)
+    _check_class_map(class_map, classes)
     ordered = sorted(classes, key=classes.get)
     return {name: number for number, name in enumerate(dict.fromkeys(class_map.get(old, old) for old in ordered))}
 
 
-def check_class_map(class_map: dict[str, str], known: Iterable[str]) -> None:
+def _check_class_map(class_map: dict[str, str], known: Iterable[str]) -> None:
     """Raise `AnnotationError` if the map speaks of a class that there is not."""
     known = list(known)
     unknown = [name for name in class_map if name not in known]

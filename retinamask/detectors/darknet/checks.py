@@ -7,7 +7,7 @@ from pathlib import Path
 
 from retinamask.dataset import formats
 from retinamask.dataset.annotations import AnnotationError
-from retinamask.dataset.formats import yolo_lists
+from retinamask.dataset.formats import yolo
 from retinamask.detectors.darknet import cfg
 from retinamask.detectors.darknet.cfg import CfgError
 
@@ -28,7 +28,7 @@ def folder_problems(data_path: str | Path, cfg_path: str | Path) -> list[str]:
         ValueError: one of the two files cannot be read at all.
     """
     data_path = Path(data_path)
-    options, text = yolo_lists.data_options(data_path), cfg.read(cfg_path)
+    options, text = yolo.data_options(data_path), cfg.read(cfg_path)
     missing = [key for key in ("classes", "train", "names") if not options.get(key)]
     if missing:
         return [f"{data_path}: no {', '.join(missing)}; expected a line such as {missing[0]} = ..."]
@@ -41,8 +41,8 @@ def _counts(data_path: Path, options: dict[str, str], text: str, cfg_path: str |
     if not (classes.isascii() and classes.isdigit() and int(classes)):
         return [f"{data_path}: classes is {classes!r}, expected a whole number above 0"]
     problems = []
-    names_path = yolo_lists.located(data_path.parent, options["names"])
-    names = yolo_lists.described_names(data_path)
+    names_path = yolo.located(data_path.parent, options["names"])
+    names = yolo.described_names(data_path)
     if names_path is None or names is None:
         problems.append(
             f"{data_path}: names is {options['names']}, expected a file that is there, has one name a line and ends "
@@ -62,9 +62,9 @@ def _counts(data_path: Path, options: dict[str, str], text: str, cfg_path: str |
 
 def _images(data_path: Path, options: dict[str, str]) -> list[str]:
     """Lists, images and label files."""
-    places = {key: yolo_lists.located(data_path.parent, options[key]) for key in ("train", "valid") if options.get(key)}
+    places = {key: yolo.located(data_path.parent, options[key]) for key in ("train", "valid") if options.get(key)}
     problems = [f"{data_path}: {key} is {options[key]}, which does not exist" for key in places if not places[key]]
-    listed = {key: set(yolo_lists.listed_images(place)[0]) for key, place in places.items() if place}
+    listed = {key: set(yolo.listed_images(place)[0]) for key, place in places.items() if place}
     shared = sorted(listed.get("train", set()) & listed.get("valid", set()))
     if shared:
         problems.append(

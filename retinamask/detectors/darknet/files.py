@@ -1,6 +1,6 @@
 """The folder that a Darknet user trains in: cfg, data file, names, image lists, images and label files.
 
-Above `template` and `anchors`; the label files are those of `retinamask.dataset.formats.yolo_write`. Layout: "How to
+Above `template` and `anchors`; the label files are those of `retinamask.dataset.formats.yolo`. Layout: "How to
 train (to detect your custom objects)" in https://github.com/AlexeyAB/darknet, but counted from the folder itself, in
 which Darknet is to be started.
 """
@@ -17,7 +17,7 @@ from retinamask.dataset import files
 from retinamask.dataset.annotations import AnnotationError, read_classes
 from retinamask.dataset.formats import writing
 from retinamask.dataset.formats.writing import Picture
-from retinamask.dataset.formats.yolo_write import label_lines, place_image
+from retinamask.dataset.formats.yolo import label_lines, place_image
 from retinamask.dataset.splits import splits_of_run
 from retinamask.detectors.darknet import anchors
 from retinamask.detectors.darknet.template import (
