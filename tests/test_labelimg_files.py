@@ -64,11 +64,21 @@ def test_where_annotations_are_by_default(folder, monkeypatch):
     assert prepare(folder / "images", None, "yolo", CLASSES).annotation_folder == folder / "images"
     with pytest.raises(AnnotationError, match=r"there are some elsewhere, such as .*labels/a\.xml; name the right"):
         prepare(folder, None, "voc", CLASSES)
+    (folder / "images" / "linked").symlink_to(folder / "labels")
+    with pytest.raises(AnnotationError, match=r"there are some elsewhere, such as .*linked/a\.xml; name the right"):
+        prepare(folder / "images", None, "voc", CLASSES)
+    (folder / "images" / "linked").unlink()
     (folder / "labels").rename(folder / "annotations")
     for images in (folder / "images", folder):
         assert prepare(images, None, "voc", CLASSES).annotation_folder == folder / "annotations"
     with pytest.raises(AnnotationError, match=r"a\.jpg is a file; expected the folder of the annotation files"):
         prepare(folder, folder / "images" / "a.jpg", "voc", CLASSES)
+
+
+def test_files_that_are_not_shown_are_counted(folder):
+    (folder / "images" / "d.heic").write_bytes(b"")
+    (problem,) = ready(folder).left_out
+    assert str(problem) == f"{folder / 'images'}: 1 file ending in .heic is not read (note)"
 
 
 def test_classes_of_the_files_come_after_the_known_ones(folder):

@@ -80,7 +80,9 @@ def add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", metavar="SOURCE", help=text)
     text = "format of the annotations: voc, yolo, coco, createml, csv or open_images; a folder is one of class folders "
     command.add_argument("--from", dest="format", metavar="FORMAT", help=f"{text}and a file tells its own if left out")
-    command.add_argument("--images", help="of annotations: folder of the images, if they are not below SOURCE")
+    command.add_argument(
+        "--images", help="of annotations: folder of the images, if they are not where the annotations say"
+    )
 
 
 def source_format(given: argparse.Namespace) -> str | None:

@@ -341,13 +341,13 @@ def write_yolo(
         files.write_text(new / "data.yaml", _NOTE + yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
 
 
-def label_lines(picture: writing.Picture, classes: dict[str, int]) -> str:
+def label_lines(picture: writing.Picture, classes: dict[str, int], digits: int = 10) -> str:
     """The text of an image's label file; empty for one without objects."""
     width, height = picture.size_wh
     lines = []
     for (x1, y1, x2, y2), name in zip(picture.boxes_xyxy.tolist(), picture.class_names, strict=True):
         shares = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-        lines.append(" ".join([str(classes[name]), *(f"{share:.10f}" for share in shares)]) + "\n")
+        lines.append(" ".join([str(classes[name]), *(f"{share:.{digits}f}" for share in shares)]) + "\n")
     return "".join(lines)
 
 
