@@ -27,7 +27,7 @@ HASH_BITS = 80
 
 _SIDE = 32  # pixels of the small grey image
 _FREQUENCIES = 9  # lowest ones per direction; 9 x 9 without the mean are HASH_BITS
-_DECODED_SIDE = 512  # a JPEG need not be decoded any larger; tests measure what that costs
+DECODED_SIDE = 512  # a JPEG need not be decoded any larger; tests measure what that costs
 _CHUNK = 512  # rows of the distance matrix in memory at a time
 
 
@@ -177,7 +177,7 @@ def _thinned(near: np.ndarray, agreement: np.ndarray, numbers: np.ndarray, start
 def _hash_file(path: Path) -> tuple[np.ndarray, str] | str:
     """Return packed hashes and the SHA-256 of one file, or why there are none."""
     try:
-        return packed_hashes(read_image(path, _DECODED_SIDE)), files.sha256(path)
+        return packed_hashes(read_image(path, DECODED_SIDE)), files.sha256(path)
     except ImageError as error:
         return str(error)
     except OSError as error:
