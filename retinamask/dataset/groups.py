@@ -47,9 +47,21 @@ def image_groups(paths: Iterable[str], folder: str | Path, pattern: str | Iterab
         ValueError: the pattern is none, or is found in no path.
     """
     paths = sorted(set(paths))
-    patterns = filter(None, [pattern] if isinstance(pattern, str) else pattern)
-    by_text = [_pairs_by_text(paths, _compiled(each)) for each in patterns]
-    tied = [pair for pairs, _ in by_text for pair in pairs]
+    tied, unmatched = [], 0
+    for each in filter(None, [pattern] if isinstance(pattern, str) else pattern):
+        expected = "expected a regular expression with one group, such as 'video_([0-9]+)'"
+        try:
+            compiled = re.compile(each)
+        except re.error as error:
+            raise ValueError(f"group-by is {each!r}: {error}; {expected}") from None
+        if compiled.groups != 1:
+            raise ValueError(f"group-by is {each!r} with {compiled.groups} groups, {expected}")
+        texts = [match[1] if (match := compiled.search(path)) else None for path in paths]
+        if texts.count(None) == len(paths):
+            raise ValueError(f"group-by is {each!r}, found in none of {len(paths)} paths such as {paths[0]!r}")
+        unmatched = max(unmatched, texts.count(None))
+        first: dict[str, int] = {}
+        tied += [(first.setdefault(text, at), at) for at, text in enumerate(texts) if text is not None]
     hashes = copies.hash_images(paths, folder)
     position = {path: index for index, path in enumerate(paths)}
     readable = np.array([position[path] for path in hashes.paths], dtype=np.int64)
@@ -57,7 +69,7 @@ def image_groups(paths: Iterable[str], folder: str | Path, pattern: str | Iterab
     numbers = copies.groups(len(paths), np.concatenate([near, np.array(tied, dtype=np.int64).reshape(-1, 2)]))
     contents = dict(zip(hashes.paths, hashes.sha256, strict=True))
     keys = [contents.get(path, path) for path in paths]
-    return ImageGroups(paths, numbers, keys, near, hashes.unreadable, max((count for _, count in by_text), default=0))
+    return ImageGroups(paths, numbers, keys, near, hashes.unreadable, unmatched)
 
 
 def leaked_by_chance(found: ImageGroups, shares: dict[str, float], seeds: Iterable[int]) -> list[int]:
@@ -81,29 +93,3 @@ def leaked_by_chance(found: ImageGroups, shares: dict[str, float], seeds: Iterab
         leaking = in_test[both_ways[:, 0]] & in_train[both_ways[:, 1]]
         leaked.append(len(set(both_ways[leaking, 0].tolist())))
     return leaked
-
-
-def _compiled(pattern: str) -> re.Pattern:
-    expected = "expected a regular expression with one group, such as 'video_([0-9]+)'"
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"group-by is {pattern!r}: {error}; {expected}") from None
-    if compiled.groups != 1:
-        raise ValueError(f"group-by is {pattern!r} with {compiled.groups} groups, {expected}")
-    return compiled
-
-
-def _pairs_by_text(paths: list[str], pattern: re.Pattern) -> tuple[list[tuple[int, int]], int]:
-    """Return pairs that tie each image to the first with the same text, and how many images the pattern misses."""
-    first_with: dict[str, int] = {}
-    pairs, unmatched = [], 0
-    for index, path in enumerate(paths):
-        match = pattern.search(path)
-        if match is None or match[1] is None:
-            unmatched += 1
-        else:
-            pairs.append((first_with.setdefault(match[1], index), index))
-    if unmatched == len(paths):
-        raise ValueError(f"group-by is {pattern.pattern!r}, found in none of {len(paths)} paths such as {paths[0]!r}")
-    return pairs, unmatched

@@ -6,20 +6,20 @@
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from retinamask.dataset.annotations import AnnotationError, image_paths, of_images, read_annotations, write_annotations
+from retinamask.dataset.annotations import AnnotationError, image_paths, of_images, write_annotations
 from retinamask.dataset.groups import ImageGroups, image_groups, leaked_by_chance
 from retinamask.dataset.splits import (
     beside,
     deal_images,
     plain_shares,
     refuse_empty,
-    same_path,
+    sides_in,
     tables_of,
 )
 
@@ -66,11 +66,12 @@ def split_beside(annotations_csv: str | Path, table: pd.DataFrame, settings: Spl
         ValueError: impossible settings.
     """
     shares = _shares(settings)
-    old = {} if settings.anew else _old_sides(annotations_csv, settings.folds)
+    side_files = {side: path for side, path in _side_files(annotations_csv, settings.folds).items() if path.exists()}
+    old = {} if settings.anew else sides_in(side_files)
     _refuse_other_kind(annotations_csv, settings.folds)
-    here = {same_path(path): path for path in image_paths(table)}
-    known = {here[path]: sides for path, sides in old.items() if path in here}
-    gone = sorted(set(old) - set(here))
+    here = set(image_paths(table))
+    known = {path: set(sides) for path, sides in old.items() if path in here}
+    gone = sorted(set(old) - here)
     if old and not known:
         raise AnnotationError(
             f"the split beside {annotations_csv} has none of its images, but {gone[0]}; "
@@ -93,7 +94,12 @@ def split_beside(annotations_csv: str | Path, table: pd.DataFrame, settings: Spl
     val_share = made.get("val", made.get("fold1"))
     one_split = {"train": 1 - val_share - made["test"], "val": val_share, "test": made["test"]}
     leaked = leaked_by_chance(groups, one_split, seeds)
-    return Split(tables, files, groups, len(known), gone, _rejoined(known, sides), leaked)
+    rejoined = []
+    for path, was in sorted(known.items()):
+        if was != {side := sides[path]}:
+            now = "only" if side in was else "now, where a copy of it was"
+            rejoined.append(f"{path}: was in {' and '.join(sorted(was))}, is in {side} {now}")
+    return Split(tables, files, groups, len(known), gone, rejoined, leaked)
 
 
 def _shares(settings: SplitSettings) -> dict[str, float]:
@@ -121,16 +127,6 @@ def _train_files(annotations_csv: str | Path, folds: int) -> dict[str, Path]:
     return {f"fold{k}": beside(annotations_csv, [f"fold{k}_train"])[f"fold{k}_train"] for k in range(1, folds + 1)}
 
 
-def _old_sides(annotations_csv: str | Path, folds: int) -> dict[str, set[str]]:
-    """Return the sides that each image has in the files that are there; two if writing them was interrupted."""
-    sides = defaultdict(set)
-    for side, path in _side_files(annotations_csv, folds).items():
-        if path.exists():
-            for image in image_paths(read_annotations(path)):
-                sides[same_path(image)].add(side)
-    return dict(sides)
-
-
 def _refuse_other_kind(annotations_csv: str | Path, folds: int) -> None:
     """Splits with and without folds, or with more folds, share a test file; one would change it under the other."""
     path = Path(annotations_csv)
@@ -154,17 +150,6 @@ def _write(annotations_csv: str | Path, table: pd.DataFrame, tables: dict[str, p
         others = [image for name in train_paths if name != side for image in image_paths(tables[name])]
         write_annotations(of_images(table, others), path)
     return [*paths.values(), *train_paths.values()]
-
-
-def _rejoined(known: dict[str, set[str]], sides: dict[str, str]) -> list[str]:
-    """Return one message for each old image that is not where it was."""
-    messages = []
-    for path in sorted(known):
-        was, side = " and ".join(sorted(known[path])), sides[path]
-        if known[path] != {side}:
-            now = "only" if side in known[path] else "now, where a copy of it was"
-            messages.append(f"{path}: was in {was}, is in {side} {now}")
-    return messages
 
 
 def copies_found(groups: ImageGroups) -> tuple[int, int, int]:

@@ -7,7 +7,6 @@ keeps a split beside an annotation CSV.
 import json
 import logging
 import os
-import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -107,8 +106,14 @@ def deal_images(
         held[number].update((old_sides or {}).get(path, ()))
     fixed = [min(held[number], key=list(shares).index, default=None) for number in range(count)]
     keys = pd.Series(groups.keys).groupby(groups.numbers).min().tolist()
-    dealt = deal(_amounts(table, groups), keys, shares, seed, fixed)
-    return {path: dealt[number] for path, number in zip(groups.paths, groups.numbers.tolist(), strict=True)}
+    group_of, rows = dict(zip(groups.paths, groups.numbers.tolist(), strict=True)), objects(table)
+    names = sorted(rows["class_name"].unique())
+    amounts = np.zeros((count, 1 + len(names)))  # images, and boxes of each class in order of their names, by group
+    np.add.at(amounts[:, 0], groups.numbers, 1)
+    column_of = {name: column for column, name in enumerate(names, start=1)}
+    np.add.at(amounts, (rows["image_path"].map(group_of), rows["class_name"].map(column_of)), 1)
+    dealt = deal(amounts, keys, shares, seed, fixed)
+    return {path: dealt[number] for path, number in group_of.items()}
 
 
 def tables_of(table: pd.DataFrame, sides: Mapping[str, str], names: Iterable[str]) -> dict[str, pd.DataFrame]:
@@ -155,7 +160,12 @@ def write_splits(
     groups = image_groups(table["image_path"], folder)
     if groups.unreadable:
         log.warning("%d image(s) cannot be compared: %s", len(groups.unreadable), "; ".join(groups.unreadable[:3]))
-    old_sides = _sides_beside(split_of, folder, table) if split_of and split_lies_beside(split_of) else None
+    old_sides = {}
+    if split_of and split_lies_beside(split_of):  # an image is known by where its file really is
+        there = sides_in(beside(split_of)).items()
+        sides = {os.path.realpath(Path(split_of).parent / image): found for image, found in there}
+        places = {image: os.path.realpath(Path(folder, image)) for image in groups.paths}
+        old_sides = {image: sides[place] for image, place in places.items() if place in sides}
     if old_sides:
         print(f"{len(old_sides)} images keep the side that they have in the split beside {split_of}", flush=True)
     tables = split(table, val_share, test_share, seed, groups, old_sides)
@@ -224,40 +234,29 @@ def split_lies_beside(annotations_csv: str | Path) -> bool:
     return bool(there)
 
 
-def same_path(path: str) -> str:
-    """Return an image path without ``./`` and the like, to look it up."""
-    return posixpath.normpath(path)
-
-
-def _sides_beside(annotations_csv: str | Path, folder: str | Path, table: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the sides of the table's images in the split beside another CSV, found by where the files really are."""
+def sides_in(paths: Mapping[str, Path], classes: dict[str, int] | None = None) -> dict[str, list[str]]:
+    """Return the sides of each image, given the file of each side; several where a file was written halfway."""
     sides = defaultdict(list)
-    for name, path in beside(annotations_csv).items():
-        for image in image_paths(read_annotations(path)):
-            sides[os.path.realpath(path.parent / image)].append(name)
-    places = {image: os.path.realpath(Path(folder, image)) for image in image_paths(table)}
-    return {image: sides[place] for image, place in places.items() if place in sides}
+    for side, path in paths.items():
+        for image in image_paths(read_annotations(path, classes)):
+            sides[image].append(side)
+    return dict(sides)
 
 
 def _split_beside(table: pd.DataFrame, classes: dict[str, int], annotations_csv: Path) -> dict[str, pd.DataFrame]:
     """Read the split beside a table, if it is one of all the table's images."""
-    sides: dict[str, str] = {}
-    for name, path in beside(annotations_csv).items():
-        part = list(map(same_path, image_paths(read_annotations(path, classes))))
-        twice = [image for image in part if image in sides]
-        if twice:
-            raise AnnotationError(
-                f"{path}: {twice[0]} is in another split too; run: retinamask split {annotations_csv}"
-            )
-        sides |= dict.fromkeys(part, name)
-    wanted = {path: sides.get(same_path(path)) for path in image_paths(table)}
-    lost = [path for path, side in wanted.items() if side is None]
-    if lost:
+    sides = sides_in(beside(annotations_csv), classes)
+    update = f"retinamask split {annotations_csv}"
+    if twice := [image for image, found in sides.items() if len(found) > 1]:
+        path = beside(annotations_csv)[sides[twice[0]][1]]
+        raise AnnotationError(f"{path}: {twice[0]} is in another split too; run: {update}")
+    images = image_paths(table)
+    if lost := [image for image in images if image not in sides]:
         raise AnnotationError(
             f"the split beside {annotations_csv} lacks {len(lost)} of its images, such as {lost[0]}; "
-            f"bring it up to date with: retinamask split {annotations_csv}"
+            f"bring it up to date with: {update}"
         )
-    tables = tables_of(table, wanted, SPLITS)
+    tables = tables_of(table, {image: sides[image][0] for image in images}, SPLITS)
     refuse_empty(tables)
     return tables
 
@@ -288,15 +287,3 @@ def _read_run(run_dir: Path) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
     """Read the splits in a run's folder, boxes in whole pixels, and the classes."""
     classes = read_classes(run_dir / "classes.csv")
     return {name: read_annotations(run_dir / f"{name}.csv", classes) for name in SPLITS}, classes
-
-
-def _amounts(table: pd.DataFrame, groups: ImageGroups) -> np.ndarray:
-    """Count images, and boxes of each class in order of their names, by group: ``(groups, 1 + classes)``."""
-    group_of = dict(zip(groups.paths, groups.numbers.tolist(), strict=True))
-    boxes = objects(table)
-    names = sorted(boxes["class_name"].unique())
-    column_of = {name: column for column, name in enumerate(names, start=1)}
-    amounts = np.zeros((groups.numbers.max(initial=-1) + 1, 1 + len(names)))
-    np.add.at(amounts[:, 0], groups.numbers, 1)
-    np.add.at(amounts, (boxes["image_path"].map(group_of), boxes["class_name"].map(column_of)), 1)
-    return amounts
