@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"retinamask: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"retinamask: {stop or 'stopped'}", file=sys.stderr)
+        print(f"retinamask: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
 
 

@@ -230,7 +230,8 @@ def test_keras_retinanet_reads_what_we_write_and_we_what_it_reads(tmp_path):
         '"with, comma.jpg",-1,-2,3,4,mask\n./c d.jpg,,,,,\n/abs/ä.jpg,0,0,1,1,mask\nc.jpg,,,,,,\n a.jpg,,,,,'
     )
     written(tmp_path / "theirs.csv", theirs)
-    assert accepted("theirs.csv") == ours(read_annotations(tmp_path / "theirs.csv", CLASSES))
+    found = {posixpath.normpath(path): rows for path, rows in accepted("theirs.csv").items()}  # ./a.jpg is a.jpg
+    assert found == ours(read_annotations(tmp_path / "theirs.csv", CLASSES))
 
 
 # --- Detections ---

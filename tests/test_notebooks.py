@@ -682,10 +682,10 @@ def test_more_holds_every_other_setting():
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"mosiac": 0.5}, "more: no parameter named 'mosiac'; did you mean 'mosaic'? it has: epochs, "),
-        ({"alpha": 0.5}, "more: no parameter named 'alpha'; it has: "),
+        ({"mosiac": 0.5}, "retinanet has no mosiac; did you mean 'mosaic'? it has backbone, "),
+        ({"alpha": 0.5}, "retinanet has no alpha; it has backbone, "),
         ({"epochs": 4}, "more has 'epochs', which is a parameter of its own; set it there"),
-        ({"augmentation": None}, "more: no parameter named 'augmentation'"),
+        ({"augmentation": None}, "retinanet has no augmentation; did you mean "),
         ({"mosaic": 5}, "mosaic is 5, expected 0 to 1"),
         ({"mosaic": "0.5"}, "mosaic is '0.5', expected a"),
     ],

@@ -78,7 +78,6 @@ def test_best_and_last(figures, best, tmp_path):
     assert names(tmp_path / "new") == ["run_best", "run_last"]
     assert (epoch_of(keeper.best), epoch_of(keeper.last)) == (best, 3)
     assert keeper.best.record["training"]["best"] and not keeper.last.record["training"]["best"]
-    assert snapshots.newest(tmp_path / "new", "training") == keeper.best.weights
 
 
 @pytest.mark.parametrize(

@@ -470,11 +470,3 @@ def test_a_slip_in_weights_is_named_before_anything_is_built():
         starting_weights.WeightsError, match="weights is 'imagnet', expected none, imagenet, coco or the path"
     ):
         starting_weights.normalisation_for("imagnet")
-
-
-def test_snapshots_are_found_by_run_and_kind(trained, tiny):
-    folder = tiny / "snapshots"
-    assert snapshots.newest(folder, "training") == trained.best.weights
-    assert snapshots.newest(folder, "training", run="tiny") == trained.best.weights
-    with pytest.raises(snapshots.SnapshotError, match="run a training notebook first"):
-        snapshots.newest(tiny, "training")

@@ -204,7 +204,10 @@ def test_all_classes_of_a_snapshot_of_ours_are_faces(yolo_snapshot, sample_image
 def test_what_does_not_fit_together(classifier_snapshot, yolo_snapshot, sample_image, tmp_path, capsys):
     mask, boxes_snapshot = str(classifier_snapshot.weights), str(yolo_snapshot.weights)
     for given, message in (
-        (["--snapshot", mask], "is a classifier of faces and finds none; add --face-detector haar"),
+        (
+            ["--snapshot", mask],
+            "is a classifier of faces and finds none; it needs a face detector such as haar (--face-detector haar",
+        ),
         (["--snapshot", mask, "--margin", "1"], "--margin has no effect without --face-detector"),
         (["--snapshot", boxes_snapshot, "--face-detector", "haar"], "is a yolov4_tiny, which finds boxes; expected"),
         (["--snapshot", mask, "--face-detector", "dlib"], "no face detector is called 'dlib'; there are: haar"),

@@ -178,13 +178,16 @@ def run_notebook(notebook: StrPath, parameters: Mapping[str, Any], run_dir: StrP
 def _quiet_papermill():
     """Leave out what papermill and asyncio log of parameters that are checked here, and of a cell that Ctrl-C ended."""
     loggers = [logging.getLogger(name) for name in ("papermill", "asyncio")]
-    levels = [logger.level for logger in loggers]
+    levels = {logger: logger.level for logger in loggers}
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
         yield
+    except KeyboardInterrupt:
+        levels.popitem()  # asyncio logs the ended cell later, when it is collected
+        raise
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in levels.items():
             logger.setLevel(level)
 
 
