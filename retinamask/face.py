@@ -16,7 +16,7 @@ from retinamask.dataset import formats, splits
 from retinamask.dataset.annotations import image_paths, objects, relative_path
 from retinamask.dataset.audit import Audit, AuditSettings, read_source
 from retinamask.dataset.audit import audit as audit_source
-from retinamask.dataset.groups import image_groups
+from retinamask.dataset.copies import image_groups
 from retinamask.dataset.images import read_image
 from retinamask.evaluation import coco, drawing
 from retinamask.evaluation.in_training import epoch_evaluation

@@ -40,7 +40,6 @@ ORDER = [
     "dataset.public.data_sets",
     "dataset.public.fetch",
     "dataset.dealing",
-    "dataset.groups",
     "dataset.crops",
     "dataset.audit.findings",
     "dataset.audit.source",

@@ -9,9 +9,9 @@ from PIL import Image, ImageOps
 
 from retinamask.cli import main
 from retinamask.dataset import annotations
+from retinamask.dataset.copies import by_path
 from retinamask.dataset.formats import read
-from retinamask.dataset.groups import by_path, leaked_by_chance
-from retinamask.dataset.split_files import SplitSettings, copies_found, split_beside
+from retinamask.dataset.split_files import SplitSettings, copies_found, leaked_by_chance, split_beside
 from retinamask.dataset.splits import SPLITS
 
 NAMES = [f"annotations_{name}.csv" for name in SPLITS]

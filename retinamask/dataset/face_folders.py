@@ -9,9 +9,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from retinamask.dataset.annotations import AnnotationError, read_classes
+from retinamask.dataset.copies import ImageGroups, by_path, image_groups
 from retinamask.dataset.crops import CLASSES_CSV, FACES_CSV, GROUP_BY
 from retinamask.dataset.formats import read_mapped
-from retinamask.dataset.groups import ImageGroups, by_path, image_groups
 from retinamask.dataset.image_files import walk
 from retinamask.dataset.images import EXTENSIONS
 from retinamask.dataset.splits import deal_images, refuse_empty, tables_of
@@ -85,10 +85,9 @@ def split_faces(
 
     Args:
         table: faces, paths relative to ``folder``.
-        folder: see ``table``.
         val_share: share of the images for validation.
         seed: another one deals otherwise.
-        group_by: pattern, see `retinamask.dataset.groups.image_groups`; for cut faces `GROUP_BY` beside it.
+        group_by: pattern, see `retinamask.dataset.copies.image_groups`; for cut faces `GROUP_BY` beside it.
         by_chance: deal single images without a look at copies, as the published recipes do: for comparison only,
             since copies of training images make every figure on such validation images too good.
 

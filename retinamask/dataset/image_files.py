@@ -35,9 +35,14 @@ class Walk(NamedTuple):
         """The problems, and one line for each ending of files that are neither images nor annotations."""
         others = (path.suffix.lower() for path in self.files if not is_image(path))
         counts = Counter(suffix for suffix in others if suffix not in _COMPANIONS)
-        hidden = sum(map(is_image, self.hidden))
-        counts |= {"hidden": hidden} if hidden else {}
-        return [*self.problems, *(_not_read(suffix, counts[suffix]) for suffix in sorted(counts))]
+        what = {suffix: f"ending in {suffix}" if suffix else "without an ending" for suffix in counts}
+        if hidden := sum(map(is_image, self.hidden)):
+            counts["hidden"], what["hidden"] = hidden, "whose name begins with a dot"
+        verbs = {kind: ("file", "is") if count == 1 else ("files", "are") for kind, count in counts.items()}
+        return [
+            *self.problems,
+            *(f"{counts[kind]} {verbs[kind][0]} {what[kind]} {verbs[kind][1]} not read" for kind in sorted(counts)),
+        ]
 
 
 def walk(folder: str | Path) -> Walk:
@@ -121,8 +126,3 @@ def is_utf8(name: str) -> bool:
 def shown(path: str | Path) -> str:
     """The path as it can be printed and written: bytes that are not UTF-8 as ``\\udc..``."""
     return str(path).encode("utf-8", "backslashreplace").decode()
-
-
-def _not_read(suffix: str, count: int) -> str:
-    what = {"hidden": "whose name begins with a dot", "": "without an ending"}.get(suffix, f"ending in {suffix}")
-    return f"1 file {what} is not read" if count == 1 else f"{count} files {what} are not read"

@@ -7,13 +7,16 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from retinamask.dataset.annotations import AnnotationError, image_paths, of_images, write_annotations
-from retinamask.dataset.groups import ImageGroups, image_groups, leaked_by_chance
+from retinamask.dataset.copies import ImageGroups, image_groups
+from retinamask.dataset.dealing import whole_counts
 from retinamask.dataset.splits import (
     beside,
     deal_images,
@@ -33,7 +36,7 @@ class SplitSettings(NamedTuple):
     test_share: float = 0.15
     seed: int = 0
     folds: int = 0  # 0 is one split; else so many, where each has another fold as val
-    group_by: str = ""  # see `retinamask.dataset.groups.image_groups`
+    group_by: str = ""  # see `retinamask.dataset.copies.image_groups`
     anew: bool = False  # forget the split that is there
     forget_gone: bool = False  # although images of the split have left the table
 
@@ -47,7 +50,7 @@ class Split(NamedTuple):
     kept: int  # images that were in the split before
     gone: list[str]  # images that were, and that the table has no more
     rejoined: list[str]  # one message for each image that changed its side
-    leaked: list[int]  # see `retinamask.dataset.groups.leaked_by_chance`; the first is that of the seed
+    leaked: list[int]  # see `leaked_by_chance`; the first is that of the seed
 
 
 def split_beside(annotations_csv: str | Path, table: pd.DataFrame, settings: SplitSettings) -> Split:
@@ -55,11 +58,6 @@ def split_beside(annotations_csv: str | Path, table: pd.DataFrame, settings: Spl
 
     A group that has old images on two sides, because a new image ties them together, goes to test if one of them is
     there, else to val, else to the fold with the lowest number. Only groups without old images are balanced.
-
-    Args:
-        annotations_csv: the table's file; the files lie beside it.
-        table: its content.
-        settings: shares, seed and so on.
 
     Raises:
         AnnotationError: too few groups, a side without a box, or files of another split in the way.
@@ -163,3 +161,17 @@ def copies_found(groups: ImageGroups) -> tuple[int, int, int]:
         sum(size for size in sizes if size > 1),
         len(groups.keys) - len(set(groups.keys)),
     )
+
+
+def leaked_by_chance(found: ImageGroups, shares: dict[str, float], seeds: Iterable[int]) -> list[int]:
+    """Count for each seed the images of test with a near copy in train when single images are split by chance."""
+    counts = whole_counts(len(found.paths), np.array([shares[side] for side in ("test", "val", "train")]))
+    ends = np.cumsum(counts).astype(int)
+    leaked = []
+    for seed in seeds:
+        dealt = np.random.default_rng(seed).permutation(len(found.paths))
+        in_test, in_train = (np.isin(np.arange(len(dealt)), part) for part in (dealt[: ends[0]], dealt[ends[1] :]))
+        both_ways = np.concatenate([found.near_pairs, found.near_pairs[:, ::-1]])
+        leaking = in_test[both_ways[:, 0]] & in_train[both_ways[:, 1]]
+        leaked.append(len(set(both_ways[leaking, 0].tolist())))
+    return leaked

@@ -27,8 +27,8 @@ from retinamask.dataset.annotations import (
     write_annotations,
     write_classes,
 )
+from retinamask.dataset.copies import ImageGroups, by_path, image_groups
 from retinamask.dataset.dealing import deal
-from retinamask.dataset.groups import ImageGroups, by_path, image_groups
 
 SPLITS = ("train", "val", "test")
 
@@ -43,18 +43,14 @@ def split(
     groups: ImageGroups | None = None,
     old_sides: Mapping[str, Iterable[str]] | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Deal the images of a table to train, val and test, with the classes balanced as well as groups allow.
+    """Deal the images of a table to the `SPLITS`, with the classes balanced as well as groups allow.
 
     Args:
-        table: annotations.
-        val_share: share of the images for validation, 0 to 1; at least one image.
-        test_share: share of the images for the final test, likewise.
-        seed: decides which image goes where; the order of the table does not.
+        table: annotations; their order does not matter.
+        val_share, test_share: shares of the images, 0 to 1; at least one image each.
+        seed: decides which image goes where.
         groups: images that stay together; without them each image is dealt by itself.
         old_sides: as in `deal_images`.
-
-    Returns:
-        Tables by the names in `SPLITS`; each image is in exactly one.
 
     Raises:
         AnnotationError: too few images or groups, or a split without a single box.
@@ -82,17 +78,12 @@ def deal_images(
     seed: int,
     old_sides: Mapping[str, Iterable[str]] | None = None,
 ) -> dict[str, str]:
-    """Give each image the side of its group.
+    """Give each image, by its path, the side of its group.
 
     Args:
-        table: annotations of the images in ``groups``.
-        groups: see `retinamask.dataset.groups`.
+        table, groups, seed: see `split`.
         shares: of the sides, the most protected first.
-        seed: see `split`.
         old_sides: sides that images had so far; a group keeps its side, and takes the most protected of several.
-
-    Returns:
-        Image path to side.
     """
     count = groups.numbers.max(initial=-1) + 1
     if count < len(shares):
@@ -150,9 +141,7 @@ def write_splits(
     Copies of a picture, as `retinamask.dataset.copies` finds them, are in one split.
 
     Args:
-        table: annotations with image paths relative to ``folder``.
-        classes: name to id.
-        folder: see ``table``.
+        table, classes: annotations with image paths relative to ``folder``, and name to id.
         run_dir: where the files go; image paths in them, and in what is returned, are relative to it.
         val_share, test_share, seed: as in `split`.
         split_of: an annotation CSV; if its split lies beside it, images keep the side that they have there.
@@ -180,14 +169,14 @@ def splits_of_run(
     """Read the splits of a run; at its start take or make those of ``annotations_csv`` and write them into its folder.
 
     Args:
-        run_dir: the run's folder.
+        run_dir: the run's folder; image paths of the result are relative to it.
         annotations_csv: the table; empty is the run's own, or ``annotations.csv`` if it has none. A split that lies
             beside it, as ``retinamask split`` writes it, is taken as it is.
         classes_csv: its classes; empty is ``classes.csv`` beside the table.
         seed: of the split, if it is made here.
 
     Returns:
-        Tables by the names in `SPLITS`, image paths relative to ``run_dir``, and the classes.
+        Tables by the names in `SPLITS`, and the classes.
 
     Raises:
         AnnotationError: the folder holds the splits of another table than the one that is asked for.

@@ -99,8 +99,23 @@ def prepare(
             "labelImg would renumber the boxes: bring the two into the same order"
         )
     session.class_names = max(lines, session.class_names, key=len)
-    used = _take_images(session, found)
-    if port_format == "yolo" and not used <= set(lines):
+    used: dict[str, None] = {}
+    with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
+        checks = [pool.submit(images.check_image, image) for image in found]
+        for image, check in zip(found, checks, strict=True):
+            path = session.annotation_of(image)
+            try:
+                size_wh = check.result()[0]
+                labelled = port.load(path, size_wh, session.class_names) if path.is_file() else []
+            except ValueError as error:
+                session.left_out.append(Problem("left out of the session", str(image), str(error)))
+                continue
+            session.sizes_wh[image] = size_wh
+            used |= dict.fromkeys(name for name, _ in labelled if name)
+    session.class_names = list(dict.fromkeys([*session.class_names, *used]))
+    if not session.sizes_wh:
+        raise AnnotationError(f"none of the {len(found)} image(s) can be shown: {session.left_out[-1]}")
+    if port_format == "yolo" and not set(used) <= set(lines):
         complete_class_lines(session)
     return session
 
@@ -143,24 +158,3 @@ def _refuse_conflicts(session: Session, found: list[Path]) -> None:
             "continue in that format; name the format with --port-format, convert the files, or name another "
             "--annotations folder"
         )
-
-
-def _take_images(session: Session, found: list[Path]) -> set[str]:
-    """Check every image and annotation file, fill in sizes and further classes, and return the classes in use."""
-    used: dict[str, None] = {}
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
-        checks = [pool.submit(images.check_image, image) for image in found]
-        for image, check in zip(found, checks, strict=True):
-            path = session.annotation_of(image)
-            try:
-                size_wh = check.result()[0]
-                labelled = port.load(path, size_wh, session.class_names) if path.is_file() else []
-            except ValueError as error:
-                session.left_out.append(Problem("left out of the session", str(image), str(error)))
-                continue
-            session.sizes_wh[image] = size_wh
-            used |= dict.fromkeys(name for name, _ in labelled if name)
-    session.class_names = list(dict.fromkeys([*session.class_names, *used]))
-    if not session.sizes_wh:
-        raise AnnotationError(f"none of the {len(found)} image(s) can be shown: {session.left_out[-1]}")
-    return set(used)

@@ -59,9 +59,7 @@ class Copies:
 def find_copies(looks: dict[str, Look], near_bits: int = copies.NEAR_BITS) -> Copies:
     """Find copies among images; a file that is there but is no readable image may be an exact copy too.
 
-    Args:
-        looks: of the images, by path.
-        near_bits: images show the same if their hashes, or one and the other's mirrored, differ by so many bits.
+    Images show the same if their hashes, or one and the other's mirrored, differ by at most ``near_bits``.
     """
     by_bytes = defaultdict(list)
     for look in looks.values():

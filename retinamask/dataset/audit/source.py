@@ -128,15 +128,7 @@ def look_at(paths: Sequence[str], folder: str | Path, max_pixels: int = images.M
     """Look at image files, several at a time, each decoded once.
 
     What is kept of an image is a few hundred bytes, so that memory holds one decoded image a processor however many
-    there are.
-
-    Args:
-        paths: as in a table, relative to ``folder``.
-        folder: see ``paths``.
-        max_pixels: images with more are not decoded.
-
-    Returns:
-        One for each path, in their order.
+    there are. Images of more than ``max_pixels`` are not decoded. The order is that of the paths.
     """
     troubles = {images.DamagedImageError: "damaged", images.TooManyPixelsError: "too large"}
 
