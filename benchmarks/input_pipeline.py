@@ -26,7 +26,7 @@ from retinamask.dataset.formats import read
 from retinamask.dataset.sample import CLASSES, draw_sample
 from retinamask.detectors import _keras
 from retinamask.detectors.anchor_targets import AnchorMatcher
-from retinamask.detectors.network_input import network_input
+from retinamask.detectors.detector import network_input
 from retinamask.training.examples import Examples
 from retinamask.training.input_pipeline import batches
 from retinamask.training.settings import AugmentationSettings

@@ -18,9 +18,11 @@ from retinamask.dataset.audit import Audit, AuditSettings, read_source
 from retinamask.dataset.audit import audit as audit_source
 from retinamask.dataset.copies import image_groups
 from retinamask.dataset.images import read_image
-from retinamask.evaluation import coco, drawing
+from retinamask.drawing import boxes
+from retinamask.drawing import contact_sheet as sheets
+from retinamask.evaluation import coco
 from retinamask.evaluation.in_training import epoch_evaluation
-from retinamask.evaluation.tensorboard import TensorBoardWatcher
+from retinamask.evaluation.watchers import TensorBoardWatcher
 from retinamask.model import rgb_array
 from retinamask.runs.training_settings import training_settings
 from retinamask.training.examples import Examples
@@ -176,7 +178,7 @@ def draw(
         if path not in set(table["image_path"]):
             raise ValueError(f"{path} is not in the table; it has {', '.join(image_paths(table)[:5])} ...")
         tables = [None if rows is None else rows[rows["image_path"] == path] for rows in tables]
-    return drawing.draw_boxes(pixels, tables[0], _class_ids(table), tables[1])
+    return boxes.draw_boxes(pixels, tables[0], _class_ids(table), tables[1])
 
 
 def contact_sheet(
@@ -198,8 +200,8 @@ def contact_sheet(
     Example:
         >>> rm.contact_sheet(model.detect("photos/")).save("sheet.png")
     """
-    examples = drawing.examples(image_paths(table)[:images], folder, table, ground_truth)
-    return drawing.contact_sheet(examples, _class_ids(table), columns=columns, cell_size=256)
+    examples = sheets.examples(image_paths(table)[:images], folder, table, ground_truth)
+    return sheets.contact_sheet(examples, _class_ids(table), columns=columns, cell_size=256)
 
 
 def evaluate(detections: pd.DataFrame, annotations: pd.DataFrame) -> dict[str, Any]:

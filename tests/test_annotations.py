@@ -227,11 +227,19 @@ def test_keras_retinanet_reads_what_we_write_and_we_what_it_reads(tmp_path):
 
     theirs = (
         "a.jpg,1,2,3,4,mask\r\nb.jpg,,,,,\nb.jpg, 1,2 ,+3,1000,no_mask,extra,columns\n"
-        '"with, comma.jpg",-1,-2,3,4,mask\n./c d.jpg,,,,,\n/abs/ä.jpg,0,0,1,1,mask\nc.jpg,,,,,,\n a.jpg,,,,,'
+        '"with, comma.jpg",-1,-2,3,4,mask\nc d.jpg,,,,,\n/abs/ä.jpg,0,0,1,1,mask\nc.jpg,,,,,,\n a.jpg,,,,,'
     )
     written(tmp_path / "theirs.csv", theirs)
     found = {posixpath.normpath(path): rows for path, rows in accepted("theirs.csv").items()}  # ./a.jpg is a.jpg
     assert found == ours(read_annotations(tmp_path / "theirs.csv", CLASSES))
+
+
+def test_one_image_is_spelt_in_one_way(tmp_path):
+    (tmp_path / "set").mkdir()
+    written(tmp_path / "set" / "a.jpg", "")
+    spellings = ["a.jpg", "./a.jpg", "../set/a.jpg", str(tmp_path / "set" / "a.jpg")]
+    written(tmp_path / "set" / "t.csv", "".join(f"{path},{x},2,9,9,mask\n" for x, path in enumerate(spellings)))
+    assert list(read_annotations(tmp_path / "set" / "t.csv")["image_path"]) == ["a.jpg"] * 4
 
 
 # --- Detections ---

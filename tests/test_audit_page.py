@@ -15,8 +15,8 @@ from retinamask.cli import main
 from retinamask.dataset import annotations
 from retinamask.dataset.audit import AuditSettings, audit, read_source
 from retinamask.dataset.audit.findings import Example, Finding
+from retinamask.drawing.style import class_colors
 from retinamask.evaluation import audit_page
-from retinamask.evaluation.drawing import class_colors
 
 SCRIPT = "<script>alert(1)</script>"
 BREAKOUT = "x\"><img src=y onerror=z>'&.png"

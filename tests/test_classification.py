@@ -8,7 +8,7 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from retinamask.evaluation import classification
-from retinamask.evaluation.classification import ClassificationError, decide, figures
+from retinamask.evaluation.classification import decide, figures
 
 TWO = {"with_mask": 0, "without_mask": 1}
 THREE = {"without_mask": 2, "with_mask": 0, "worn wrong": 1}  # not in the order of the ids
@@ -142,27 +142,23 @@ def test_the_most_confident_mistake_comes_first():
     assert classification.mistakes(predicted, predicted, probabilities).tolist() == []
 
 
-GOOD = np.array([[0.5, 0.5], [0.1, 0.9]])
-
-
 @pytest.mark.parametrize(
-    "labels, probabilities, classes, options, message",
+    "options, message",
     [
-        ([0], GOOD, TWO, {}, r"labels have the shape \(1,\)"),
-        ([0, 1], GOOD, THREE, {}, r"expected \(N,\) and \(N, 3\)"),
-        ([0, 2], GOOD, TWO, {}, "expected class ids below 2"),
-        ([0, -1], GOOD, TWO, {}, "expected class ids below 2"),
-        ([0.0, 1.0], GOOD, TWO, {}, "expected class ids"),
-        ([0, 1], GOOD * [1, 2], TWO, {}, r"probabilities of row 1 are \[0.1 1.8\]"),
-        ([0, 1], [[1, 0], [np.nan, 1]], TWO, {}, "probabilities of row 1"),
-        ([0, 1], [[1.5, -0.5], [0, 1]], TWO, {}, "probabilities of row 0"),
-        ([0, 1], GOOD, {"a": 0, "b": 2}, {}, "without a gap"),
-        ([0, 1], GOOD, TWO, {"threshold": 0.7}, "name one of: with_mask, without_mask"),
-        ([0, 1], GOOD, TWO, {"threshold": 70, "threshold_class": "with_mask"}, "expected 0 to 1"),
-        ([0, 1], GOOD, TWO, {"threshold_class": "mask"}, "threshold class is 'mask'"),
-        ([], np.zeros((0, 2)), TWO, {}, "no image to judge"),
+        ({"threshold": 0.7}, "name one of: with_mask, without_mask"),
+        ({"threshold": 70, "threshold_class": "with_mask"}, "expected 0 to 1"),
+        ({"threshold_class": "mask"}, "threshold class is 'mask'"),
     ],
 )
-def test_what_does_not_fit_is_refused(labels, probabilities, classes, options, message):
-    with pytest.raises(ClassificationError, match=message):
-        figures(np.array(labels), np.array(probabilities), classes, **options)
+def test_a_threshold_of_no_class_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        figures(np.array([0, 1]), np.array([[0.5, 0.5], [0.1, 0.9]]), TWO, **options)
+
+
+def test_the_summary_has_a_row_for_each_class():
+    found = figures(np.array([0, 0, 0, 1]), np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.3, 0.7]]), TWO)
+    *lines, head, first, second = classification.summary({**found, "left_out": 2}).splitlines()
+    assert lines[0] == "4 faces, 2 left out" and lines[1].startswith("accuracy 0.7500 (95 %: ")
+    assert head.split()[:5] == ["precision", "recall", "f1", "roc_auc", "faces"]
+    assert first.split() == ["with_mask", "1.0000", "0.6667", "0.8000", "1.0000", "3", "2", "1"]
+    assert second.split() == ["without_mask", "0.5000", "1.0000", "0.6667", "1.0000", "1", "0", "1"]

@@ -6,10 +6,10 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from retinamask.dataset.annotations import AnnotationError, make_table
+from retinamask.drawing.style import GREEN, VERMILLION
 from retinamask.evaluation import classification, classification_plots
 from retinamask.evaluation.classification_plots import Cell, prediction_grid
-from retinamask.evaluation.classify_faces import classify_faces
-from retinamask.evaluation.drawing import GREEN, VERMILLION
+from retinamask.inference.classify import classify_faces
 
 CLASSES = {"with_mask": 0, "without_mask": 1}
 REDNESS = (0.9, 0.3, 0.8, 0.05, 0.6, 0.45)  # of the faces, which is what the stand-in sees

@@ -9,7 +9,7 @@ from retinamask.dataset.crops import cut_faces
 from retinamask.dataset.face_folders import read_face_folders, split_faces
 from retinamask.dataset.formats import read
 from retinamask.dataset.sample import CLASSES, draw_sample
-from retinamask.evaluation.classify_faces import epoch_accuracy
+from retinamask.evaluation.in_training import epoch_evaluation
 from retinamask.evaluation.watchers import Watcher
 from retinamask.training.examples import Examples
 from retinamask.training.settings import AugmentationSettings, TrainingSettings
@@ -39,7 +39,7 @@ def run(drawn, stem, epochs: int, steps: int, augmentation=WARPED, dense=(32,), 
     settings = TrainingSettings(
         epochs=epochs, steps=steps, batch_size=16, learning_rate=5e-3, augmentation=augmentation, precision="float32"
     )
-    evaluate = epoch_accuracy(detector, parts.val, faces)
+    evaluate = epoch_evaluation(detector, parts.val, faces)
     return train(Examples(parts.train, faces, detector), settings, stem, evaluate=evaluate, **options)
 
 

@@ -52,6 +52,16 @@ def test_an_existing_class_list_keeps_its_ids(tmp_path):
     assert classes.read_bytes() == before
 
 
+@pytest.mark.parametrize(("stop", "said"), [(KeyboardInterrupt(), "stopped"), (KeyboardInterrupt("done"), "done")])
+def test_an_interrupt_ends_with_one_line(monkeypatch, capsys, stop, said):
+    def interrupted():
+        raise stop
+
+    monkeypatch.setattr(cli, "_parser", interrupted)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == f"retinamask: {said}\n"
+
+
 def test_convert_detect_and_evaluate(trained, tiny, tmp_path, capsys):
     model, found = tmp_path / "model.h5", tmp_path / "found.csv"
     assert main(["convert", str(trained.last.weights), "--out", str(model)]) == 0
@@ -228,7 +238,7 @@ def test_mistakes_are_one_message_and_status_2(arguments, message, tmp_path, mon
     [
         ("weights imagnet", "weights is 'imagnet', expected none, imagenet, coco or the path of an existing file"),
         ("backbone alexnet", "backbone is 'alexnet', expected one of: resnet50"),
-        ("schedule cosin", "schedule is 'cosin', expected cosine, step"),
+        ("schedule cosin", "schedule is 'cosin', expected one of: cosine, step"),
         ("learning_rate -1e-4", "learning_rate is -0.0001, expected"),
         ("mosaic 7", "mosaic is 7.0, expected 0 to 1"),
         ("mosaic much", "mosaic is float, got 'much' (str)"),

@@ -10,7 +10,7 @@ from retinamask.dataset import images
 from retinamask.detectors import snapshots
 from retinamask.detectors.darknet import cfg, weights
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
-from retinamask.inference.darknet_export import export_darknet
+from retinamask.inference.convert import export_darknet
 from retinamask.inference.detect import Predictor
 
 CLASSES = {"no mask": 0, "mask": 1}

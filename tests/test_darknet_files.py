@@ -15,8 +15,7 @@ from retinamask.dataset.formats import classes_of, read
 from retinamask.dataset.formats.writing import Picture
 from retinamask.dataset.splits import SPLITS
 from retinamask.detectors.darknet import cfg
-from retinamask.detectors.darknet.checks import folder_problems
-from retinamask.detectors.darknet.files import FolderSettings, network_sizes, write_folder
+from retinamask.detectors.darknet.folder import FolderSettings, folder_problems, network_sizes, write_folder
 
 # --- The folder ---
 
@@ -171,8 +170,8 @@ def test_what_cannot_be_written_leaves_nothing(odd, tmp_path, capsys):
     table, classes = odd / "annotations.csv", odd / "classes.csv"
     before = sorted(path.name for path in odd.iterdir())
     for changes, message in (
-        ({"anchors": "mine"}, "anchors is 'mine', expected one of: published, kmeans"),
-        ({"images": "none"}, "images is 'none', expected one of: link, copy"),
+        ({"anchors": "mine"}, "anchors is 'mine', expected published or kmeans"),
+        ({"images": "none"}, "images is 'none', expected link or copy"),
         ({"image_size": 100}, "image_size is 100, expected a multiple of 32"),
         ({"anchors": "kmeans", "levels": 3}, r"different box size\(s\), expected at least 9 for as many anchors"),
     ):

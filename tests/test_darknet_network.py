@@ -8,7 +8,7 @@ from darknet_networks import SMALL_CFG, described, drawn
 from retinamask.dataset import images
 from retinamask.dataset.sample import draw_sample
 from retinamask.detectors import _keras
-from retinamask.detectors.darknet import cfg, decoding, network, weights
+from retinamask.detectors.darknet import cfg, network, weights
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_numbers_and_boxes_are_opencvs(levels, side, photograph, tmp_path):
         own = raw[0].numpy().transpose(2, 0, 1)
         assert own.std(axis=(1, 2)).min() > 0.01  # not only its bias
         np.testing.assert_allclose(own, their_raw, rtol=1e-3, atol=1e-3 * np.abs(their_raw).mean())
-        boxes, objectness, classes = (output[0].numpy() for output in decoding.decode(raw, head, (side, side)))
+        boxes, objectness, classes = (output[0].numpy() for output in network.decode(raw, head, (side, side)))
         centres, sizes = detected[:, :2] * side, detected[:, 2:4] * side
         expected = np.hstack([centres - sizes / 2, centres + sizes / 2])
         assert np.abs(boxes - expected).max() < 0.1 and 10 < sizes.max() < 4 * side
@@ -81,7 +81,7 @@ def test_boxes_worked_out_by_hand():
     head = cfg.describe(SMALL_CFG.replace("37,58", "30,40").replace("iou_loss", "scale_x_y=2\niou_loss")).heads[0]
     raw = np.zeros((1, 1, 2, 21), np.float32)
     raw[0, 0, 1, 14:21] = [np.log(3), -np.log(3), np.log(2), np.log(0.5), np.log(9), -np.log(4), 0]
-    boxes, objectness, classes = (output.numpy() for output in decoding.decode(raw, head, (64, 32)))
+    boxes, objectness, classes = (output.numpy() for output in network.decode(raw, head, (64, 32)))
     assert boxes.shape == (1, 6, 4) and objectness.shape == (1, 6) and classes.shape == (1, 6, 2)
     # x: (1 + 2 * 3 / 4 - 1 / 2) / 2 * 64 = 64, y: (2 * 1 / 4 - 1 / 2) * 32 = 0, 60 wide and 20 high
     np.testing.assert_allclose(boxes[0, 5], [64 - 30, -10, 64 + 30, 10], atol=1e-4)
@@ -91,7 +91,7 @@ def test_boxes_worked_out_by_hand():
 
 def test_boxes_stay_finite_whatever_comes_out():
     head = cfg.describe(SMALL_CFG).heads[0]
-    outputs = decoding.decode(np.full((1, 2, 2, 21), 3e38, np.float32), head, (64, 64))
+    outputs = network.decode(np.full((1, 2, 2, 21), 3e38, np.float32), head, (64, 64))
     assert all(np.isfinite(output).all() for output in outputs)
 
 
@@ -133,7 +133,7 @@ def test_features_keep_their_size_at_the_start_and_nothing_is_an_object_yet():
         assert kernel.std() == pytest.approx(expected, rel=0.1)
     outputs = model(np.random.default_rng(2).random((4, 96, 96, 3), np.float32), training=True)
     for output, head in zip(outputs, description.heads, strict=True):
-        boxes, objectness, classes = decoding.decode(output, head, (96, 96))
+        boxes, objectness, classes = network.decode(output, head, (96, 96))
         assert 0.005 < objectness.numpy().mean() < 0.02 and 0.4 < classes.numpy().mean() < 0.6
     assert model.get_layer("norm_00").momentum == 0.9
 
@@ -161,4 +161,4 @@ def test_it_may_be_built_for_mixed_precision():
     finally:
         keras.mixed_precision.set_global_policy("float32")
     assert raw.dtype == "bfloat16"
-    assert {output.dtype.name for output in decoding.decode(raw, description.heads[0], (32, 32))} == {"float32"}
+    assert {output.dtype.name for output in network.decode(raw, description.heads[0], (32, 32))} == {"float32"}

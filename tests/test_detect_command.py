@@ -13,8 +13,9 @@ from conftest import ROOT
 from PIL import Image
 
 from retinamask.cli import main
-from retinamask.commands import models
+from retinamask.commands import detect, models
 from retinamask.dataset.annotations import make_table, objects, read_detections, write_annotations, write_classes
+from retinamask.detectors import snapshots
 from retinamask.inference.detect import Detections
 from retinamask.inference.suppression import filter_detections
 
@@ -27,7 +28,7 @@ class StandIn:
 
     class_names = ("mask", "no_mask")
 
-    def __call__(self, images_rgb, score_threshold, suppress):
+    def __call__(self, images_rgb, score_threshold, suppress="any_class"):
         found = []
         for image_rgb in images_rgb:
             red, green, _ = (int(each) for each in image_rgb[0, 0])
@@ -38,22 +39,17 @@ class StandIn:
         return found
 
 
-def stand_in(module=models):
-    """Let the command use the stand-in; returns what it replaces."""
-    module.load_predictor = lambda given: StandIn()
-    from retinamask.detectors import snapshots
-
-    snapshots.read = lambda path: type("Snapshot", (), {"record": {"weights_sha256": path}})
-    snapshots.check_classes = lambda snapshot, classes: None
+def stand_in(replace=setattr) -> None:
+    """Let the commands use the stand-in."""
+    for module in (detect, models):
+        replace(module, "load_predictor", lambda given: StandIn())
+    replace(snapshots, "read", lambda path: type("Snapshot", (), {"record": {"weights_sha256": path}}))
+    replace(snapshots, "check_classes", lambda snapshot, classes: None)
 
 
 @pytest.fixture(autouse=True)
 def stood_in(monkeypatch):
-    from retinamask.detectors import snapshots
-
-    for module, name in ((models, "load_predictor"), (snapshots, "read"), (snapshots, "check_classes")):
-        monkeypatch.setattr(module, name, getattr(module, name))
-    stand_in()
+    stand_in(monkeypatch.setattr)
 
 
 @pytest.fixture
@@ -96,11 +92,11 @@ def test_names_that_are_no_utf8_are_reported_and_the_rest_is_done(photos, capsys
     assert main(["detect", "photos", *SNAPSHOT]) == 0
     said = capsys.readouterr()
     assert "caf\\udce9.png: the name is not UTF-8; rename it" in said.err
-    assert "6 images: mask 4" in said.out and "1 remarks above on files that were left out" in said.out
+    assert "6 images: mask 4" in said.out and "1 remark above on files that were left out" in said.out
 
 
 def test_what_cannot_be_written_is_said_before_the_network_is_loaded(photos, monkeypatch, capsys):
-    monkeypatch.setattr(models, "load_predictor", None)
+    monkeypatch.setattr(detect, "load_predictor", None)
     Path("taken.csv").write_text("mine")
     Path("file").write_text("")
     for out, message in (("taken.csv", "taken.csv exists; choose another name"), ("file/x.csv", "file")):
@@ -123,6 +119,9 @@ def test_evaluation_counts_the_boxes_of_each_class_and_names_copies(photos, caps
     said = capsys.readouterr()
     assert list(ap50.values()) == [1.0, 0.0, 0.0]
     assert "detections from score 0.05 on, suppressed per_class" in said.out and "from score 0.95 on" in said.out
+    lines = [line.split() for line in said.out.splitlines()]
+    header = lines.index(["class", "AP", "AP50", "AP75", "AR100", "boxes"])
+    assert lines[header + 1 : header + 3] == [["mask", *"----", "0"], ["no_mask", *["1.000"] * 4, "4"]]
     assert "4 of 4 images are copies of each other, in 1 group, such as photos/a/1.png and photos/a/2.png" in said.err
     assert main([*command, "--detections", "x.csv", "--suppress", "any_class"]) == 2
     assert "--suppress has no effect on --detections" in capsys.readouterr().err
@@ -173,13 +172,25 @@ def test_options_of_images_are_refused_for_a_video(option, photos, capsys):
     assert f"{option.split('=')[0]} has no effect on a video, only on images" in capsys.readouterr().err
 
 
+def test_the_folders_of_a_video_s_outputs_are_made_before_the_network_is_loaded(photos, monkeypatch, capsys):
+    Image.new("RGB", (9, 9)).save("clip.gif", save_all=True, append_images=[Image.new("RGB", (9, 9), "red")])
+    outputs = ["--out", "new/x.csv", "--out-video", "drawn/here/x.gif", "--counts", "counts/x.csv"]
+    assert main(["detect", "clip.gif", *SNAPSHOT, *outputs]) == 0
+    assert "in 2 frames: new/x.csv, drawn/here/x.gif, counts/x.csv, counts/x.png" in capsys.readouterr().out
+    assert read_detections("new/x.csv")["image_path"].iloc[0] == "../clip.gif#0"
+    monkeypatch.setattr(detect, "load_predictor", None)
+    Path("file").write_text("")
+    for option in ("--out", "--out-video", "--counts"):
+        assert main(["detect", "clip.gif", *SNAPSHOT, "--out", "y.csv", option, "file/x.gif"]) == 2
+        assert "file" in capsys.readouterr().err
+
+
 def test_parts_of_another_run_are_not_taken_over(photos, monkeypatch, capsys):
-    monkeypatch.setattr(models, "_save_drawn", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     monkeypatch.setattr("retinamask.inference.detect_in_parts.PART", 1)
     monkeypatch.setattr(StandIn, "__call__", stopping_after(3))
     command = ["detect", "photos", *SNAPSHOT, "--batch-size", "1"]
     assert main(command) == 130
-    assert "what is done is kept in detections.csv.parts; --resume goes on with it" in capsys.readouterr().err
+    assert "stopped; detections.csv.parts keeps what is done, --resume continues from there" in capsys.readouterr().err
     assert len(list(Path("detections.csv.parts").glob("part-*"))) == 3 and not Path("detections.csv").exists()
     assert main(command) == 2
     assert "holds parts of a run that was stopped; add --resume, or begin anew" in capsys.readouterr().err
@@ -219,7 +230,6 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_detect_command
 from retinamask.cli import main
-from retinamask.evaluation import drawing
 from retinamask.inference import detect_in_parts
 
 test_detect_command.stand_in()
@@ -228,38 +238,46 @@ test_detect_command.StandIn.__call__ = lambda *all: (time.sleep(0.02), look(*all
 detect_in_parts.PART = 8
 command = ["detect", "photos", "--snapshot", "net.h5", "--save-images", "drawn"]
 random.seed(5)
-killed = 0
-while not Path("detections.csv").exists():
+parts = lambda: {{path.name: path.stat().st_mtime_ns for path in Path("detections.csv.parts").glob("part-*")}}
+before = {{}}
+for kill in range(6):
     child = os.fork()
     if not child:
         try:
-            main([*command, *["--resume"] * bool(killed)])
+            main([*command, *["--resume"] * bool(kill)])
         finally:  # Ctrl-C may come before the command is ready for it
             os._exit(0)
-    time.sleep(random.uniform(0.05, 0.2 + 0.1 * killed))  # longer and longer, so that a slow machine gets there too
-    os.kill(child, (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[killed % 3])
+    deadline = time.monotonic() + 60
+    while kill and len(parts()) <= len(before):  # the first kill comes at any moment, the others after a new part
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    time.sleep(random.uniform(0, 0.15))
+    os.kill(child, (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[kill % 3])
     os.waitpid(child, 0)
-    killed += 1
-    print("parts", len(list(Path().glob("*.parts/part-*"))), flush=True)
-    assert killed < 100
-Path("detections.csv.parts").exists() and main([*command, "--resume"])
-print("killed", killed)
+    after = parts()
+    assert before.items() <= after.items(), "a part was lost or made again"
+    before = after
+    drawn = [path for path in Path("drawn").glob("*.png") if not path.name.startswith(".")]
+    assert len(drawn) >= 8 * len(after), "a part was written before its images were drawn"
+    print("parts", len(after), flush=True)
+    assert not Path("detections.csv").exists()
+assert main([*command, "--resume"]) == 0
 """
 
 
 def test_a_run_killed_at_any_moment_loses_and_doubles_nothing(tmp_path, monkeypatch, capsys):
     (tmp_path / "photos").mkdir()
-    for index in range(120):
+    for index in range(240):
         Image.new("RGB", (10, 8), (1 + index % 255, index // 2, 0)).save(tmp_path / "photos" / f"{index}.png")
     monkeypatch.chdir(tmp_path)
     script = KILLS.format(tests=str(ROOT / "tests"))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    counts = [int(line.split()[1]) for line in lines if line.startswith("parts")]
-    assert int(lines[-1].split()[1]) >= 2 and max(counts) > 0, lines
+    counts = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("parts")]
+    assert len(counts) == 6 and sorted(set(counts[1:])) == counts[1:], counts  # each further kill came in the middle
+    assert counts[1] > 0 and counts[-1] < 30
     assert main(["detect", "photos", *SNAPSHOT, "--out", "whole.csv", "--save-images", "at_once"]) == 0
     assert Path("detections.csv").read_text() == Path("whole.csv").read_text()
     names = {path.name for path in Path("drawn").iterdir() if not path.name.startswith(".")}
-    assert names == {path.name for path in Path("at_once").iterdir()} and len(names) == 120
+    assert names == {path.name for path in Path("at_once").iterdir()} and len(names) == 240
     assert not Path("detections.csv.parts").exists()

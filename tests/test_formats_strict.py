@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from format_files import EMPTY, SIZE, draw, rows, save
@@ -10,7 +11,7 @@ from retinamask.cli import main
 from retinamask.dataset.annotations import AnnotationError, make_table, read_annotations, read_classes
 from retinamask.dataset.audit import audit, read_source
 from retinamask.dataset.formats import classes_of, guess, read, read_mapped, write
-from retinamask.detectors.darknet.checks import folder_problems
+from retinamask.detectors.darknet.folder import folder_problems
 from retinamask.detectors.darknet.template import yolov4_tiny_cfg
 
 BNDBOX = "<bndbox><xmin>5</xmin><ymin>6</ymin><xmax>20</xmax><ymax>25</ymax></bndbox>"
@@ -108,6 +109,8 @@ NOT_UNDERSTOOD = {
     "attributes": '<face name="mask" xmin="5" ymin="6" xmax="20" ymax="25"/>',
     "an object in an object": f"<object><name>mask</name>{BNDBOX}{FACE}</object>",
     "a box without an object": BNDBOX,
+    "a name without an object": "<name>mask</name>",
+    "a box as text": "<box>5 6 20 25</box><label>mask</label>",
     "a box somewhere in an object": f"<object><name>mask</name><shape>{BNDBOX}</shape></object>",
     "a box in the size": f"<size>{BNDBOX}</size>",
     "a second file": "<filename>other.jpg</filename>",
@@ -469,7 +472,9 @@ def test_the_root_category_of_coco_is_no_class(folder):
     assert read_mapped([folder], folder)[1] == {"faces": 0, "mask": 1}  # boxes of it make it one
 
 
-@pytest.mark.parametrize("part", ["images", "labels", "annotations", "train", "Val", "valid", "test"])
+@pytest.mark.parametrize(
+    "part", ["images", "labels", "annotations", "train", "Val", "valid", "test", "JPEGImages", "validation"]
+)
 def test_folders_of_data_sets_are_no_classes(tmp_path, part):
     draw(tmp_path / part / "a.jpg")
     save(tmp_path / "labels" / "b.jpg", LINE)
@@ -490,7 +495,57 @@ def test_a_class_map_may_name_what_one_of_the_sources_lacks(tmp_path):
     assert set(classes) == {"mask", "no_mask"}
 
 
+def test_a_path_that_leads_out_is_no_image_in_here(folder):
+    save(folder / "set" / "a.json", coco("../good.jpg"))
+    draw(folder / "set" / "good.jpg")
+    with pytest.raises(AnnotationError, match="no image named '../good.jpg'"):
+        read("coco", [folder / "set"], folder)
+    table, _ = read("coco", [folder / "set"], folder, image_folder=folder)
+    assert rows(table) == [("good.jpg", *BOX, "mask")]
+
+
+def test_one_folder_of_images_is_no_set_of_classes(tmp_path):
+    draw(tmp_path / "photos" / "a.jpg")
+    with pytest.raises(AnnotationError, match="two or more folders called like classes"):
+        guess([tmp_path])
+
+
+def test_coco_ids_that_match_no_image_leave_no_image_without_faces(folder):
+    document = coco("good.jpg")
+    document["images"][0]["id"] = "1"
+    save(folder / "a.json", document)
+    with pytest.raises(AnnotationError, match="image id 1 is not among the images"):
+        read("coco", [folder], folder)
+
+
+def test_an_annotation_without_objects_hides_no_other(folder):
+    draw(folder / "b.jpg")
+    save(folder / "a_info.json", coco("good.jpg", annotations=[]))
+    save(folder / "b.json", coco("good.jpg"))
+    save(folder / "c.json", coco("b.jpg"))
+    table, problems = read("coco", [folder], folder)
+    assert rows(table) == [("b.jpg", *BOX, "mask")]
+    assert [Path(problem.where.split(" image ")[0]).name for problem in problems] == ["a_info.json", "b.json"]
+
+
+def test_a_file_of_another_kind_beside_the_annotations_is_named(folder, caplog):
+    save(folder / "good.xml", voc(FACE, filename="good.jpg"))
+    save(folder / "more.json", [{"completed_by": 1}])
+    assert guess([folder]) == "voc"
+    assert "more.json is Label Studio's JSON; export as Pascal VOC or COCO" in caplog.text
+
+
 # --- Nothing vanishes uncounted ---
+
+
+def test_a_damaged_label_called_license_is_reported(folder):
+    save(folder / "classes.txt", "mask")
+    save(folder / "good.txt", LINE)
+    for name in ("license_1", "readme_2"):
+        draw(folder / f"{name}.jpg")
+        save(folder / f"{name}.txt", "0 0.5 0.5 0.2")
+    _, problems = read("yolo", [folder], folder)
+    assert [problem.action for problem in problems] == ["dropped box", "skipped file"] * 2
 
 
 def test_linked_folders_are_read(tmp_path):

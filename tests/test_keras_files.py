@@ -9,7 +9,7 @@ import pytest
 
 from retinamask.dataset import images
 from retinamask.dataset.sample import CLASSES
-from retinamask.detectors import _keras, keras_commands, keras_files, snapshots
+from retinamask.detectors import _keras, keras_retinanet, snapshots
 from retinamask.inference.convert import adopt, convert
 from retinamask.inference.detect import Predictor
 
@@ -29,19 +29,19 @@ def theirs(tmp_path_factory):
     network.compile("adam", {"regression": losses.smooth_l1(), "classification": losses.focal()})
     with pytest.warns(UserWarning, match="HDF5"):
         network.save(folder / "resnet50_csv_01.h5")
-        keras_commands.run("convert-model", [str(folder / "resnet50_csv_01.h5"), str(folder / "converted.h5")])
+        keras_retinanet.run("convert-model", [str(folder / "resnet50_csv_01.h5"), str(folder / "converted.h5")])
     return folder
 
 
 def test_their_files_are_described(theirs):
-    training = keras_files.describe(theirs / "resnet50_csv_01.h5")
+    training = keras_retinanet.describe(theirs / "resnet50_csv_01.h5")
     assert (training.kind, training.class_count, training.backbone, training.settings) == (
         "training",
         2,
         "resnet50",
         {},
     )
-    converted = keras_files.describe(theirs / "converted.h5")
+    converted = keras_retinanet.describe(theirs / "converted.h5")
     assert converted.kind == "inference" and converted.thresholds == {"score_threshold": 0.05, "nms_threshold": 0.5}
     assert converted.settings["sizes"] == (32, 64, 128, 256, 512)
 
@@ -74,7 +74,7 @@ def test_another_number_of_classes_is_refused(theirs):
 
 def test_options_of_their_conversion_that_would_be_lost_are_refused(theirs, tmp_path):
     with pytest.warns(UserWarning, match="HDF5"):
-        keras_commands.run("convert-model", [str(theirs / "resnet50_csv_01.h5"), str(tmp_path / "c.h5"), "--no-nms"])
+        keras_retinanet.run("convert-model", [str(theirs / "resnet50_csv_01.h5"), str(tmp_path / "c.h5"), "--no-nms"])
     with pytest.raises(snapshots.SnapshotError, match="was converted with nms=False"):
         adopt(tmp_path / "c.h5", CLASSES)
 
@@ -95,14 +95,14 @@ def test_a_lambda_layer_is_refused_and_never_runs(tiny, tmp_path):
         model.save(tmp_path / "hostile.h5")
     Path(marker).unlink(missing_ok=True)
     with pytest.raises(snapshots.SnapshotError, match="names Lambda"):
-        keras_files.check(tmp_path / "hostile.h5")
+        keras_retinanet.check(tmp_path / "hostile.h5")
     table, hostile = [str(tiny / "annotations.csv"), str(tiny / "classes.csv")], str(tmp_path / "hostile.h5")
     for command, arguments in (
         ("evaluate", ["csv", *table, hostile]),
         ("convert-model", [hostile, str(tmp_path / "out.h5")]),
     ):
         with pytest.raises(snapshots.SnapshotError, match="names Lambda"):
-            keras_commands.run(command, arguments)
+            keras_retinanet.run(command, arguments)
     assert not Path(marker).exists()
 
 
@@ -124,7 +124,7 @@ def write_config(path, config, change=None):
 )
 def test_configurations_that_are_no_retinanet(config, message, tmp_path):
     with pytest.raises(snapshots.SnapshotError, match=message):
-        keras_files.describe(write_config(tmp_path / "a.h5", config))
+        keras_retinanet.describe(write_config(tmp_path / "a.h5", config))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_configurations_that_are_no_retinanet(config, message, tmp_path):
 def test_links_out_of_the_file_are_refused(change, tmp_path):
     path = write_config(tmp_path / "linked.h5", {"class_name": "Functional", "config": {"layers": []}}, change)
     with pytest.raises(snapshots.SnapshotError, match="it is not loaded"):
-        keras_files.check(path)
+        keras_retinanet.check(path)
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"text", "not readable as HDF5"), (None, "holds no whole model")])
@@ -149,12 +149,12 @@ def test_files_that_are_no_models(content, message, tmp_path):
     else:
         h5py.File(path, "w").close()
     with pytest.raises(snapshots.SnapshotError, match=message):
-        keras_files.check(path)
+        keras_retinanet.check(path)
 
 
 def test_an_unknown_command_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match="it has: train, evaluate, convert-model, debug"):
-        keras_commands.run("fly", [])
+        keras_retinanet.run("fly", [])
 
 
 # keras-retinanet leaves the images that it measures open
@@ -173,7 +173,7 @@ def test_their_training_runs_on_our_csv_with_the_learning_rate_asked_for(tiny, t
     table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv")]
     sides = ["--image-min-side", "96", "--image-max-side", "96", "--backbone", "mobilenet128_0.25"]
     with pytest.warns(UserWarning):
-        keras_commands.run(
+        keras_retinanet.run(
             "train",
             ["--no-weights", "--lr", "1e-5", "--epochs", "1", "--steps", "2", *sides]
             + ["--snapshot-path", str(tmp_path), "csv", *table, "--val-annotations", table[0]],
@@ -185,6 +185,6 @@ def test_their_training_runs_on_our_csv_with_the_learning_rate_asked_for(tiny, t
     with pytest.raises(snapshots.SnapshotError, match="its backbone is no ResNet and cannot be told; name it"):
         adopt(snapshot, CLASSES)
     with pytest.warns(UserWarning):
-        keras_commands.run("convert-model", [str(snapshot), str(tmp_path / "c.h5"), "--backbone", "mobilenet128_0.25"])
-    keras_commands.run("evaluate", [*sides, "csv", *table, str(tmp_path / "c.h5")])
+        keras_retinanet.run("convert-model", [str(snapshot), str(tmp_path / "c.h5"), "--backbone", "mobilenet128_0.25"])
+    keras_retinanet.run("evaluate", [*sides, "csv", *table, str(tmp_path / "c.h5")])
     assert "mAP" in capsys.readouterr().out

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from retinamask.evaluation.learning_rate_plots import learning_rate_curve, learning_rate_finding
+from retinamask.evaluation.plots import learning_rate_curve, learning_rate_finding
 from retinamask.training.settings import SCHEDULES, TrainingSettings
 
 

@@ -112,9 +112,9 @@ def test_what_learns_in_each_phase():
     network = detector.network()
     last = {f"block_{number}_{part}" for number in (15, 16) for part in ("expand", "depthwise", "project")} | {"Conv_1"}
     assert learning(network) == head | last
-    detector.rest_backbone(network, True)
+    detector.freeze_backbone(network, True)
     assert learning(network) == head
-    detector.rest_backbone(network, False)
+    detector.freeze_backbone(network, False)
     assert learning(network) == head | last
     assert learning(made(fine_tune_blocks=0).network()) == head
     every = learning(made(fine_tune_blocks=18).network())
@@ -122,7 +122,7 @@ def test_what_learns_in_each_phase():
     live = made(normalisation="live", fine_tune_blocks=0)
     network = live.network()
     assert {"Conv1", "bn_Conv1", "Conv_1_bn"} <= learning(network)
-    live.rest_backbone(network, True)
+    live.freeze_backbone(network, True)
     assert learning(network) == head
 
 
@@ -151,7 +151,7 @@ def test_dropout_follows_from_the_seed_and_the_count_of_updates():
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
-    from retinamask.detectors.replayed_dropout import replayed_dropout
+    from retinamask.detectors.mask_classifier import replayed_dropout
 
     dropped = replayed_dropout(0.3, 5, "dropout")(np.ones((400, 100), np.float32), training=True).numpy()
     assert (dropped == 0).mean() == pytest.approx(0.3, abs=0.01)
@@ -192,8 +192,6 @@ def test_a_flip_is_the_mean_of_both_sides_and_an_ensemble_that_of_its_members(sm
 
 
 def test_members_that_do_not_fit_are_refused(asked, small):
-    with pytest.raises(ValueError, match="no member"):
-        Ensemble([])
     three, wide = made(THREE), made(margin=0.5)
     with pytest.raises(ValueError, match="mask, no_mask and mask, no_mask, worn_wrongly; expected the same classes"):
         Ensemble([asked, Classifier(three, None)])
@@ -216,7 +214,7 @@ def test_a_snapshot_gives_the_same_answers(small, asked, tmp_path):
         ({"mask": 0}, {}, "a classifier of mask; expected at least two classes"),
         (THREE, {"loss": "binary"}, "loss is 'binary' with the 3 classes"),
         (CLASSES, {"class_weights": (1.0,)}, r"class_weights are \(1.0,\), expected one for each"),
-        (CLASSES, {"class_weights": (1.0, -1.0)}, "expected numbers above 0"),
+        (CLASSES, {"class_weights": (1.0, -1.0)}, "class_weights is .*, expected 1e-06 to 1000000.0 each"),
         (CLASSES, {"image_height": 16}, "image_height is 16, expected 32 to 1024"),
         (CLASSES, {"dropout": 1.0}, "dropout is 1.0, expected 0 to 0.95"),
         (CLASSES, {"fine_tune_blocks": 19}, "fine_tune_blocks is 19, expected 0 to 18"),

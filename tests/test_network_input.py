@@ -5,7 +5,7 @@ import pytest
 
 from retinamask.dataset import images
 from retinamask.detectors import _keras
-from retinamask.detectors.network_input import network_input
+from retinamask.detectors.detector import network_input
 
 SIZES_WH = [(37, 21), (64, 48), (1, 48), (64, 1)]
 
@@ -46,12 +46,6 @@ def test_shapes_are_known_as_far_as_those_of_the_images():
     tf = in_graph()
     made = tf.data.Dataset.from_tensors((np.zeros((2, 8, 9, 3), np.uint8), np.int32([(9, 8)] * 2)))
     assert made.map(lambda *batch: network_input(*batch, "tf")).element_spec.shape == (2, 8, 9, 3)
-
-
-def test_an_unknown_preprocessing():
-    in_graph()
-    with pytest.raises(ValueError, match="preprocessing is 'torch', expected one of: caffe, tf"):
-        network_input(np.zeros((1, 2, 2, 3), np.uint8), np.int32([(2, 2)]), "torch")
 
 
 def in_graph():

@@ -8,14 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from PIL import ImageColor
+from PIL import ImageColor, ImageDraw
 
 from retinamask.dataset.annotations import DETECTION_COLUMNS, make_table
-from retinamask.evaluation import drawing, plots
-from retinamask.evaluation.drawing import Example, contact_sheet, draw_boxes
+from retinamask.drawing import style
+from retinamask.drawing.boxes import draw_boxes, place_labels
+from retinamask.drawing.contact_sheet import Example, contact_sheet
+from retinamask.evaluation import plots
 
 CLASSES = {"mask": 0, "no_mask": 1}
-GREEN = ImageColor.getrgb(drawing.GREEN)
+GREEN = ImageColor.getrgb(style.GREEN)
 STRANGE_NAMES = ["naïve é", "面具", "$x_1$", "_hidden", "a\nb", "<b>", "x" * 300, "🙂"]
 NO_BOXES = make_table([("a.jpg", *[None] * 5)])
 
@@ -84,23 +86,23 @@ def overlap(chips: np.ndarray) -> float:
 def test_a_label_stands_at_its_box_and_inside_the_image():
     corners = [(0, 0, 40, 40), (160, 0, 200, 40), (0, 160, 40, 200), (160, 160, 200, 200)]
     for box in [*corners, (80, 80, 120, 120), (0, 0, 200, 200), (199, 199, 200, 200)]:
-        ((left, top, right, bottom),) = drawing.place_labels([box], [(70, 16)], (200, 200))
+        ((left, top, right, bottom),) = place_labels([box], [(70, 16)], (200, 200))
         assert left >= 0 and right <= 200 and top >= 0 and bottom <= 200 and (right - left, bottom - top) == (70, 16)
         assert left <= box[2] and right >= box[0] and top <= box[3] and bottom >= box[1]  # it touches the box
-    assert drawing.place_labels([(80, 80, 120, 120)], [(70, 16)], (200, 200)).tolist() == [[80, 64, 150, 80]]  # above
-    assert drawing.place_labels([], np.empty((0, 2)), (200, 200)).shape == (0, 4)
+    assert place_labels([(80, 80, 120, 120)], [(70, 16)], (200, 200)).tolist() == [[80, 64, 150, 80]]  # above
+    assert place_labels([], np.empty((0, 2)), (200, 200)).shape == (0, 4)
 
 
 def test_no_label_hides_another_where_there_is_room():
-    both = drawing.place_labels([(50, 60, 100, 120), (52, 61, 102, 121)], [(70, 16)] * 2, (200, 200))
+    both = place_labels([(50, 60, 100, 120), (52, 61, 102, 121)], [(70, 16)] * 2, (200, 200))
     assert overlap(both) == 0
     random = np.random.default_rng(0)
     for count in (5, 40, 100):  # the last cover a quarter of the image
         corners = random.uniform(0, (600, 440), (count, 2))
         boxes_xyxy = np.concatenate([corners, corners + random.uniform(5, 40, (count, 2))], axis=1)
-        chips = drawing.place_labels(boxes_xyxy, np.c_[random.integers(40, 70, count), [14] * count], (640, 480))
+        chips = place_labels(boxes_xyxy, np.c_[random.integers(40, 70, count), [14] * count], (640, 480))
         assert overlap(chips) == 0 and (chips >= 0).all() and (chips[:, 2:] <= (640, 480)).all()
-    full = drawing.place_labels(boxes_xyxy / 6.4, [(50, 20)] * 100, (100, 75))
+    full = place_labels(boxes_xyxy / 6.4, [(50, 20)] * 100, (100, 75))
     assert overlap(full) > 0 and (full >= 0).all() and (full[:, 2:] <= (100, 75)).all()
 
 
@@ -116,6 +118,17 @@ def test_labels_of_a_crowd_get_shorter_before_they_hide_it():
     assert 0.04 < hidden[1] < hidden[6] < 0.41 and hidden[60] == 0  # of 1200 labels not one
 
 
+@pytest.mark.parametrize(
+    ("size_wh", "name", "label"),
+    [((64, 48), "mask", "mask 0.90"), ((64, 48), "mask_worn_wrongly", "0.90"), ((640, 480), "no_mask", "no_mask 0.90")],
+)
+def test_a_label_without_room_has_no_name_rather_than_half_of_it(size_wh, name, label, monkeypatch):
+    texts = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, position, text, **_: texts.append(text))
+    draw_boxes(white(*size_wh), detection(9, 20, 50, 44, class_name=name), {name: 0})
+    assert texts == [label]
+
+
 @pytest.mark.parametrize("name", STRANGE_NAMES)
 def test_strange_class_names_can_be_drawn(name):
     boxes = detection(10, 10, 60, 60, class_name=name)
@@ -125,13 +138,13 @@ def test_strange_class_names_can_be_drawn(name):
 
 
 def test_a_class_keeps_its_color_wherever_it_comes():
-    assert drawing.class_colors({"without_mask": 0, "worn wrong": 1, "With Mask": 2}) == {
-        "without_mask": drawing.VERMILLION,
-        "worn wrong": drawing.AMBER,
-        "With Mask": drawing.GREEN,
+    assert style.class_colors({"without_mask": 0, "worn wrong": 1, "With Mask": 2}) == {
+        "without_mask": style.VERMILLION,
+        "worn wrong": style.AMBER,
+        "With Mask": style.GREEN,
     }
-    many = drawing.class_colors({f"class {number}": number for number in range(20)})
-    assert len(many) == 20 and len(set(many.values())) == len(drawing.OTHER_COLORS)
+    many = style.class_colors({f"class {number}": number for number in range(20)})
+    assert len(many) == 20 and len(set(many.values())) == len(style.OTHER_COLORS)
 
 
 # --- Contact sheets ---
@@ -246,7 +259,7 @@ def steps_log(count: int) -> pd.DataFrame:
 
 
 def test_live_curves_show_steps_before_the_first_epoch():
-    figure = plots.live_curves(steps_log(3), pd.DataFrame())
+    figure = plots.training_curves(pd.DataFrame(), steps_log(3))
     assert [(axes.get_title("left"), axes.get_xlabel()) for axes in figure.axes] == [
         ("Loss", "step"),
         ("Learning rate", "step"),
@@ -256,12 +269,12 @@ def test_live_curves_show_steps_before_the_first_epoch():
 
 def test_live_curves_smooth_a_loss_over_many_steps_and_keep_the_points():
     steps = steps_log(100)
-    figure = plots.live_curves(steps, full_log())
-    assert [axes.get_xlabel() for axes in figure.axes] == ["step", "epoch", "step"]
+    figure = plots.training_curves(full_log(), steps)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["step", "epoch", "epoch", "step"]
     faint, smooth = figure.axes[0].lines[:2]
     assert faint.get_ydata().tolist() == steps["loss"].tolist()
     assert np.abs(np.diff(smooth.get_ydata())).mean() < 0.3 * np.abs(np.diff(faint.get_ydata())).mean()
-    assert len(figure.axes[2].lines) == 1  # a learning rate is what it is
+    assert len(figure.axes[3].lines) == 1  # a learning rate is what it is
 
 
 def test_precision_recall_curves_end_where_recall_ends():
@@ -300,7 +313,7 @@ def test_box_sizes_are_those_of_the_model_input():
         lambda: plots.class_counts(make_table([]).assign(split=None), CLASSES, "split"),
         lambda: plots.box_sizes(NO_BOXES, {}, (32, 64), 512),
         lambda: plots.precision_recall_curves({}, {"per_class": {}}),
-        lambda: plots.live_curves(pd.DataFrame(), pd.DataFrame()),
+        lambda: plots.training_curves(pd.DataFrame(), pd.DataFrame()),
     ],
     ids=["counts", "no classes", "splits", "sizes", "curves", "live"],
 )

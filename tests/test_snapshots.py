@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 import pytest
 
-from retinamask import detectors
 from retinamask.dataset import files
 from retinamask.detectors import snapshots
 
@@ -200,10 +199,6 @@ def test_a_damaged_byte_is_found(tmp_path):
         (tmp_path / "a.h5").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(snapshots.SnapshotError, match="SHA-256 differs"):
             snapshots.read(tmp_path / "a.h5")
-
-
-def test_the_only_classifier_is_the_one_that_snapshots_know():
-    assert [name for name, kind in detectors.DETECTORS.items() if kind.classifies] == [snapshots.CLASSIFIER]
 
 
 def test_hidden_files_are_no_snapshots(tmp_path):

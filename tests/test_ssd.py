@@ -79,9 +79,11 @@ def multiscale_grid(image_size: int) -> np.ndarray:
 
 
 def test_anchors_are_those_of_the_zoos_generator(whole):
-    from keras_retinanet.utils.anchors import anchors_for_shape
+    from keras_retinanet.utils.anchors import AnchorParameters, anchors_for_shape
 
-    anchors = anchors_for_shape((640, 640), anchor_params=whole[0]._anchor_parameters())
+    own = whole[0].settings
+    ratios, scales = np.float32(own.ratios), np.float32(own.scales)
+    anchors = anchors_for_shape((640, 640), anchor_params=AnchorParameters(own.sizes, own.strides, ratios, scales))
     assert anchors.shape == (6 * (80**2 + 40**2 + 20**2 + 10**2 + 5**2), 4) == (51_150, 4)
     np.testing.assert_allclose(anchors, multiscale_grid(640), atol=1e-3)
     first_of_p3 = [  # the middle is (4, 4), the size 32 by 32 before scale and ratio
@@ -192,10 +194,10 @@ def test_frozen_is_the_normalisation_of_the_backbone_alone(whole):
     frozen = [layer.name for layer in normalisations if not layer.trainable]
     assert len(frozen) == 52 and len(normalisations) == 52 + 4 + 20
     assert not any(name.startswith(("P", "head")) for name in frozen)
-    detector.rest_backbone(network, resting=True)
+    detector.freeze_backbone(network, frozen=True)
     learning = {layer.name for layer in network.layers if layer.trainable_weights}
     assert len(learning) == 3 + 2 * 4 + 4 + 20 + 2 and "P5" in learning and "Conv_1" not in learning
-    detector.rest_backbone(network, resting=False)
+    detector.freeze_backbone(network, frozen=False)
     assert network.get_layer("Conv_1").trainable and not network.get_layer("Conv_1_bn").trainable
 
 

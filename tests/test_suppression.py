@@ -53,6 +53,16 @@ def test_it_is_keras_retinanet_s_filter(count, classes, suppress):
         assert len(found[1]) > 0 or not count or "score_threshold" in thresholds
 
 
+@pytest.mark.parametrize("suppress", SUPPRESS)
+def test_inverted_boxes_of_an_untrained_network_suppress_as_in_tensorflow(suppress):
+    boxes_xyxy, class_scores = drawn(3000, 2, seed=5)
+    boxes_xyxy[::3] = boxes_xyxy[::3][:, [2, 1, 0, 3]]
+    boxes_xyxy[1::3] = boxes_xyxy[1::3][:, [2, 3, 0, 1]]
+    assert_same(
+        filter_detections(boxes_xyxy, class_scores, suppress=suppress), by_keras(boxes_xyxy, class_scores, suppress)
+    )
+
+
 def test_a_crowd_in_which_few_boxes_stay_is_walked_to_its_end():
     boxes_xyxy, class_scores = drawn(9000, 2, seed=1)
     boxes_xyxy[:, 2:] = boxes_xyxy[:, :2] + np.float32(150)  # so large that a few suppress all others

@@ -15,18 +15,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from PIL import Image, ImageColor, ImageSequence
+from PIL import Image, ImageColor, ImageDraw, ImageSequence
 
 from retinamask.cli import main
 from retinamask.dataset import annotations
-from retinamask.evaluation import drawing
-from retinamask.evaluation.video_drawing import FrameDrawing
-from retinamask.evaluation.video_plots import counts_over_time
-from retinamask.inference import video, video_source
+from retinamask.drawing import style
+from retinamask.drawing.boxes import draw_boxes
+from retinamask.drawing.frame import FrameDrawing
+from retinamask.evaluation.plots import counts_over_time
+from retinamask.inference import video, video_files
 from retinamask.inference.detect import Detections
-from retinamask.inference.video import annotate_video, counts_by_frame, write_counts
-from retinamask.inference.video_files import WRITTEN_EXTENSIONS, video_file
-from retinamask.inference.video_source import VideoError, frames
+from retinamask.inference.video import annotate_video, counts_by_frame
+from retinamask.inference.video_files import WRITTEN_EXTENSIONS, VideoError, frames, video_file
 
 ROOT = Path(__file__).parents[1]
 
@@ -302,7 +302,7 @@ def test_a_missing_file_and_a_missing_webcam_are_told_apart(tmp_path):
     [("0", True), (1, True), ("a.MP4", True), ("a.gif", True), ("a.jpg", False), ("-1", False), ("./0", False)],
 )
 def test_what_is_taken_for_a_video(source, is_one):
-    assert video_source.is_video(source) == is_one
+    assert video_files.is_video(source) == is_one
 
 
 class FakeCamera:
@@ -334,7 +334,7 @@ def camera(monkeypatch):
     real = cv2.VideoCapture
     choose = lambda source, *backend: real(source, *backend) if backend else made.append(FakeCamera(source)) or made[-1]  # noqa: E731
     monkeypatch.setattr(cv2, "VideoCapture", choose)
-    monkeypatch.setattr(video_source, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    monkeypatch.setattr(video_files, "time", SimpleNamespace(monotonic=lambda: next(times)))
     return made
 
 
@@ -417,11 +417,11 @@ def test_a_gif_keeps_the_colors_of_classes_on_a_colorful_picture(tmp_path):
     table = annotations.make_table(
         [("a", 20, 40, 120, 200, "mask", 0.9), ("a", 180, 40, 290, 200, "no_mask", 0.8)], annotations.DETECTION_COLUMNS
     )
-    drawn = np.asarray(drawing.draw_boxes(colorful, table, CLASSES))
+    drawn = np.asarray(draw_boxes(colorful, table, CLASSES))
     write(tmp_path / "new.gif", [drawn], [0], 1)
     with Image.open(tmp_path / "new.gif") as image:
         shown = np.asarray(image.convert("RGB")).astype(int)
-    for color in (drawing.GREEN, drawing.VERMILLION):
+    for color in (style.GREEN, style.VERMILLION):
         there = (drawn == ImageColor.getrgb(color)).all(axis=2)
         assert there.sum() > 500 and np.abs(shown[there] - ImageColor.getrgb(color)).mean(axis=0).max() < 12
 
@@ -487,7 +487,7 @@ def test_the_drawn_video_shows_the_boxes_of_the_table(clip, out, tmp_path):
     assert list(found.table["frame"][found.table["class_name"] == "no_mask"]) == [5, 6, 7, 8, 9]
     pictures, _ = read_back(tmp_path / out)
     assert times_of(tmp_path / out)[0] == pytest.approx(np.arange(COUNT) / RATE)
-    green = np.abs(pictures[9][TOP + 8 : TOP + 24, 70:77].astype(int) - ImageColor.getrgb(drawing.GREEN)).max(axis=2)
+    green = np.abs(pictures[9][TOP + 8 : TOP + 24, 70:77].astype(int) - ImageColor.getrgb(style.GREEN)).max(axis=2)
     assert (green.min(axis=1) < 70).all()  # the left line of the box around the square at 72
 
 
@@ -506,16 +506,14 @@ def test_uneven_times_reach_drawing_and_counts_and_lost_sound_is_told(tmp_path):
     found = annotate_video(ColorPredictor(), path, tmp_path / "drawn.webm")
     assert times_of(tmp_path / "drawn.webm")[0] == pytest.approx([time_ms / 1000 for time_ms in UNEVEN_MS])
     assert found.remarks == [f"{path}: its sound is left out of {tmp_path / 'drawn.webm'}"]
-    write_counts(counts_by_frame(found.table, CLASSES), tmp_path / "counts.csv")
-    seconds = [line.split(",")[1] for line in (tmp_path / "counts.csv").read_text().splitlines()[1:]]
-    assert [float(number) for number in seconds] == [time_ms / 1000 for time_ms in UNEVEN_MS]
+    seconds = counts_by_frame(found.table, CLASSES).index.get_level_values("seconds")
+    assert list(seconds) == [time_ms / 1000 for time_ms in UNEVEN_MS]
     assert annotate_video(ColorPredictor(), path).remarks == []
 
 
-def test_the_counts_are_those_of_each_frame(clip, tmp_path):
+def test_the_counts_are_those_of_each_frame(clip):
     counts = counts_by_frame(annotate_video(ColorPredictor(), clip).table, CLASSES)
-    write_counts(counts, tmp_path / "counts.csv")
-    lines = (tmp_path / "counts.csv").read_text().splitlines()
+    lines = counts.to_csv().splitlines()
     assert lines[:3] == ["frame,seconds,mask,no_mask", "0,0.0,1,0", "1,0.08,1,0"] and lines[-1] == "9,0.72,1,1"
     assert len(lines) == 1 + COUNT
 
@@ -575,9 +573,9 @@ def test_a_long_video_takes_no_more_pictures_at_once_than_a_batch(clip, monkeypa
             image_rgb = picture(number % COUNT).view(Counted)
             alive.add(image_rgb)
             most.append(len(alive))
-            yield video_source.Frame(number, number / RATE, 1 / RATE, image_rgb)
+            yield video_files.Frame(number, number / RATE, 1 / RATE, image_rgb)
 
-    monkeypatch.setattr(video_source, "_file_frames", lambda source, container, stream: read(source))
+    monkeypatch.setattr(video_files, "_file_frames", lambda source, container, stream: read(source))
     assert annotate_video(ColorPredictor(), clip, batch_size=4).frames == 200
     assert max(most) <= 9
 
@@ -597,7 +595,7 @@ def test_the_bar_is_below_the_picture_and_has_a_swatch_for_each_class():
     drawn = FrameDrawing({"with_mask": 0, "without_mask": 1}, (400, 200))(image_rgb, none, 61.26, 3.2)
     np.testing.assert_array_equal(drawn[:200], image_rgb)
     bar = drawn[200:]
-    for color in (drawing.GREEN, drawing.VERMILLION):
+    for color in (style.GREEN, style.VERMILLION):
         assert (bar == ImageColor.getrgb(color)).all(axis=2).sum() > 40
     assert bar.shape[0] < 50
 
@@ -609,21 +607,33 @@ def test_many_classes_in_a_narrow_video_take_more_lines_and_stay_inside():
     assert drawn.shape[1] == 96 and drawn.shape[0] > 96 + 6 * 11
 
 
+def test_an_entry_without_room_is_its_number_alone_beside_the_color(monkeypatch):
+    texts = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, position, text, **_: texts.append(text))
+    none = annotations.make_table([], annotations.DETECTION_COLUMNS)
+    for width in (64, 640):
+        FrameDrawing({"mask": 0, "mask_weared_incorrect": 1}, (width, 48))(
+            np.zeros((48, width, 3), np.uint8), none, 65.25, 12.4
+        )
+    assert texts[:4] == ["mask 0", "0", "1:05.2", "12.4/s"]
+    assert texts[4:] == ["mask 0", "mask_weared_incorrect 0", "1:05.2", "12.4 frames/s"]
+
+
 @pytest.mark.parametrize(
     ("color", "names"),
     [
-        (drawing.GREEN, ["mask", "with_mask", "WithMask", "face_with_mask", "masked face"]),
-        (drawing.VERMILLION, ["noMask", "no-mask", "without_mask", "WithoutMask", "face_no_mask", "Unmasked"]),
-        (drawing.AMBER, ["mask_weared_incorrect", "incorrect_mask", "worn wrong", "face_with_mask_incorrect"]),
+        (style.GREEN, ["mask", "with_mask", "WithMask", "face_with_mask", "masked face"]),
+        (style.VERMILLION, ["noMask", "no-mask", "without_mask", "WithoutMask", "face_no_mask", "Unmasked"]),
+        (style.AMBER, ["mask_weared_incorrect", "incorrect_mask", "worn wrong", "face_with_mask_incorrect"]),
     ],
 )
 def test_the_names_of_the_public_sets_have_their_colors(color, names):
     for name in names:
-        assert drawing.class_colors({"hat": 0, name: 1})[name] == color, name
+        assert style.class_colors({"hat": 0, name: 1})[name] == color, name
 
 
 def test_no_other_class_shares_a_color_with_one_that_is_known():
-    colors = drawing.class_colors({"hat": 0, "with_mask": 1, "mask_weared_incorrect": 2, "scarf": 3})
+    colors = style.class_colors({"hat": 0, "with_mask": 1, "mask_weared_incorrect": 2, "scarf": 3})
     assert len(set(colors.values())) == 4
 
 
@@ -643,7 +653,7 @@ def test_the_figure_of_counts_takes_any_length(count):
 @pytest.fixture()
 def command(monkeypatch, tmp_path):
     """Runs `retinamask detect` with the predictor of this file in the place of a snapshot's."""
-    monkeypatch.setattr("retinamask.commands.models.load_predictor", lambda _: ColorPredictor())
+    monkeypatch.setattr("retinamask.commands.detect.load_predictor", lambda _: ColorPredictor())
     snapshot = type("Snapshot", (), {"record": {"weights_sha256": ""}})
     monkeypatch.setattr("retinamask.detectors.snapshots.read", lambda _: snapshot)
     monkeypatch.chdir(tmp_path)
@@ -667,8 +677,8 @@ def test_detect_refuses_what_cannot_be_meant(command, clip, tmp_path, capsys):
     Image.fromarray(picture(0)).save("a.png")
     for given, message in (
         ((clip, "a.png"), "clip.avi is a video or webcam and has to be the only source"),
-        (("a.png", "--out-video", "x.mp4"), "--out-video is for a video, found a.png"),
-        (("a.png", "--frames", "3"), "--frames is for a video"),
+        (("a.png", "--out-video", "x.mp4"), "--out-video has no effect on images, only on a video"),
+        (("a.png", "--frames", "3"), "--frames has no effect on images, only on a video"),
         ((clip, "--out-video", clip, "--force"), "named twice"),
         ((clip, "--out-video", "x.avi"), "no known ending"),
         (("nothing.mp4",), "nothing.mp4 does not exist"),

@@ -9,13 +9,13 @@ import nbclient
 import nbformat
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from retinamask.dataset import annotations
 from retinamask.dataset.sample import CLASSES
-from retinamask.evaluation import coco, live_figure
-from retinamask.evaluation.live_figure import LiveFigure
-from retinamask.evaluation.tensorboard import TensorBoardWatcher
+from retinamask.evaluation import coco, watchers
+from retinamask.evaluation.watchers import LiveFigure, TensorBoardWatcher
 
 NEW_RUN, RESUMED = SimpleNamespace(first_step=0, rows=[]), SimpleNamespace(first_step=3, rows=[])
 
@@ -112,7 +112,7 @@ def test_a_resumed_run_goes_on_where_its_checkpoint_was(tmp_path):
 
 
 def test_each_evaluation_is_shown_with_its_boxes(tmp_path, evaluation):
-    watcher = TensorBoardWatcher(tmp_path, evaluation, images=4)
+    watcher = TensorBoardWatcher(tmp_path, evaluation)
     watcher.started(NEW_RUN)
     for epoch in (1, 2, 3):
         if epoch == 3:  # the second epoch was not evaluated
@@ -131,7 +131,7 @@ def test_an_unreadable_image_is_not_shown(tmp_path, evaluation):
     evaluation.unreadable[first] = "damaged"
     evaluation.table = evaluation.table.replace({first: "missing.jpg"})
     evaluation.unreadable["missing.jpg"] = "missing"
-    watcher = TensorBoardWatcher(tmp_path, evaluation, images=99)
+    watcher = TensorBoardWatcher(tmp_path, evaluation)
     watcher.started(NEW_RUN)
     watcher.after_epoch(epoch_row(1, 10), None)
     watcher.ended()
@@ -153,11 +153,6 @@ def test_a_full_disk_is_said_once_and_does_not_stop_training(tmp_path, caplog, m
     assert caplog.text.count("No space left on device") == 1 and str(tmp_path) in caplog.text
 
 
-def test_wrong_settings_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="images is -1"):
-        TensorBoardWatcher(tmp_path, images=-1)
-
-
 # --- The figure in the notebook ---
 
 
@@ -166,8 +161,8 @@ class Screen:
 
     def __init__(self, monkeypatch):
         self.now, self.shown, self.handles = 100.0, [], 0
-        monkeypatch.setattr(live_figure, "_in_notebook", lambda: True)
-        monkeypatch.setattr(live_figure.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel=None))
+        monkeypatch.setattr(watchers.time, "monotonic", lambda: self.now)
         monkeypatch.setattr("IPython.display.display", self.display)
 
     def display(self, bundle, raw, display_id):
@@ -201,11 +196,11 @@ def test_one_figure_is_redrawn_now_and_then(screen):
 
 
 def test_drawing_takes_a_small_share_of_the_time(screen, monkeypatch):
-    def slowly(figure):
+    def slowly(rows, points):
         screen.now += 2
-        return {"image/png": ""}
+        return Figure()
 
-    monkeypatch.setattr(live_figure, "_png", slowly)
+    monkeypatch.setattr(watchers.plots, "training_curves", slowly)
     figure = LiveFigure(seconds=1)
     figure.started(NEW_RUN)
     for epoch in range(1, 31):
@@ -215,7 +210,7 @@ def test_drawing_takes_a_small_share_of_the_time(screen, monkeypatch):
 
 
 def test_a_long_run_is_drawn_with_a_bounded_number_of_points(screen, monkeypatch):
-    monkeypatch.setattr(live_figure, "MOST_POINTS", 8)
+    monkeypatch.setattr(watchers, "MOST_POINTS", 8)
     figure = LiveFigure(seconds=1e9)
     figure.started(NEW_RUN)
     for step in range(1, 9):
@@ -234,7 +229,7 @@ def test_outside_a_notebook_nothing_is_drawn(capsys):
 
 CELL = """
 from types import SimpleNamespace
-from retinamask.evaluation.live_figure import LiveFigure
+from retinamask.evaluation.watchers import LiveFigure
 
 figure = LiveFigure(seconds=0)
 figure.started(SimpleNamespace(first_step=0, rows=[]))

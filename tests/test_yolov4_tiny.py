@@ -256,12 +256,12 @@ def test_the_backbone_is_what_all_heads_stand_on():
     """YOLOv4-tiny: sections 0 to 27, of which 15 + 2 are convolutions; section 28 is the first head's own."""
     detector = detectors.create("yolov4_tiny", CLASSES, image_size=64)
     network = detector.network(0)
-    detector.rest_backbone(network, True)
+    detector.freeze_backbone(network, True)
     resting = [layer.name for layer in network.layers if not layer.trainable and layer.weights]
     shared = [layer.index for layer in detector.description.convolutions if layer.index <= 27]
     assert sorted(resting) == sorted(f"{kind}_{index:02d}" for kind in ("conv", "norm") for index in shared)
     assert max(shared) == 27 and network.get_layer("conv_28").trainable
-    detector.rest_backbone(network, False)
+    detector.freeze_backbone(network, False)
     assert all(layer.trainable for layer in network.layers)
 
 

@@ -208,7 +208,7 @@ def test_checkpoints_of_other_things_and_damaged_ones_are_refused(network, zoo, 
     assert zoo_checkpoint.load(network, tmp_path / "cut").layers > 100
     assert zoo_checkpoint.prefix_of(tmp_path / "nothing.h5") is None
     with pytest.raises(WeightsError, match="a TensorFlow checkpoint is named by its .index file"):
-        starting_weights.normalisation_for(str(prefix.parent))
+        detectors.check_start("ssd_mobilenet_v2_fpnlite", str(prefix.parent))
     assert (
         starting_weights.normalisation_for(str(prefix))
         == starting_weights.normalisation_for(f"{prefix}.index")

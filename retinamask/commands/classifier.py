@@ -1,7 +1,6 @@
-"""The commands that train a classifier of faces, and that cut the faces out of annotated images.
+"""Commands on classifiers of faces: cut faces out of annotated images, train a classifier, judge it.
 
-Beside `commands.training`, whose options they share. Imports stand inside the functions, so that a command starts
-only what it needs.
+Imports stand inside the functions, so that a command starts only what it needs.
 """
 
 import argparse
@@ -9,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from retinamask.commands.parsing import add_command
+from retinamask.commands.parsing import add_command, refuse_existing
 from retinamask.commands.training import add_settings
 
 NETWORK_OPTIONS = {
@@ -20,8 +19,8 @@ NETWORK_OPTIONS = {
     "dense": (str, "units of the layers between pooling and answer, such as 128 or 256,64; none for no layer"),
     "dropout": (float, "share of the inputs of those layers that an update does not see"),
     "loss": (str, "categorical or binary"),
-    "fine_tune_blocks": (int, "of 18 blocks, how many from the last learn once the backbone no longer rests"),
-    "normalisation": (str, "frozen or live; without it, live if the weights start from none"),
+    "fine_tune_blocks": (int, "of 18 blocks, how many from the last learn once the backbone is no longer frozen"),
+    "normalisation": (str, "frozen or live; live if left out and the weights start from none"),
 }
 DEFAULTS = {
     "epochs": 10,
@@ -35,8 +34,7 @@ DEFAULTS = {
 }
 """Of the settings of training, where a classifier has others than a detector."""
 FREEZE_EPOCHS = 5  # of pretrained weights; there is nothing to keep in random ones
-
-_NOT_FOR_CLASSIFIERS = ("mosaic", "multi_scale", "visible_share")
+FIGURES = "figures.json"
 
 
 def add_commands(subparsers) -> None:
@@ -50,54 +48,49 @@ def add_commands(subparsers) -> None:
 
     text = "Train a classifier of faces, on class folders or on faces cut out of annotated images."
     train = add_command(subparsers, "train-classifier", train_classifier_command, text)
-    add_source(train)
+    _add_source(train)
     train.add_argument("--classes", help="of annotations: classes.csv, whose order counts; else the order in SOURCE")
     train.add_argument("--faces", help="of annotations: folder for the faces that are cut out; OUT_faces if left out")
     _add_cutting(train)
-    train.add_argument("--strict", action="store_true", help="refuse files that cannot be used, instead of naming them")
     train.add_argument("--val-share", type=float, default=0.2, help="share of the images for validation")
-    group_by = "regular expression with one group: images where it captures the same of the path stay together"
-    train.add_argument("--group-by", default="", metavar="PATTERN", help=group_by)
-    by_chance = "split single images by chance, copies or not: figures too good, for comparison only"
-    train.add_argument("--split-by-chance", action="store_true", help=by_chance)
+    text = "regular expression with one group: images where it captures the same of the path stay together"
+    train.add_argument("--group-by", default="", metavar="PATTERN", help=text)
+    text = "split single images by chance, copies or not: figures too good, for comparison only"
+    train.add_argument("--split-by-chance", action="store_true", help=text)
     train.add_argument("--out", default="snapshots/mask_classifier", help="stem of the snapshots and of the two tables")
-    train.add_argument("--resume", action="store_true", help="go on with the run of this --out where it stopped")
+    train.add_argument("--resume", action="store_true", help="resume the run of this --out where it stopped")
     train.add_argument("--tensorboard", metavar="FOLDER", help="also write events for TensorBoard there")
-    weights = f"imagenet, none, or an .h5: a backbone's or a snapshot; all but none rest for {FREEZE_EPOCHS} epochs if "
-    weights += "--freeze-epochs says nothing else"
-    train.add_argument("--weights", default="imagenet", help=weights)
+    text = "imagenet, none, or an .h5: a backbone's or a snapshot; all but none are frozen for "
+    text += f"{FREEZE_EPOCHS} epochs unless --freeze-epochs is given"
+    train.add_argument("--weights", default="imagenet", help=text)
     network = train.add_argument_group("the network; an option that is not given is the classifier's own")
     for name, (kind, text) in NETWORK_OPTIONS.items():
         network.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, help=text)
-    weights = "how much an image of each class counts, by id, such as 1,2.5; balanced: all classes the same"
-    network.add_argument("--class-weights", default="", help=weights)
-    add_settings(train, _NOT_FOR_CLASSIFIERS, **DEFAULTS)
+    text = "how much an image of each class counts, by id, such as 1,2.5; balanced: all classes the same"
+    network.add_argument("--class-weights", default="", help=text)
+    add_settings(train, ("mosaic", "multi_scale", "visible_share"), **DEFAULTS)
+
+    text = "Judge a mask classifier on class folders or on the boxes of a table: figures, curves, and its mistakes."
+    judge = add_command(subparsers, "evaluate-classifier", evaluate_classifier_command, text)
+    _add_source(judge)
+    judge.add_argument("--snapshot", required=True, nargs="+", help="snapshot of a classifier; several are averaged")
+    judge.add_argument("--flip", action="store_true", help="also mirror each face, and average both answers")
+    judge.add_argument("--threshold", type=float, default=0.5, help="of the probability of --threshold-class")
+    text = "class that a face is taken for from --threshold on; the most likely class if left out"
+    judge.add_argument("--threshold-class", help=text)
+    judge.add_argument("--class-map", help="rename or join classes: Mask=with_mask,NoMask=without_mask")
+    judge.add_argument("--out", help=f"folder for {FIGURES}, predictions.csv and the pictures")
+    judge.add_argument("--count", type=int, default=24, help="faces in each grid")
+    judge.add_argument("--force", action="store_true", help="replace what is in the folder")
 
 
-def add_source(command: argparse.ArgumentParser) -> None:
-    """Declare where faces come from; `source_format` says what it means."""
+def _add_source(command: argparse.ArgumentParser) -> None:
     text = "a folder with a folder of images for each class; or annotations, such as annotations.csv"
     command.add_argument("source", metavar="SOURCE", help=text)
-    text = "format of the annotations: voc, yolo, coco, createml, csv or open_images; a folder is one of class folders "
+    text = "format of the annotations, as of the command annotations; a folder is one of class folders "
     command.add_argument("--from", dest="format", metavar="FORMAT", help=f"{text}and a file tells its own if left out")
-    command.add_argument(
-        "--images", help="of annotations: folder of the images, if they are not where the annotations say"
-    )
-
-
-def source_format(given: argparse.Namespace) -> str | None:
-    """The format that is given, class folders for a folder, ``None`` for a file, which tells it.
-
-    Raises:
-        ValueError: ``--from`` names a file, as it once did.
-    """
-    if given.format and Path(given.format).suffix:
-        raise ValueError(
-            f"--from is {given.format}, expected the name of a format such as csv; the annotations themselves come "
-            f"first: {given.format} --from csv, and for train-classifier --classes classes.csv"
-        )
-    # Asked for by name: a text file among the images must not make a YOLO data set of class folders.
-    return given.format or ("class_folders" if Path(given.source).is_dir() else None)
+    command.add_argument("--images", help="of annotations: folder of the images, if not where these say")
+    command.add_argument("--strict", action="store_true", help="refuse files that cannot be used, instead of skipping")
 
 
 def _add_cutting(command: argparse.ArgumentParser) -> None:
@@ -106,11 +99,38 @@ def _add_cutting(command: argparse.ArgumentParser) -> None:
     command.add_argument("--least-side", type=int, default=8, help="boxes with fewer pixels are left out")
 
 
+def _read(given: argparse.Namespace, known: dict[str, int] | None, **options) -> tuple:
+    """Return SOURCE's table, its folder, classes and problems; a folder holds class folders if not said otherwise.
+
+    Its format is named, since a text file among the images must not make a YOLO data set of class folders.
+    """
+    from retinamask.dataset import formats
+
+    source = Path(given.source)
+    folder = source if source.is_dir() else source.parent
+    name = given.format or ("class_folders" if source.is_dir() else None)
+    return folder, *formats.read_mapped([source], folder, given.images, known, format_name=name, **options)
+
+
+def _check_format(given: argparse.Namespace) -> None:
+    if given.format and Path(given.format).suffix:
+        raise ValueError(
+            f"--from is {given.format}, expected the name of a format such as csv; the annotations themselves come "
+            f"first: {given.format} --from csv, and for train-classifier --classes classes.csv"
+        )
+
+
+def _report(messages: Iterable[object]) -> None:
+    for message in messages:
+        print(message, file=sys.stderr)
+
+
 def cut_command(given: argparse.Namespace) -> None:
     from retinamask.dataset.annotations import count_boxes, read_annotations, read_classes
 
     classes = read_classes(given.classes)
-    cut = _cut(read_annotations(given.annotations, classes), Path(given.annotations).parent, given.out, given, classes)
+    table = read_annotations(given.annotations, classes)
+    cut = _cut(table, Path(given.annotations).parent, given.out, given, classes)
     print(count_boxes(cut.table, classes)["boxes"].to_string())
 
 
@@ -123,15 +143,13 @@ def _cut(table, folder: Path, out: str | Path, given: argparse.Namespace, classe
     return cut
 
 
-def _report(left_out: Iterable[str]) -> None:
-    for message in left_out:
-        print(message, file=sys.stderr)
-
-
 def train_classifier_command(given: argparse.Namespace) -> None:
+    from retinamask import detectors
+    from retinamask.dataset import annotations
     from retinamask.dataset.face_folders import read_face_folders, split_faces
-    from retinamask.evaluation.classify_faces import epoch_accuracy
-    from retinamask.evaluation.tensorboard import TensorBoardWatcher
+    from retinamask.detectors.mask_classifier import balanced_weights
+    from retinamask.evaluation.in_training import epoch_evaluation
+    from retinamask.evaluation.watchers import TensorBoardWatcher, Watcher
     from retinamask.training.examples import Examples
     from retinamask.training.settings import known_in, settings_of
     from retinamask.training.train import train
@@ -140,77 +158,47 @@ def train_classifier_command(given: argparse.Namespace) -> None:
     out = Path(given.out)
     log_csv = out.with_name(f"{out.name}_log.csv")
     if log_csv.exists() and not given.resume:
-        raise ValueError(f"{log_csv} exists; choose another --out, or go on with that run with --resume")
-    folder = _folder(given)
+        raise ValueError(f"{log_csv} exists; choose another --out, or resume that run with --resume")
+    _check_format(given)
+    folder = Path(given.source)
+    if given.format not in (None, "class_folders") or not folder.is_dir():
+        folder = Path(given.faces or f"{given.out}_faces")
+        if not (given.resume and folder.is_dir()):
+            known = annotations.read_classes(given.classes) if given.classes else None
+            base, table, classes, problems = _read(given, known)
+            _report(problems)
+            _cut(table, base, folder, given, classes)
     faces = read_face_folders(folder, given.strict)
     _report(faces.left_out)
-    parts = split_faces(
-        faces.table, folder, given.val_share, settings.seed, given.group_by, by_chance=given.split_by_chance
+    by_chance = given.split_by_chance
+    parts = split_faces(faces.table, folder, given.val_share, settings.seed, given.group_by, by_chance)
+    print(
+        f"{len(parts.train)} images to learn from and {len(parts.val)} for validation, dealt out in "
+        f"{parts.groups.numbers.max() + 1} groups; {len(faces.left_out)} left out or noted"
     )
-    print(_split_line(parts, faces.left_out))
-    detector = _classifier(given, faces.classes, parts.train)
-    evaluate = epoch_accuracy(detector, parts.val, folder)
-    watchers = [_keeper_of_tables(parts, folder, out)]
-    watchers += [TensorBoardWatcher(given.tensorboard, evaluate)] if given.tensorboard else []
+    network = {name: vars(given)[name] for name in NETWORK_OPTIONS if name in given}
+    if "dense" in network:
+        network["dense"] = () if given.dense == "none" else _numbers("dense", given.dense, int)
+    if given.class_weights == "balanced":
+        network["class_weights"] = balanced_weights(parts.train["class_name"], faces.classes)
+    elif given.class_weights:
+        network["class_weights"] = _numbers("class-weights", given.class_weights, float)
+    detector = detectors.create_for("mask_classifier", faces.classes, given.weights, margin=given.margin, **network)
+
+    class Tables(Watcher):  # writes when training begins: a run that is refused leaves those of another alone
+        def started(self, run) -> None:
+            for name, part in (("train", parts.train), ("val", parts.val)):
+                moved = annotations.moved(part, folder, out.parent)
+                annotations.write_annotations(moved, out.with_name(f"{out.name}_{name}.csv"))
+
+    evaluate = epoch_evaluation(detector, parts.val, folder)
+    watchers = [Tables()] + ([TensorBoardWatcher(given.tensorboard, evaluate)] if given.tensorboard else [])
     examples = Examples(parts.train, folder, detector, settings.cache)
-    record = {"validation": {"split_by_chance": given.split_by_chance, "images": len(parts.val)}}
+    record = {"validation": {"split_by_chance": by_chance, "images": len(parts.val)}}
     run = {"record": record, "log_csv": log_csv, "resume": given.resume}
     trained = train(examples, settings, out, given.weights, evaluate, watchers, **run)
     if trained.best:  # of several workers, the first's
         print(f"best: {trained.best}\nlast: {trained.last}")
-
-
-def _folder(given: argparse.Namespace) -> Path:
-    """The folder of class folders: the one that is named, or faces that are cut out now or were before."""
-    from retinamask.dataset import annotations, formats
-
-    format_name, source = source_format(given), Path(given.source)
-    if format_name == "class_folders":
-        return source
-    faces = Path(given.faces or f"{given.out}_faces")
-    if not (given.resume and faces.is_dir()):
-        known = annotations.read_classes(given.classes) if given.classes else None
-        base = source if source.is_dir() else source.parent
-        table, classes, problems = formats.read_mapped([source], base, given.images, known, format_name=format_name)
-        _report(map(str, problems))
-        _cut(table, base, faces, given, classes)
-    return faces
-
-
-def _keeper_of_tables(parts, folder: Path, out: Path):
-    """A watcher that writes both tables when training begins: a run that is refused leaves those of another alone."""
-    from retinamask.dataset.annotations import moved, write_annotations
-    from retinamask.evaluation.watchers import Watcher
-
-    class KeeperOfTables(Watcher):
-        def started(self, run) -> None:
-            for name, part in (("train", parts.train), ("val", parts.val)):
-                write_annotations(moved(part, folder, out.parent), out.with_name(f"{out.name}_{name}.csv"))
-
-    return KeeperOfTables()
-
-
-def _split_line(parts, left_out: list[str]) -> str:
-    groups = parts.groups.numbers.max() + 1
-    return (
-        f"{len(parts.train)} images to learn from and {len(parts.val)} for validation, dealt out in {groups} groups; "
-        f"{len(left_out)} left out or noted"
-    )
-
-
-def _classifier(given: argparse.Namespace, classes: dict[str, int], table):
-    """The classifier that the options ask for, its class weights from the training table if they are to balance."""
-    from retinamask import detectors
-    from retinamask.detectors.mask_classifier import balanced_weights
-
-    chosen = {name: vars(given)[name] for name in NETWORK_OPTIONS if name in given}
-    if "dense" in chosen:
-        chosen["dense"] = () if chosen["dense"] == "none" else _numbers("dense", chosen["dense"], int)
-    if given.class_weights == "balanced":
-        chosen["class_weights"] = balanced_weights(table["class_name"], classes)
-    elif given.class_weights:
-        chosen["class_weights"] = _numbers("class-weights", given.class_weights, float)
-    return detectors.create_for("mask_classifier", classes, given.weights, margin=given.margin, **chosen)
 
 
 def _numbers(name: str, text: str, kind: type) -> tuple:
@@ -218,3 +206,46 @@ def _numbers(name: str, text: str, kind: type) -> tuple:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
         raise ValueError(f"--{name} is {text!r}, expected numbers with commas between them, such as 128,64") from None
+
+
+def evaluate_classifier_command(given: argparse.Namespace) -> None:
+    from retinamask.dataset import files, formats
+    from retinamask.dataset.face_folders import no_images
+    from retinamask.evaluation import classification
+    from retinamask.evaluation.classification_plots import all_figures
+    from retinamask.evaluation.plots import keep
+    from retinamask.inference.classify import Classifier, Ensemble, classify_faces
+
+    out = Path(given.out) if given.out else None
+    if out:
+        refuse_existing(out / FIGURES, given.force)
+    if given.count < 1:
+        raise ValueError(f"--count is {given.count}, expected at least 1")
+    _check_format(given)
+    members = [Classifier.load(snapshot, given.flip) for snapshot in given.snapshot]
+    classifier = members[0] if len(members) == 1 else Ensemble(members)
+    decision = given.threshold, given.threshold_class
+    classification.check_threshold(classifier.classes, *decision)  # before the work, not after it
+    class_map = formats.parse_class_map(given.class_map) if given.class_map else None
+    folder, table, _, problems = _read(given, classifier.classes, class_map=class_map)
+    class_folders = Path(given.source).is_dir() and given.format in (None, "class_folders")
+    others = no_images(folder) if class_folders else []
+    messages = [*others, *map(str, problems)]
+    if given.strict and messages:
+        raise ValueError("\n".join([f"{given.source} is not sound:", *messages[:20]]))
+    _report(messages)
+    classified = classify_faces(classifier, table, folder)
+    _report(classified.left_out)
+    lost = [problem for problem in problems if problem.action in ("skipped file", "dropped box")]
+    judged = classified.labels, classified.probabilities, classified.classes
+    figures = classification.figures(*judged, *decision)
+    figures["left_out"] = len(others) + len(lost) + len(classified.left_out)
+    print(classification.summary(figures))
+    if out:
+        predicted = classification.decide(classified.probabilities, classified.classes, *decision)
+        for name, figure in all_figures(classified, predicted, figures, given.count).items():
+            keep(figure, out / f"{name}.png")
+        rows = classified.table(predicted).to_csv(index=False, lineterminator="\n")
+        files.write_text(out / "predictions.csv", rows)
+        files.write_json(out / FIGURES, figures)
+        print(f"written: {out}")

@@ -32,7 +32,7 @@ def add_commands(subparsers) -> None:
 
 
 def darknet_files_command(given) -> None:
-    from retinamask.detectors.darknet.files import FolderSettings, write_folder
+    from retinamask.detectors.darknet.folder import FolderSettings, write_folder
     from retinamask.detectors.yolov4_tiny import FIRST_LAYERS, RELEASE
 
     settings = FolderSettings(given.image_size, given.levels, given.anchors, given.images, given.seed)
@@ -48,7 +48,7 @@ def darknet_files_command(given) -> None:
 
 
 def darknet_check_command(given) -> None:
-    from retinamask.detectors.darknet.checks import folder_problems
+    from retinamask.detectors.darknet.folder import folder_problems
 
     problems = folder_problems(given.data, given.cfg)
     if problems:
@@ -58,7 +58,7 @@ def darknet_check_command(given) -> None:
 
 def darknet_weights_command(given) -> None:
     from retinamask.detectors import snapshots
-    from retinamask.inference.darknet_export import export_darknet
+    from retinamask.inference.convert import export_darknet
 
     made = export_darknet(snapshots.read(given.snapshot), given.out, given.force)
     print(f"written: {made.cfg}, {made.weights}, {made.names}")

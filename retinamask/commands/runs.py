@@ -121,9 +121,9 @@ def doctor_command(given) -> int:
 
 
 def keras_retinanet_command(given) -> None:
-    from retinamask.detectors import keras_commands
+    from retinamask.detectors import keras_retinanet
 
-    keras_commands.run(given.name, given.arguments)
+    keras_retinanet.run(given.name, given.arguments)
 
 
 def demo_command(given) -> int:

@@ -262,7 +262,11 @@ def _read_table(path: str | Path, columns: list[str], classes: dict[str, int] | 
     rows, extra = parse_csv(path, columns, classes)
     if extra:
         log.warning("%s: %d row(s) have more than %d columns; the rest is not read", path, extra, len(columns))
-    table = make_table(rows, columns)
+    table, folder = make_table(rows, columns), Path(path).parent
+    # one image is spelt in one way: absolute paths, and those that lead up and back, as the others
+    astray = [name for name in image_paths(table) if name.startswith(("/", "../")) and (folder / name).exists()]
+    spelt = {name: relative_path(folder / name, folder) for name in astray}
+    table["image_path"] = table["image_path"].map(lambda name: spelt.get(name, name)).astype(object)
     empty = table["x1"].isna()
     has_boxes = table["image_path"].isin(table.loc[~empty, "image_path"])
     return table[~(empty & (has_boxes | table["image_path"].duplicated()))].reset_index(drop=True)

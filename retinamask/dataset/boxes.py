@@ -16,11 +16,11 @@ def areas(boxes_xyxy: np.ndarray) -> np.ndarray:
 
 def intersections(boxes_xyxy: np.ndarray, others_xyxy: np.ndarray) -> np.ndarray:
     """Return the area that each of ``(N, 4)`` boxes shares with each of ``(M, 4)`` others, ``(N, M)`` square pixels."""
-    boxes_xyxy = np.asarray(boxes_xyxy, dtype=float).reshape(-1, 1, 4)
-    others_xyxy = np.asarray(others_xyxy, dtype=float).reshape(1, -1, 4)
-    top_left = np.maximum(boxes_xyxy[..., :2], others_xyxy[..., :2])  # (N, M, 2)
-    bottom_right = np.minimum(boxes_xyxy[..., 2:], others_xyxy[..., 2:])
-    return np.clip(bottom_right - top_left, 0, None).prod(axis=2)
+    x1, y1, x2, y2 = np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4).T[..., None]
+    left, top, right, bottom = np.asarray(others_xyxy, dtype=float).reshape(-1, 4).T
+    # Edge by edge, which is several times as fast as on arrays (N, M, 2).
+    widths = np.maximum(np.minimum(x2, right) - np.maximum(x1, left), 0)
+    return widths * np.maximum(np.minimum(y2, bottom) - np.maximum(y1, top), 0)
 
 
 def overlaps(boxes_xyxy: np.ndarray, others_xyxy: np.ndarray) -> np.ndarray:

@@ -116,7 +116,7 @@ def cut_faces(
 
 
 def crop(image_rgb: np.ndarray, boxes_xyxy: np.ndarray, margin: float = MARGIN) -> list[np.ndarray]:
-    """What is in boxes, with a margin around, as squares as far as the image allows.
+    """Cut boxes out of an image, with a margin around, as squares as far as the image allows.
 
     A square's side is the box's longer side and twice the margin. It is moved into the image where it sticks out,
     and cut where it is larger than the image.

@@ -18,7 +18,7 @@ from retinamask.dataset.splits import deal_images, refuse_empty, tables_of
 
 
 class FaceFolders(NamedTuple):
-    """What class folders hold.
+    """Faces in class folders.
 
     Attributes:
         table: each image with one box that covers it, paths relative to the folder.

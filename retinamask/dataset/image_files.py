@@ -21,7 +21,7 @@ _COMPANIONS = (
 
 
 class Walk(NamedTuple):
-    """What lies below a folder."""
+    """The files below a folder."""
 
     files: list[Path]  # sorted; without hidden ones
     hidden: list[Path]  # files that begin with a dot; what lies in hidden folders is not looked at

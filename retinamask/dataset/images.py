@@ -33,7 +33,7 @@ PREPROCESSINGS = {
     "tf_rgb": (False, 127.5, (1.0, 1.0, 1.0)),
     "unit_rgb": (False, 255.0, (0.0, 0.0, 0.0)),
 }
-"""What networks expect of pixels: BGR or not, what they are divided by, and what is then taken off.
+"""How networks expect pixels: BGR or not, the divisor, and the mean to subtract afterwards.
 
 ``caffe`` (ResNet, VGG) and ``tf`` (MobileNet, DenseNet) are as keras-retinanet feeds its backbones, ``tf_rgb`` is
 keras.applications' for MobileNetV2, ``unit_rgb`` is Darknet's.
@@ -53,7 +53,7 @@ class TooManyPixelsError(ImageError):
 
 
 class Inspection(NamedTuple):
-    """What is in an image file, and how it is stored."""
+    """The content of an image file, and how it is stored."""
 
     image_rgb: np.ndarray  # upright, as from `read_image`
     size_wh: tuple[int, int]  # as stored, before any turn
@@ -234,7 +234,7 @@ def _rgb(image: Image.Image, turn: Image.Transpose | None) -> np.ndarray:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes the image upright according to EXIF, ``None`` if nothing is to be done."""
+    """Return the transposition that makes the image upright according to EXIF, ``None`` if it is."""
     if image.format == "TIFF":  # Pillow turns it by itself
         return None
     try:

@@ -1,23 +1,28 @@
 """The detectors by name, and loading a snapshot into one.
 
-A detector is built from its name, its classes and its settings. It offers ``prepare`` (images to network input),
-``network``, ``inference_network`` and ``record``, and for training, in the graph: ``canvas_wh`` and ``targets`` (for
-the input pipeline), ``network_input``, ``counts`` and ``losses`` (for the step) and ``rest_backbone``. What differs
-between detectors stays in their own files.
+A detector is one file and one line of the table below. It offers ``prepare`` (images to network input), ``network``,
+``inference_network`` and ``record``, and for training, in the graph: ``canvas_wh`` and ``targets`` (for the input
+pipeline), ``network_input``, ``counts`` and ``losses`` (for the step) and ``freeze_backbone``.
 """
 
-from dataclasses import fields
+from dataclasses import Field
 from pathlib import Path
 
-from retinamask.detectors.detector import decoded
+from retinamask.detectors.detector import DETECTORS, decoded, named
 from retinamask.detectors.mask_classifier import MaskClassifier
 from retinamask.detectors.retinanet import RetinaNet
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
 from retinamask.detectors.ssd_mobilenet_v2_fpnlite import SSDMobileNetV2FPNLite
 from retinamask.detectors.starting_weights import PUBLISHED, check, normalisation_for
 from retinamask.detectors.yolov4_tiny import YOLOv4Tiny
+from retinamask.setting import described
 
-DETECTORS = {kind.name: kind for kind in (RetinaNet, SSDMobileNetV2FPNLite, YOLOv4Tiny, MaskClassifier)}
+DETECTORS |= {kind.name: kind for kind in (RetinaNet, SSDMobileNetV2FPNLite, YOLOv4Tiny, MaskClassifier)}
+
+
+def settings_of_detector(name: str) -> dict[str, Field]:
+    """Give the settings of a detector by name; a field's ``metadata`` has its ``help``, bounds and choices."""
+    return described(named(name).Settings)
 
 
 def create(name: str, classes: dict[str, int], **settings):
@@ -27,7 +32,7 @@ def create(name: str, classes: dict[str, int], **settings):
 
 
 def create_for(name: str, classes: dict[str, int], weights: str, **settings):
-    """As `create`, ready to start from ``weights``: a RetinaNet with the batch normalisation that suits them.
+    """Build a detector as `create` does, ready to start from ``weights``: with the batch normalisation that suits them.
 
     Published weights are downloaded here, before a single image is decoded.
 
@@ -36,8 +41,7 @@ def create_for(name: str, classes: dict[str, int], weights: str, **settings):
         WeightsError: no such file, or no network connection.
     """
     check_start(name, weights, **settings)
-    kind = named(name)
-    if kind.normalisation_by_weights:
+    if named(name).normalisation_by_weights:
         settings = {"normalisation": normalisation_for(weights), **settings}
     detector = create(name, classes, **settings)
     if weights in PUBLISHED:
@@ -56,17 +60,15 @@ def check_start(name: str, weights: str, **settings) -> None:
     Raises:
         ValueError: no such detector, a setting is not one of its own or out of range, no such weights or file.
     """
-    kind = named(name)
-    known = {field.name for field in fields(kind.Settings)}
-    unknown = sorted(set(settings) - known)
-    if unknown:
-        raise ValueError(f"{name} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-    kind.Settings(**settings)
-    check(kind, weights)
+    known = settings_of_detector(name)
+    if unknown := sorted(set(settings) - set(known)):
+        raise ValueError(f"{name} has no {', '.join(unknown)}; it has {', '.join(known)}")
+    named(name).Settings(**settings)
+    check(named(name), weights)
 
 
 def restore(snapshot: Snapshot):
-    """The detector of a snapshot, without its weights."""
+    """Give the detector of a snapshot, without its weights."""
     return named(snapshot.record["detector"]).from_record(snapshot.classes, snapshot.record["settings"])
 
 
@@ -101,10 +103,3 @@ def load_weights(network, path: Path) -> None:
         network.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
         raise SnapshotError(f"{path}: its weights do not fit the network that was built for it ({error})") from None
-
-
-def named(name: str) -> type:
-    """The class of a detector."""
-    if name not in DETECTORS:
-        raise ValueError(f"no detector named {name!r}; there are: {', '.join(DETECTORS)}")
-    return DETECTORS[name]

@@ -5,6 +5,7 @@ are. MobileNetV2 is https://arxiv.org/abs/1801.04381, as keras.applications buil
 layers with dropout, and a number for each class.
 """
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,16 +17,15 @@ from retinamask.dataset import images
 from retinamask.dataset.crops import MARGIN
 from retinamask.detectors import _keras, mobilenet_v2_fpnlite
 from retinamask.detectors.detector import Detector
-from retinamask.detectors.replayed_dropout import replayed_dropout
-from retinamask.detectors.retinanet import NORMALISATIONS
+from retinamask.detectors.retinanet import MOMENTUM, NORMALISATIONS
 from retinamask.detectors.starting_weights import WeightsError
+from retinamask.setting import check_settings, setting
 
 POOLINGS = ("average", "max")
 CLASSIFIER_LOSSES = ("categorical", "binary")
 BLOCKS = 18
 """Blocks of MobileNetV2: the first convolution and 17 blocks of three, with the last convolution in the last one."""
 
-_OWN_LAYERS = re.compile(r"classifier_")  # the rest is the backbone
 _LOSS = "classification_loss"
 
 
@@ -33,57 +33,48 @@ _LOSS = "classification_loss"
 class MaskClassifierSettings:
     """All that is needed, with the classes, to build the same network again.
 
-    Attributes:
-        image_height, image_width: of the input in pixels; a face is stretched to it, as the published recipes do:
-            padding would tell the network how long its images are, which in class folders often tells the class.
-        alpha: width of the backbone, see `mobilenet_v2_fpnlite.ALPHAS` for those with ImageNet weights.
-        pooling: what makes one number of each channel, ``average`` or ``max``.
-        dense: units of each dense layer between pooling and answer.
-        dropout: share of the inputs of each of them, and of the answer, that an update does not see.
-        loss: ``categorical`` (softmax over the classes) or ``binary`` (one number for the second of two classes).
-        class_weights: how much an image of each class counts, by id; empty is 1 for all.
-        fine_tune_blocks: how many of the `BLOCKS`, from the last, learn when the backbone does not rest and
-            normalisation is frozen; 0 lets it rest for good. With live normalisation all learn.
-        normalisation: ``frozen`` (batch normalisation keeps its pretrained statistics) or ``live`` (it learns them:
-            needed when the weights start from random numbers).
-        momentum: share of the old moving average that each step keeps, for ``live`` only.
-        margin: around the faces that it is trained on and asked about, see `retinamask.dataset.crops.crop`.
+    A face is stretched to the input, as the published recipes do: padding would tell the network how long its images
+    are, which in class folders often tells the class.
     """
 
-    image_height: int = 224
-    image_width: int = 224
-    alpha: float = 1.0
-    pooling: str = "average"
-    dense: tuple[int, ...] = (128,)
-    dropout: float = 0.5
-    loss: str = "categorical"
-    class_weights: tuple[float, ...] = ()
-    fine_tune_blocks: int = 4
-    normalisation: str = "frozen"
-    momentum: float = 0.9
-    margin: float = MARGIN
+    image_height: int = setting(224, "of the input in pixels; faces are stretched to it", 32, 1024)
+    image_width: int = setting(224, "of the input in pixels; faces are stretched to it", 32, 1024)
+    alpha: float = setting(1.0, mobilenet_v2_fpnlite.ALPHA_HELP, 0.1, 4)
+    pooling: str = setting("average", "makes one number of each channel", choices=POOLINGS)
+    dense: tuple[int, ...] = setting(
+        (128,), "units of the layers between pooling and answer, such as 128 or 256,64; none for no layer", 1
+    )
+    dropout: float = setting(
+        0.5, "share of the inputs of those layers, and of the answer, that an update drops", 0, 0.95
+    )
+    loss: str = setting(
+        "categorical", "softmax over the classes, or binary: one number for two classes", choices=CLASSIFIER_LOSSES
+    )
+    class_weights: tuple[float, ...] = setting(
+        (), "how much an image of each class counts, by id, such as 1,2.5; none for 1 for all", 1e-6, 1e6
+    )
+    fine_tune_blocks: int = setting(
+        4,
+        f"of {BLOCKS} blocks, how many from the last learn once the backbone is unfrozen; all with live normalisation",
+        0,
+        BLOCKS,
+    )
+    normalisation: str = setting(
+        "frozen",
+        "batch normalisation keeps its pretrained statistics (frozen) or learns them (live); goes by the weights",
+        choices=NORMALISATIONS,
+    )
+    momentum: float = setting(0.9, **MOMENTUM)
+    margin: float = setting(
+        MARGIN, "around a face on each side, in training and when asked, as a share of its box's longer side", 0, 5
+    )
 
     def __post_init__(self):
-        for side in ("image_height", "image_width"):
-            if not 32 <= getattr(self, side) <= 1024:
-                raise ValueError(f"{side} is {getattr(self, side)}, expected 32 to 1024 pixels")
-        for name, low, high in (
-            ("alpha", 0.1, 4), ("dropout", 0, 0.95), ("fine_tune_blocks", 0, BLOCKS), ("momentum", 0.01, 0.9999),
-            ("margin", 0, 5),
-        ):  # fmt: skip
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected {low} to {high}")
-        for name, choices in (("pooling", POOLINGS), ("loss", CLASSIFIER_LOSSES), ("normalisation", NORMALISATIONS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, expected {' or '.join(choices)}")
-        if any(units < 1 for units in self.dense):
-            raise ValueError(f"dense is {self.dense}, expected a number of units for each layer, at least 1")
-        if any(not 0 < weight < 1e6 for weight in self.class_weights):
-            raise ValueError(f"class_weights are {self.class_weights}, expected numbers above 0")
+        check_settings(self)
 
 
 class MaskClassifier(Detector):
-    """MobileNetV2 with a small head: its settings and classes; networks are built on request."""
+    """MobileNetV2 with a small head."""
 
     name = "mask_classifier"
     Settings = MaskClassifierSettings
@@ -102,20 +93,20 @@ class MaskClassifier(Detector):
             raise ValueError(f"class_weights are {settings.class_weights}, expected one for each of {list(classes)}")
 
     def scale(self, size_wh: tuple[int, int]) -> float:
-        """Resized size / original size of a face that is fitted into the input, to be stretched then."""
+        """See `Detector.scale`; a face is fitted into the input, to be stretched then."""
         return min(self.settings.image_width / size_wh[0], self.settings.image_height / size_wh[1])
 
     def batch(self, resized_rgb: list[np.ndarray]) -> np.ndarray:
-        """Resized faces stretched to the input and normalised, ``float32`` ``(N, height, width, 3)``."""
+        """See `Detector.batch`; faces are stretched to the input."""
         stretched = [images.stretch(image, self.canvas_wh([])) for image in resized_rgb]
         return np.stack([images.normalise(image, self.preprocessing) for image in stretched])
 
     def canvas_wh(self, sizes_wh: list[tuple[int, int]]) -> tuple[int, int]:
-        """Width and height of the network's input, whatever the images are."""
+        """See `Detector.canvas_wh`."""
         return self.settings.image_width, self.settings.image_height
 
     def network(self, seed: int | None = None):
-        """The training network: image in, logits ``(N, classes)``, or ``(N, 1)`` for the loss ``binary``, out.
+        """Build the training network: image in, logits ``(N, classes)``, or ``(N, 1)`` for the loss ``binary``, out.
 
         Random weights, the same for the same ``seed``. The backbone's layers have keras.applications' names, all
         others begin with ``classifier_``.
@@ -126,12 +117,23 @@ class MaskClassifier(Detector):
         chosen = self.settings
         inputs = keras.layers.Input((chosen.image_height, chosen.image_width, 3), name="image")
         features = mobilenet_v2_fpnlite.backbone(inputs, chosen.alpha, chosen.momentum).output
-        network = keras.Model(inputs, self._head(keras, features, seed or 0), name=self.name)
-        self.rest_backbone(network, resting=False)  # freezes what the settings say
+        pool = {"average": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}[chosen.pooling]
+        tensor = pool(name="classifier_pooling")(features)
+        for number, units in enumerate([*chosen.dense, None]):
+            if chosen.dropout:
+                dropout_seed = ((seed or 0) + number) % 2**31
+                tensor = replayed_dropout(chosen.dropout, dropout_seed, f"classifier_dropout_{number}")(tensor)
+            if units:
+                hidden = keras.layers.Dense(units, "relu", kernel_initializer="he_normal", name=f"classifier_{number}")
+                tensor = hidden(tensor)
+        outputs = 1 if chosen.loss == "binary" else len(self.classes)
+        logits = keras.layers.Dense(outputs, name="classifier_logits")(tensor)
+        network = keras.Model(inputs, logits, name=self.name)
+        self.freeze_backbone(network, frozen=False)  # freezes what the settings say
         return network
 
     def inference_network(self, network):
-        """``network`` with its logits turned into probabilities ``(N, classes)``, sharing its weights."""
+        """Turn the logits of ``network`` into probabilities ``(N, classes)``, sharing its weights."""
         keras = _keras.prepare()
         logits = keras.layers.Activation("linear", dtype="float32", name="classifier_float32")(network.output)
         if self.settings.loss == "categorical":
@@ -143,39 +145,48 @@ class MaskClassifier(Detector):
         return keras.Model(network.input, probabilities)
 
     def targets(self, boxes, labels, sizes_wh, canvas_wh: tuple[int, int]) -> dict:
-        """In the graph: ``label`` ``(N,)``, the class id of each image's first box, -1 where there is none."""
+        """Give ``label`` ``(N,)``, the class id of each image's first box, -1 where there is none."""
         return {"label": labels[:, 0]}
 
     def counts(self, batch: dict) -> dict:
-        """In the graph: the weights of the images that have a class, by which the loss is divided."""
-        import tensorflow
+        """Sum in the graph the weights of the images that have a class, by which the loss is divided."""
+        import tensorflow as tf
 
-        return {_LOSS: tensorflow.reduce_sum(self._weights(batch["label"]))}
+        return {_LOSS: tf.reduce_sum(self._weights(batch["label"]))}
 
     def losses(self, outputs, batch: dict) -> dict:
-        """In the graph: the cross-entropy of each image times the weight of its class, summed."""
-        import tensorflow
+        """Sum in the graph the cross-entropy of each image times the weight of its class."""
+        import tensorflow as tf
 
-        labels = tensorflow.maximum(batch["label"], 0)
-        logits = tensorflow.cast(outputs, tensorflow.float32)
+        labels, logits = tf.maximum(batch["label"], 0), tf.cast(outputs, tf.float32)
         if self.settings.loss == "categorical":
-            each = tensorflow.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         else:
-            each = tensorflow.nn.sigmoid_cross_entropy_with_logits(tensorflow.cast(labels, logits.dtype), logits[:, 0])
-        return {_LOSS: tensorflow.reduce_sum(each * self._weights(batch["label"]))}
+            each = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, tf.float32), logits[:, 0])
+        return {_LOSS: tf.reduce_sum(each * self._weights(batch["label"]))}
 
-    def rest_backbone(self, network, resting: bool) -> None:
-        """Keep the whole backbone as it is (phase one), or let its last blocks learn (phase two)."""
+    def _weights(self, labels):
+        """How much each image counts, 0 where it has no class."""
+        import tensorflow as tf
+
+        each = tf.constant(self.settings.class_weights or (1.0,) * len(self.classes), tf.float32)
+        return tf.gather(each, tf.maximum(labels, 0)) * tf.cast(labels >= 0, tf.float32)
+
+    def freeze_backbone(self, network, frozen: bool) -> None:
+        """Freeze the whole backbone (phase one), or let its last blocks learn (phase two)."""
         keras = _keras.prepare()
         live = self.settings.normalisation == "live"
         first = 0 if live else BLOCKS - self.settings.fine_tune_blocks
         block = 0
         for layer in network.layers:
-            if _OWN_LAYERS.match(layer.name):
+            if layer.name.startswith("classifier_"):
                 continue
-            block = _block_of(layer.name, block)
+            if numbered := re.match(r"block_(\d+)_", layer.name):  # as keras.applications names them
+                block = int(numbered[1]) + 1
+            elif layer.name.startswith("expanded_conv"):
+                block = 1
             normalises = isinstance(layer, keras.layers.BatchNormalization)
-            layer.trainable = not resting and block >= first and (live or not normalises)
+            layer.trainable = not frozen and block >= first and (live or not normalises)
 
     def published_weights(self, name: str) -> Path:
         """See `Detector.published_weights`; ``imagenet`` is what keras.applications downloads, into the same place."""
@@ -183,34 +194,9 @@ class MaskClassifier(Detector):
             raise WeightsError(f"no {name} weights are published for {self.name}; take imagenet, a file, or none")
         return mobilenet_v2_fpnlite.imagenet_weights(float(self.settings.alpha))
 
-    def _head(self, keras, features, seed: int):
-        chosen = self.settings
-        pool = {"average": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}[chosen.pooling]
-        tensor = pool(name="classifier_pooling")(features)
-        for number, units in enumerate(chosen.dense):
-            tensor = self._dropped(tensor, seed, number)
-            hidden = keras.layers.Dense(units, "relu", kernel_initializer="he_normal", name=f"classifier_{number}")
-            tensor = hidden(tensor)
-        outputs = 1 if chosen.loss == "binary" else len(self.classes)
-        return keras.layers.Dense(outputs, name="classifier_logits")(self._dropped(tensor, seed, len(chosen.dense)))
-
-    def _dropped(self, tensor, seed: int, number: int):
-        rate = self.settings.dropout
-        return (
-            replayed_dropout(rate, (seed + number) % 2**31, f"classifier_dropout_{number}")(tensor) if rate else tensor
-        )
-
-    def _weights(self, labels):
-        """How much each image counts, 0 where it has no class."""
-        import tensorflow
-
-        each = tensorflow.constant(self.settings.class_weights or (1.0,) * len(self.classes), tensorflow.float32)
-        known = tensorflow.cast(labels >= 0, tensorflow.float32)
-        return tensorflow.gather(each, tensorflow.maximum(labels, 0)) * known
-
 
 def balanced_weights(labels: Iterable[str], classes: dict[str, int]) -> tuple[float, ...]:
-    """Weights with which all classes count the same: images / (classes x images of the class), by id.
+    """Give the weights with which all classes count the same: images / (classes x images of the class), by id.
 
     As scikit-learn's ``balanced``, of King and Zeng, *Logistic Regression in Rare Events Data*, 2001.
 
@@ -224,8 +210,49 @@ def balanced_weights(labels: Iterable[str], classes: dict[str, int]) -> tuple[fl
     return tuple(len(labels) / (len(classes) * count) for count in counts.values())
 
 
-def _block_of(name: str, before: int) -> int:
-    """The block that a layer of keras.applications' MobileNetV2 is in, given that of the layer before it."""
-    if numbered := re.match(r"block_(\d+)_", name):
-        return int(numbered[1]) + 1
-    return 1 if name.startswith("expanded_conv") else before
+def replayed_dropout(rate: float, seed: int, name: str):
+    """Make a layer that drops a share ``rate`` of its inputs in training, in a resumed run the same ones.
+
+    Srivastava et al., https://jmlr.org/papers/v15/srivastava14a.html, in the form that Keras has it. But Keras draws
+    from a state that is in no weights file; here the mask follows from the seed and a count of updates, a weight.
+    """
+    return _replayed_dropout_class()(rate, seed, name=name)
+
+
+@functools.cache
+def _replayed_dropout_class() -> type:
+    keras = _keras.prepare()
+    import tensorflow as tf
+
+    class ReplayedDropout(keras.layers.Layer):
+        """See `replayed_dropout`."""
+
+        def __init__(self, rate: float, seed: int, **options):
+            super().__init__(**options)
+            self.rate, self.seed = rate, seed
+
+        def build(self, shape):
+            self.drawn = self.add_weight(
+                name="drawn",
+                dtype="float32",  # counts to 16 million, and averages of weights are made of it too
+                initializer="zeros",
+                trainable=False,
+                experimental_autocast=False,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+            super().build(shape)
+
+        def call(self, inputs, training=None):
+            if not training:
+                return inputs
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            count = tf.cast(self.drawn, tf.int32)
+            seed = tf.random.experimental.stateless_fold_in(tf.stack([self.seed, count]), replica)
+            draws = tf.random.stateless_uniform(tf.shape(inputs), seed)
+            self.drawn.assign_add(1.0)
+            return inputs * tf.cast(draws >= self.rate, inputs.dtype) / (1 - self.rate)
+
+        def get_config(self):
+            return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+    return ReplayedDropout

@@ -1,24 +1,15 @@
 """The network of SSD MobileNet V2 FPNLite: keras.applications' backbone, a light pyramid, and one head for all levels.
 
-Beneath `ssd_mobilenet_v2_fpnlite`, which trains it. The structure is that of the TensorFlow 2 detection zoo's "SSD
-MobileNet V2 FPNLite 640x640" (https://github.com/tensorflow/models, `research/object_detection`, configuration
+The structure is that of the TensorFlow 2 detection zoo's "SSD MobileNet V2 FPNLite 640x640"
+(https://github.com/tensorflow/models, `research/object_detection`, configuration
 ``ssd_mobilenet_v2_fpnlite_640x640_coco17_tpu-8``): MobileNetV2 (https://arxiv.org/abs/1801.04381) under a pyramid
 (https://arxiv.org/abs/1612.03144) and RetinaNet's head (https://arxiv.org/abs/1708.02002), each convolution of them
 cut into one within channels and one across them. It is put together by keras-retinanet's ``retinanet``.
 
-Parameters with alpha 1, A anchors at a place and C classes:
-
-=============================== ============================================================ =========
-backbone                        as keras.applications counts them, without its classifier    2,257,984
-1x1 convolutions of C3, C4, C5  (32 + 96 + 1280) x 128 + 3 x 128                               180,608
-P3, P4, P6, P7                  4 x (9 x 128 + 128 x 128 + normalisation 4 x 128)               72,192
-the head's four convolutions    4 x (9 x 128 + 128 x 128)                                       70,144
-their normalisation             5 levels x 4 x (4 x 128)                                        10,240
-boxes                           9 x 128 + 128 x 4A + 4A                                  1,152 + 516 A
-classes                         9 x 128 + 128 x CA + CA                                 1,152 + 129 CA
-=============================== ============================================================ =========
-
-That is 2,598,116 with 6 anchors and 2 classes, and 2,667,002 with the zoo's 91 outputs for 90 classes of COCO.
+Parameters with alpha 1, A anchors at a place and C classes: the backbone 2,257,984, the 1x1 convolutions of C3 to C5
+180,608, P3, P4, P6 and P7 72,192, the head's four convolutions 70,144 and their normalisation 10,240, boxes
+1,152 + 516 A, classes 1,152 + 129 CA. That is 2,598,116 with 6 anchors and 2 classes, and 2,667,002 with the
+zoo's 91 outputs for 90 classes of COCO.
 """
 
 from pathlib import Path
@@ -31,6 +22,7 @@ LEVELS = ("P3", "P4", "P5", "P6", "P7")
 TOWER_LAYERS = 4
 ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 """Widths of the backbone for which keras.applications has ImageNet weights."""
+ALPHA_HELP = f"width of MobileNetV2; ImageNet weights: {', '.join(map(str, ALPHAS))}"
 IMAGENET_URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
     "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_top.h5"
@@ -42,7 +34,7 @@ _CLASS_BIAS = -4.6  # a score of 0.01 to begin with
 
 
 def build(class_count: int, anchor_count: int, alpha: float, momentum: float, regularisation: float):
-    """The training network with random weights.
+    """Build the training network with random weights.
 
     Inputs are ``(N, height, width, 3)`` with sides divisible by 32. Layers of the backbone have keras.applications'
     names, all others begin with the level (``P3`` to ``P7``, ``C3`` and ``C4``) or with ``head_``, ``regression`` or
@@ -50,7 +42,7 @@ def build(class_count: int, anchor_count: int, alpha: float, momentum: float, re
 
     Args:
         class_count, anchor_count: classes, and anchors at each place.
-        alpha: width of the backbone; any number above 0, with ImageNet weights for those of `ALPHAS`.
+        alpha: width of the backbone.
         momentum: share of the old moving average that batch normalisation keeps.
         regularisation: the weight penalty is half of this times the sum of squares, as in the zoo; 0 for none.
 
@@ -63,9 +55,7 @@ def build(class_count: int, anchor_count: int, alpha: float, momentum: float, re
 
     layers = _Layers(momentum, regularisation)
     inputs = keras.layers.Input((None, None, 3), name="image")
-    taken = keras.applications.MobileNetV2(
-        alpha=alpha, include_top=False, weights=None, input_tensor=inputs, layers=layers
-    )
+    taken = _mobilenet_v2(inputs, alpha, layers)
     stages = {stage: taken.get_layer(name).output for stage, name in _STAGES.items()}
     head = _Head(layers, class_count, anchor_count)
     return retinanet(
@@ -80,15 +70,12 @@ def build(class_count: int, anchor_count: int, alpha: float, momentum: float, re
 
 
 def backbone(inputs, alpha: float, momentum: float):
-    """MobileNetV2 alone, without a weight penalty: a tf-keras model on the tensor ``inputs``; see `build`."""
-    layers = _Layers(momentum, regularisation=0)
-    return _keras.prepare().applications.MobileNetV2(
-        alpha=alpha, include_top=False, weights=None, input_tensor=inputs, layers=layers
-    )
+    """Build MobileNetV2 alone, without a weight penalty: a tf-keras model on the tensor ``inputs``; see `build`."""
+    return _mobilenet_v2(inputs, alpha, _Layers(momentum, regularisation=0))
 
 
 def imagenet_weights(alpha: float) -> Path:
-    """What keras.applications downloads for a width, in the same place, ~/.keras/models.
+    """Give the file that keras.applications downloads for a width, in the same place, ~/.keras/models.
 
     Raises:
         WeightsError: there are none for that width, or no network connection.
@@ -97,6 +84,11 @@ def imagenet_weights(alpha: float) -> Path:
         known = ", ".join(map(str, ALPHAS))
         raise WeightsError(f"ImageNet weights are published for alpha {known}, not for {alpha}")
     return downloaded_from(IMAGENET_URL.format(alpha=alpha), f"ImageNet weights for MobileNetV2, alpha {alpha}")
+
+
+def _mobilenet_v2(inputs, alpha: float, layers: "_Layers"):
+    applications = _keras.prepare().applications
+    return applications.MobileNetV2(alpha=alpha, include_top=False, weights=None, input_tensor=inputs, layers=layers)
 
 
 class _Layers:
@@ -128,7 +120,7 @@ class _Layers:
         return self._keras.layers.BatchNormalization(momentum=self._momentum, epsilon=_EPSILON, name=name)
 
     def separable(self, name: str, strides: int = 1):
-        """A separable 3x3 convolution to `DEPTH` channels, to be normalised."""
+        """Make a 3x3 convolution to `DEPTH` channels, to be normalised."""
         return self._keras.layers.SeparableConv2D(
             DEPTH,
             3,
@@ -142,7 +134,7 @@ class _Layers:
         )
 
     def predicting(self, name: str, filters: int, bias: float):
-        """The last separable convolution of a head, which begins with ``bias`` and hardly anything else."""
+        """Make the last convolution of a head, which begins with ``bias`` and hardly anything else."""
         return self._keras.layers.SeparableConv2D(
             filters,
             3,

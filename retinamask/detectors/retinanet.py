@@ -1,7 +1,6 @@
-"""RetinaNet: keras-retinanet's network, anchors, targets, losses and decoding.
+"""RetinaNet: keras-retinanet's network, anchors, targets, losses and decoding, as installed from PyPI.
 
-Lin et al., *Focal Loss for Dense Object Detection*, https://arxiv.org/abs/1708.02002. Everything is
-keras-retinanet's own, as installed from PyPI; this file says how it is put together.
+Lin et al., *Focal Loss for Dense Object Detection*, https://arxiv.org/abs/1708.02002.
 """
 
 import re
@@ -17,6 +16,7 @@ from retinamask.detectors import _keras
 from retinamask.detectors.anchor_targets import AnchorMatcher
 from retinamask.detectors.detector import Detector
 from retinamask.detectors.starting_weights import WeightsError, downloaded, downloaded_from
+from retinamask.setting import check_settings, setting
 
 BACKBONES = {
     **dict.fromkeys(["resnet50", "resnet101", "resnet152", "vgg16", "vgg19"], "caffe"),
@@ -30,49 +30,42 @@ COCO_URLS = {
 }
 
 NORMALISATIONS = ("frozen", "live")
+MOMENTUM = {
+    "text": "share of the old moving average that a step keeps, for live normalisation",
+    "low": 0,
+    "high": 0.9999,
+}
 LOSSES = ("localization_loss", "classification_loss")
 
 
 @dataclass(frozen=True)
 class RetinaNetSettings:
-    """All that is needed, with the classes, to build the same network again.
+    """All that is needed, with the classes, to build the same network again."""
 
-    Attributes:
-        backbone: one of `BACKBONES`.
-        image_size: side in pixels of the square that an image is fitted into, or with max_side of its shorter side.
-        max_side: resize as keras-retinanet does, the longer side to this many pixels at most; 0 for a square.
-        normalisation: frozen (batch normalisation keeps its pretrained statistics, as keras-retinanet always has it) or
-            live (it learns them: needed when the weights start from random numbers).
-        momentum: share of the old moving average that each step keeps, for live only.
-        ratios, scales: height / width and relative size of the anchors at a place.
-        sizes, strides: anchor sizes and strides of the pyramid levels P3 to P7 in pixels.
-    """
-
-    backbone: str = "resnet50"
-    image_size: int = 512
-    max_side: int = 0
-    normalisation: str = "frozen"
-    momentum: float = 0.9
-    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    scales: tuple[float, ...] = (2**0, 2 ** (1 / 3), 2 ** (2 / 3))
-    sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
-    strides: tuple[int, ...] = (8, 16, 32, 64, 128)
+    backbone: str = setting("resnet50", "any that keras-retinanet has", choices=tuple(BACKBONES))
+    image_size: int = setting(512, "images are fitted into a square of this side in pixels", 64, 4096)
+    max_side: int = setting(
+        0, "resize as keras-retinanet does: the shorter side to image_size, the longer to this at most; 0: a square", 0
+    )
+    normalisation: str = setting(
+        "frozen",
+        "batch normalisation keeps its pretrained statistics (frozen) or learns them (live); goes by the weights",
+        choices=NORMALISATIONS,
+    )
+    momentum: float = setting(0.9, **MOMENTUM)
+    ratios: tuple[float, ...] = setting((0.5, 1.0, 2.0), "height / width of the anchors at a place", 0.01, 100)
+    scales: tuple[float, ...] = setting((2**0, 2 ** (1 / 3), 2 ** (2 / 3)), "relative sizes of them", 0.01, 100)
+    sizes: tuple[int, ...] = setting((32, 64, 128, 256, 512), "anchor sizes of the levels P3 to P7 in pixels", 1)
+    strides: tuple[int, ...] = setting((8, 16, 32, 64, 128), "strides of the levels in pixels", 1)
 
     def __post_init__(self):
-        if self.backbone not in BACKBONES:
-            raise ValueError(f"backbone is {self.backbone!r}, expected one of: {', '.join(BACKBONES)}")
-        if not 64 <= self.image_size <= 4096:
-            raise ValueError(f"image_size is {self.image_size}, expected 64 to 4096 pixels")
+        check_settings(self)
         if self.max_side and self.max_side < self.image_size:
             raise ValueError(f"max_side is {self.max_side}, expected 0 or at least image_size ({self.image_size})")
-        if self.normalisation not in NORMALISATIONS:
-            raise ValueError(f"normalisation is {self.normalisation!r}, expected {' or '.join(NORMALISATIONS)}")
-        if not 0 < self.momentum < 1:
-            raise ValueError(f"momentum is {self.momentum}, expected a number between 0 and 1")
 
 
 class RetinaNet(Detector):
-    """keras-retinanet's RetinaNet: its settings and classes; networks are built on request."""
+    """keras-retinanet's RetinaNet."""
 
     name = "retinanet"
     Settings = RetinaNetSettings
@@ -84,23 +77,23 @@ class RetinaNet(Detector):
 
     @property
     def preprocessing(self) -> str:
-        """How pixels are normalised: a name in `retinamask.dataset.images.PREPROCESSINGS`."""
+        """See `Detector`."""
         return BACKBONES[self.settings.backbone]
 
     def scale(self, size_wh: tuple[int, int]) -> float:
-        """Resized size / original size of an image."""
+        """See `Detector.scale`; with ``max_side`` as keras-retinanet resizes."""
         if self.settings.max_side:
             return images.sides_scale(size_wh, self.settings.image_size, self.settings.max_side)
         return images.fit_scale(size_wh, self.settings.image_size)
 
     def batch(self, resized_rgb: list[np.ndarray]) -> np.ndarray:
-        """Resized images normalised and laid into one network input, ``float32`` ``(N, height, width, 3)``."""
+        """See `Detector.batch`; with ``max_side`` as large as the largest image."""
         side = self.settings.image_size
         normalised = [images.normalise(image, self.preprocessing) for image in resized_rgb]
         return images.pad(normalised, None if self.settings.max_side else (side, side))
 
     def network(self, seed: int | None = None):
-        """The training network: image in, ``regression`` and ``classification`` of every anchor out.
+        """Build the training network: image in, ``regression`` and ``classification`` of every anchor out.
 
         Random weights, the same for the same ``seed``; with ``live`` normalisation they are drawn so that
         training from nothing works.
@@ -110,53 +103,65 @@ class RetinaNet(Detector):
             keras.utils.set_random_seed(seed)
         from keras_retinanet import models
 
-        live = self.settings.normalisation == "live"
+        chosen = self.settings
+        live = chosen.normalisation == "live"
         with warnings.catch_warnings():
             # keras-retinanet gives one unseeded initializer to several layers, which then start out equal.
             # Not so here: the weights of the heads are drawn anew below.
             warnings.filterwarnings("ignore", message="The initializer RandomNormal is unseeded")
-            if live and self.settings.backbone.startswith("resnet"):
+            if live and chosen.backbone.startswith("resnet"):
                 network = self._live_resnet(keras)
             else:
-                backbone = models.backbone(self.settings.backbone)
-                network = backbone.retinanet(len(self.classes), num_anchors=self._num_anchors())
-        _draw_heads(network, keras.initializers.HeNormal if live else _focal_loss_initializer)
-        if not live:
-            for layer in network.layers:  # keras-retinanet freezes only its ResNets
-                if isinstance(layer, keras.layers.BatchNormalization):
-                    layer.trainable = False
-        if live:
-            _ready_for_training_from_nothing(network, self.settings.momentum)
+                anchor_count = len(chosen.ratios) * len(chosen.scales)
+                network = models.backbone(chosen.backbone).retinanet(len(self.classes), num_anchors=anchor_count)
+        for name in ("regression_submodel", "classification_submodel"):
+            layers = network.get_layer(name).layers
+            for layer in [layer for layer in layers if isinstance(layer, keras.layers.Conv2D)][:-1]:
+                # The paper's section 4.1 draws with 0.01. Training from nothing takes He et al.'s deviation
+                # (https://arxiv.org/abs/1502.01852), else hardly anything is left of the features after four of them.
+                initializer = keras.initializers.HeNormal() if live else keras.initializers.RandomNormal(stddev=0.01)
+                layer.kernel.assign(initializer(layer.kernel.shape))  # shared, it would make all kernels equal
+        for layer in network.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                if not live:
+                    layer.trainable = False  # keras-retinanet freezes only its ResNets
+                else:
+                    layer.momentum = chosen.momentum  # Keras's 0.99 lags behind in a run of a few hundred steps
+                    if layer.name.endswith("_branch2c"):  # Goyal et al., https://arxiv.org/abs/1706.02677, section 5.1
+                        layer.gamma.assign(np.zeros(layer.gamma.shape))
         return network
 
     def inference_network(self, network, score_threshold: float = 0.05, nms_threshold: float = 0.5):
-        """``network`` with decoding and NMS behind it, sharing its weights.
+        """Add decoding and NMS to ``network``, sharing its weights.
 
         Outputs boxes ``(N, 300, 4)`` in input pixels, scores and labels ``(N, 300)``, padded with -1.
         """
         _keras.prepare()
         from keras_retinanet.models import convert_model
+        from keras_retinanet.utils.anchors import AnchorParameters
 
+        chosen = self.settings
+        ratios, scales = (np.array(values, np.float32) for values in (chosen.ratios, chosen.scales))
         return convert_model(
             network,
-            anchor_params=self._anchor_parameters(),
+            anchor_params=AnchorParameters(list(chosen.sizes), list(chosen.strides), ratios, scales),
             score_threshold=score_threshold,
             nms_threshold=nms_threshold,
         )
 
     def canvas_wh(self, sizes_wh: list[tuple[int, int]]) -> tuple[int, int]:
-        """Width and height of network input that holds resized images of these sizes."""
+        """See `Detector.canvas_wh`."""
         side = self.settings.image_size
         if not self.settings.max_side:
             return side, side
         return max(width for width, _ in sizes_wh), max(height for _, height in sizes_wh)
 
     def targets(self, boxes, labels, sizes_wh, canvas_wh: tuple[int, int]) -> dict:
-        """In the graph: what each anchor should say, compactly.
+        """Say in the graph what each anchor should find, compactly.
 
         Args:
             boxes: ``(N, M, 4)`` in input pixels.
-            labels: ``(N, M)`` class ids, -1 for rows that only fill up.
+            labels: ``(N, M)`` class ids, -1 for padding.
             sizes_wh: ``(N, 2)``, the part of each image that is not padding.
             canvas_wh: width and height of the input.
 
@@ -172,47 +177,40 @@ class RetinaNet(Detector):
         return anchors.best_overlaps(boxes_xyxy, sizes_wh, own) >= anchors.POSITIVE_OVERLAP
 
     def counts(self, batch: dict) -> dict:
-        """In the graph: the anchors with an object, by which both losses are divided."""
-        import tensorflow
+        """Count in the graph the anchors with an object, by which both losses are divided."""
+        import tensorflow as tf
 
-        positives = tensorflow.math.count_nonzero(batch["matched"] >= 0, dtype=tensorflow.float32)
-        return dict.fromkeys(LOSSES, positives)
+        return dict.fromkeys(LOSSES, tf.math.count_nonzero(batch["matched"] >= 0, dtype=tf.float32))
 
     def losses(self, outputs, batch: dict) -> dict:
-        """In the graph: smooth L1 of the offsets and focal loss (alpha 0.25, gamma 2) of the classes, summed.
+        """Sum in the graph smooth L1 of the offsets and focal loss (alpha 0.25, gamma 2) of the classes.
 
         Both are keras-retinanet's, which divides by the objects it sees; that is undone here, because only the
         caller knows the whole batch.
         """
-        import tensorflow
+        import tensorflow as tf
         from keras_retinanet import losses
 
-        regression, classification = (tensorflow.cast(output, tensorflow.float32) for output in outputs)
+        regression, classification = (tf.cast(output, tf.float32) for output in outputs)
         offsets, classes = self.dense_targets(batch)
-        positives = tensorflow.maximum(1.0, self.counts(batch)["localization_loss"])
+        positives = tf.maximum(1.0, self.counts(batch)["localization_loss"])
         return {
             "localization_loss": losses.smooth_l1(self.sigma)(offsets, regression) * positives,
             "classification_loss": losses.focal()(classes, classification) * positives,
         }
 
     def dense_targets(self, batch: dict) -> tuple:
-        """In the graph: the targets of a batch as keras-retinanet's losses read them.
-
-        Returns:
-            ``(N, anchors, 5)`` for the offsets and ``(N, anchors, classes + 1)`` for the classes; the last column is
-            the anchor's state: 1 object, 0 background, -1 ignored.
-        """
+        """Give the targets of a batch as keras-retinanet's losses read them, see `AnchorMatcher.dense`."""
         canvas_wh = batch["images"].shape[2], batch["images"].shape[1]
         return self._matcher.dense(batch["matched"], batch["boxes"], batch["labels"], len(self.classes), canvas_wh)
 
-    def rest_backbone(self, network, resting: bool) -> None:
-        """Keep the backbone's weights as they are, or let it learn again; what is always frozen stays so."""
+    def freeze_backbone(self, network, frozen: bool) -> None:
+        """Freeze the backbone, or unfreeze it; normalisation that is always frozen stays so."""
         keras = _keras.prepare()
-        frozen = self.settings.normalisation == "frozen"
         for layer in network.layers:
             if not self.own_layers.match(layer.name):
                 normalises = isinstance(layer, keras.layers.BatchNormalization)
-                layer.trainable = not resting and not (normalises and frozen)
+                layer.trainable = not frozen and not (normalises and self.settings.normalisation == "frozen")
 
     def published_weights(self, name: str) -> Path:
         """See `Detector.published_weights`; into Keras's cache, ~/.keras/models."""
@@ -231,53 +229,14 @@ class RetinaNet(Detector):
         chosen = self.settings
         return AnchorMatcher(chosen.sizes, chosen.strides, chosen.ratios, chosen.scales)
 
-    def _anchor_parameters(self):
-        from keras_retinanet.utils.anchors import AnchorParameters
-
-        chosen = self.settings
-        ratios, scales = (np.array(values, np.float32) for values in (chosen.ratios, chosen.scales))
-        return AnchorParameters(list(chosen.sizes), list(chosen.strides), ratios, scales)
-
-    def _num_anchors(self) -> int:
-        return len(self.settings.ratios) * len(self.settings.scales)
-
     def _live_resnet(self, keras):
         """As `keras_retinanet.models.resnet.resnet_retinanet`, which always freezes normalisation."""
         import keras_resnet.models
         from keras_retinanet.models.retinanet import retinanet
 
-        resnet = getattr(keras_resnet.models, self.settings.backbone.replace("resnet", "ResNet"))
+        chosen = self.settings
+        resnet = getattr(keras_resnet.models, chosen.backbone.replace("resnet", "ResNet"))
         inputs = keras.layers.Input(shape=(None, None, 3))
         backbone = resnet(inputs, include_top=False, freeze_bn=False)
         stages = dict(zip(("C2", "C3", "C4", "C5"), backbone.outputs, strict=True))
-        return retinanet(inputs, stages, len(self.classes), num_anchors=self._num_anchors())
-
-
-def _focal_loss_initializer():
-    """What the RetinaNet paper draws its heads from, section 4.1."""
-    return _keras.prepare().initializers.RandomNormal(stddev=0.01)
-
-
-def _draw_heads(network, initializer) -> None:
-    """Draw the hidden convolutions of both heads, each from an initializer of its own."""
-    keras = _keras.prepare()
-    for name in ("regression_submodel", "classification_submodel"):
-        hidden = [layer for layer in network.get_layer(name).layers if isinstance(layer, keras.layers.Conv2D)][:-1]
-        for layer in hidden:
-            layer.kernel.assign(initializer()(layer.kernel.shape))
-
-
-def _ready_for_training_from_nothing(network, momentum: float) -> None:
-    """Set the batch normalisation so that a short training from random numbers gets somewhere.
-
-    Moving averages with Keras's momentum of 0.99 lag behind in a run of a few hundred steps. Each residual
-    branch starts at zero (Goyal et al., https://arxiv.org/abs/1706.02677, section 5.1). The heads are drawn
-    with He et al.'s deviation (https://arxiv.org/abs/1502.01852): with the usual 0.01, a third of that, hardly
-    anything of the features is left after four convolutions.
-    """
-    keras = _keras.prepare()
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = momentum
-            if layer.name.endswith("_branch2c"):
-                layer.gamma.assign(np.zeros(layer.gamma.shape))
+        return retinanet(inputs, stages, len(self.classes), num_anchors=len(chosen.ratios) * len(chosen.scales))

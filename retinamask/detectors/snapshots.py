@@ -1,19 +1,17 @@
-"""Snapshots: a weights file that says everything about itself, and again a JSON file of the same stem.
+"""Snapshots: a weights file with the record that describes it, and a JSON file of the same stem with the record again.
 
-The weights file of a RetinaNet is the ``.h5`` that keras-retinanet itself writes (the whole model without optimizer),
-so that keras-retinanet can read it; we read only its weights and build the network from the record. The record stands
-in the attribute ``retinamask`` of the ``.h5``, so that one rename replaces both, and with a SHA-256 of the file in the
-JSON, for people, for damage, and for listings; snapshots of earlier versions have it there alone. Nothing pickled and
-no stored code is ever loaded.
+The weights file is the ``.h5`` that keras-retinanet itself writes (the whole model without optimizer), so that
+keras-retinanet can read it; we read only its weights and build the network from the record. The record stands in the
+attribute ``retinamask`` of the ``.h5``, so that one rename replaces both, and with a SHA-256 of the file in the JSON,
+for people, for damage, and for listings; snapshots of earlier versions have it there alone. Nothing pickled and no
+stored code is ever loaded.
 """
 
 import contextlib
 import hashlib
-import itertools
 import json
 import logging
 import os
-import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,10 +22,10 @@ from typing import Any
 
 from retinamask.dataset import files
 from retinamask.dataset.annotations import AnnotationError, fingerprint
+from retinamask.detectors.detector import named
 
 FORMAT = 1
 KINDS = ("training", "inference")
-CLASSIFIER = "mask_classifier"  # the one that finds no boxes
 ATTRIBUTE = "retinamask"  # of the .h5, the record without the checksum
 _FIELDS = {"kind": str, "detector": str, "classes": dict, "settings": dict, "created": str}
 
@@ -61,7 +59,7 @@ class Snapshot:
     @property
     def classifies(self) -> bool:
         """Whether it is a classifier of faces, which finds no boxes."""
-        return self.record["detector"] == CLASSIFIER
+        return named(self.record["detector"]).classifies
 
     def __str__(self) -> str:
         settings = self.record["settings"]
@@ -84,7 +82,8 @@ def save(network, weights: str | Path, record: dict[str, Any]) -> Snapshot:
     weights, created = Path(weights), datetime.now(UTC).isoformat(timespec="microseconds")
     record = {"format": FORMAT, **record, "created": created}
     with _replacing(weights, lambda: 4 * network.count_params()) as temporary:
-        with _without_advice():
+        with warnings.catch_warnings(), _quiet_log():
+            warnings.filterwarnings("ignore", message="You are saving your model as an HDF5 file")
             network.save(temporary, include_optimizer=False)
         with h5py.File(temporary, "r+") as file:
             file.attrs[ATTRIBUTE] = json.dumps(record, allow_nan=False)
@@ -156,24 +155,22 @@ def _replacing(weights: Path, needed_bytes: Callable[[], int]) -> Iterator[Path]
     files.sync_folder(weights.parent)
 
 
-def check_name(weights: Path) -> None:
-    """Raise `SnapshotError` for a name that tf-keras would not read again as what it is."""
-    if weights.suffix != ".h5" or weights.name.endswith(".weights.h5"):
-        raise SnapshotError(f"{weights}: expected a name that ends in .h5, and not in .weights.h5")
-
-
 @contextlib.contextmanager
-def _without_advice() -> Iterator[None]:
-    """Silence tf-keras on HDF5, which is chosen because keras-retinanet reads it, and on unused metrics."""
+def _quiet_log() -> Iterator[None]:
+    """Silence what tf-keras logs of HDF5, which is chosen because keras-retinanet reads it, and of unused metrics."""
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="You are saving your model as an HDF5 file")
-            yield
+        yield
     finally:
         logger.setLevel(level)
+
+
+def check_name(weights: Path) -> None:
+    """Raise `SnapshotError` for a name that tf-keras would not read again as what it is."""
+    if weights.suffix != ".h5" or weights.name.endswith(".weights.h5"):
+        raise SnapshotError(f"{weights}: expected a name that ends in .h5, and not in .weights.h5")
 
 
 def read(path: str | Path) -> Snapshot:
@@ -183,10 +180,16 @@ def read(path: str | Path) -> Snapshot:
         SnapshotError: a file is missing or damaged, or the weights are not those that the JSON describes.
     """
     weights, described = Path(path).with_suffix(".h5"), Path(path).with_suffix(".json")
+    import h5py
+
+    inside = None  # in files of earlier versions, and in what is no HDF5
     try:
         with open(weights, "rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
-            inside = _inside(file)
+            with contextlib.suppress(OSError, KeyError, ValueError), h5py.File(file, "r") as opened:
+                found = json.loads(opened.attrs[ATTRIBUTE])
+                _check_record(found, weights)
+                inside = found
     except FileNotFoundError:
         raise SnapshotError(f"{weights} does not exist; a snapshot is an .h5 and a .json file") from None
     if not described.is_file():
@@ -196,7 +199,11 @@ def read(path: str | Path) -> Snapshot:
             f"{described} does not exist; a snapshot is an .h5 and a .json file. If {weights.name} is "
             f"keras-retinanet's own: retinamask convert {weights} --classes classes.csv"
         )
-    record = _read_record(described)
+    try:
+        record = json.loads(described.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise SnapshotError(f"{described}: not readable as JSON ({error})") from None
+    _check_record(record, described, weights_sha256=str)
     if record["weights_sha256"] == checksum:
         return Snapshot(weights, record)
     if inside and inside["created"] != record.get("created"):  # killed, or looked at, between the two renames of a save
@@ -207,35 +214,6 @@ def read(path: str | Path) -> Snapshot:
     )
 
 
-def _inside(file) -> dict[str, Any] | None:
-    """The record that an open weights file holds; None in those of earlier versions and in what is no HDF5."""
-    import h5py
-
-    try:
-        with h5py.File(file, "r") as opened:
-            return _checked(json.loads(opened.attrs[ATTRIBUTE]), file.name)
-    except (OSError, KeyError, ValueError):
-        return None
-
-
-def free_stem(folder: str | Path, run: str) -> Path:
-    """The first of `stems` under which no run has left snapshots or checkpoints."""
-    return next(stem for stem in stems(folder, run) if not _is_taken(stem))
-
-
-def stems(folder: str | Path, run: str) -> Iterator[Path]:
-    """Name the runs of one name in a folder: ``<folder>/<run>``, then with ``-2``, ``-3`` ... after it."""
-    yield Path(folder, run)
-    yield from (Path(folder, f"{run}-{number}") for number in itertools.count(2))
-
-
-def _is_taken(stem: Path) -> bool:
-    left = re.compile(
-        rf"{re.escape(stem.name)}_((best|last|\d{{3,}})(_inference)?\.(h5|json)|checkpoint-\d+\.(npz|state))"
-    )
-    return stem.parent.is_dir() and any(left.fullmatch(path.name) for path in stem.parent.iterdir())
-
-
 def trained_on(snapshot: Snapshot, table) -> bool:
     """Whether ``table`` is what the snapshot was trained on, so that the run's other splits are held out."""
     return snapshot.record.get("training", {}).get("training_table_fingerprint") == fingerprint(table, snapshot.classes)
@@ -243,27 +221,17 @@ def trained_on(snapshot: Snapshot, table) -> bool:
 
 def check_classes(snapshot: Snapshot, classes: dict[str, int]) -> None:
     """Raise `AnnotationError` unless the snapshot was trained for these classes in this order."""
-    if list(snapshot.classes.items()) != list(classes.items()):
+    before, now = (
+        ", ".join(f"{number} {name}" for name, number in each.items()) for each in (snapshot.classes, classes)
+    )
+    if before != now:
         raise AnnotationError(
-            f"{snapshot.weights} was trained for the classes {_listed(snapshot.classes)}, "
-            f"the annotations have {_listed(classes)}; use the classes.csv it was trained with, or train anew"
+            f"{snapshot.weights} was trained for the classes {before}, the annotations have {now}; "
+            "use the classes.csv it was trained with, or train anew"
         )
 
 
-def _listed(classes: dict[str, int]) -> str:
-    return ", ".join(f"{number} {name}" for name, number in classes.items())
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    """The JSON, checked to have what loading needs."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise SnapshotError(f"{path}: not readable as JSON ({error})") from None
-    return _checked(record, path, weights_sha256=str)
-
-
-def _checked(record: Any, where: str | Path, **more: type) -> dict[str, Any]:
+def _check_record(record: Any, where: str | Path, **more: type) -> None:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise SnapshotError(f"{where}: not a snapshot description of format {FORMAT}")
     wrong = [name for name, kind in {**_FIELDS, **more}.items() if not isinstance(record.get(name), kind)]
@@ -271,11 +239,3 @@ def _checked(record: Any, where: str | Path, **more: type) -> dict[str, Any]:
         raise SnapshotError(
             f"{where}: {', '.join(wrong) or 'kind'} is missing or wrong; it was not written by retinamask"
         )
-    return record
-
-
-def _try_record(path: Path) -> dict[str, Any] | None:
-    try:
-        return _read_record(path)
-    except SnapshotError:
-        return None

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from retinamask.detectors import _keras, mobilenet_v2_fpnlite, zoo_checkpoint
-from retinamask.detectors.retinanet import NORMALISATIONS, RetinaNet
+from retinamask.detectors.retinanet import MOMENTUM, NORMALISATIONS, RetinaNet
 from retinamask.detectors.starting_weights import Loaded, WeightsError, load_by_name
+from retinamask.setting import check_settings, setting
 
 LOCALIZATIONS = {"huber": 1.0, "smooth_l1": 3.0}
-"""Names of the loss of the offsets, and the sigma with which keras-retinanet's smooth L1 is this loss.
+"""Losses of the offsets, and the sigma with which keras-retinanet's smooth L1 is that loss.
 
 ``huber`` is the zoo's: a parabola below 1, that is a fifth of the anchor's side; ``smooth_l1`` is keras-retinanet's
 own, a line from a ninth of that on.
@@ -40,44 +41,29 @@ _CODE_SIZE = 4  # numbers that say where a box is; the zoo divides the localizat
 class SSDMobileNetV2FPNLiteSettings:
     """All that is needed, with the classes, to build the same network again.
 
-    Attributes:
-        image_size: side of the square that an image is fitted into, a multiple of 32 pixels; the zoo has 320 and 640.
-        alpha: width of the backbone, see `mobilenet_v2_fpnlite.ALPHAS` for those with ImageNet weights.
-        normalisation: of the backbone: ``live``, as in the zoo, or ``frozen`` (it keeps its pretrained statistics), for
-            batches of one or two. On photographs, from ImageNet weights, live learnt far faster: AP50 0.94 against
-            0.57 after 400 updates. Pyramid and head are always live.
-        momentum: share of the old moving average that each step keeps. The zoo's 0.997 is for 50,000 steps.
-        localization: loss of the offsets, one of `LOCALIZATIONS`.
-        regularisation: half of it times the sum of squares is the weight penalty.
-        ratios, scales: height / width and relative size of the anchors at a place, in the zoo's order.
-        sizes, strides: of the levels P3 to P7 in pixels; a size is the zoo's anchor scale of 4 times the stride.
+    The zoo has image sizes of 320 and 640, and a momentum of 0.997, for 50,000 steps. On photographs, from ImageNet
+    weights, live normalisation learnt far faster: AP50 0.94 against 0.57 after 400 updates.
     """
 
-    image_size: int = 640
-    alpha: float = 1.0
-    normalisation: str = "live"
-    momentum: float = 0.9
-    localization: str = "huber"
-    regularisation: float = 4e-5
-    ratios: tuple[float, ...] = (1.0, 0.5, 2.0)
-    scales: tuple[float, ...] = (1.0, 2**0.5)
-    sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
-    strides: tuple[int, ...] = (8, 16, 32, 64, 128)
+    image_size: int = setting(640, "images are fitted into a square of this side, a multiple of 32 pixels", 64, 4096)
+    alpha: float = setting(1.0, mobilenet_v2_fpnlite.ALPHA_HELP, 0.1, 4)
+    normalisation: str = setting(
+        "live", "batch normalisation of the backbone; frozen is for batches of one or two", choices=NORMALISATIONS
+    )
+    momentum: float = setting(0.9, **MOMENTUM)
+    localization: str = setting("huber", "loss of the offsets", choices=tuple(LOCALIZATIONS))
+    regularisation: float = setting(4e-5, "half of it times the sum of squares is the weight penalty", 0, 0.9999)
+    # in the zoo's order; a size is the zoo's anchor scale of 4 times the stride
+    ratios: tuple[float, ...] = setting((1.0, 0.5, 2.0), "height / width of the anchors at a place", 0.01, 100)
+    scales: tuple[float, ...] = setting((1.0, 2**0.5), "relative sizes of them", 0.01, 100)
+    sizes: tuple[int, ...] = setting((32, 64, 128, 256, 512), "anchor sizes of the levels P3 to P7 in pixels", 1)
+    strides: tuple[int, ...] = setting((8, 16, 32, 64, 128), "strides of the levels in pixels", 1)
     max_side: ClassVar[int] = 0  # RetinaNet's other way of resizing is not for this network
 
     def __post_init__(self):
-        if not 64 <= self.image_size <= 4096 or self.image_size % 32:
-            raise ValueError(f"image_size is {self.image_size}, expected 64 to 4096 pixels, a multiple of 32")
-        if not 0.1 <= self.alpha <= 4:
-            raise ValueError(f"alpha is {self.alpha}, expected 0.1 to 4, such as {mobilenet_v2_fpnlite.ALPHAS}")
-        if self.normalisation not in NORMALISATIONS:
-            raise ValueError(f"normalisation is {self.normalisation!r}, expected {' or '.join(NORMALISATIONS)}")
-        if not 0 < self.momentum < 1:
-            raise ValueError(f"momentum is {self.momentum}, expected a number between 0 and 1")
-        if self.localization not in LOCALIZATIONS:
-            raise ValueError(f"localization is {self.localization!r}, expected {' or '.join(LOCALIZATIONS)}")
-        if not 0 <= self.regularisation < 1:
-            raise ValueError(f"regularisation is {self.regularisation}, expected at least 0 and less than 1")
+        check_settings(self)
+        if self.image_size % 32:
+            raise ValueError(f"image_size is {self.image_size}, expected a multiple of 32")
 
 
 class SSDMobileNetV2FPNLite(RetinaNet):
@@ -87,11 +73,13 @@ class SSDMobileNetV2FPNLite(RetinaNet):
     Settings = SSDMobileNetV2FPNLiteSettings
     normalisation_by_weights = False
     published = ("imagenet",)
+    weight_files = "an .h5 file, or a checkpoint of TensorFlow's detection zoo"
     preprocessing = "tf_rgb"
     own_layers = re.compile(r"C[34]_reduced|P[3-7](_|$)|head_|regression|classification")
 
     @property
     def sigma(self) -> float:
+        """Of smooth L1, see `RetinaNet`."""
         return LOCALIZATIONS[self.settings.localization]
 
     def network(self, seed: int | None = None):
@@ -100,10 +88,11 @@ class SSDMobileNetV2FPNLite(RetinaNet):
         if seed is not None:
             keras.utils.set_random_seed(seed)
         chosen = self.settings
+        anchor_count = len(chosen.ratios) * len(chosen.scales)
         network = mobilenet_v2_fpnlite.build(
-            len(self.classes), self._num_anchors(), chosen.alpha, chosen.momentum, chosen.regularisation
+            len(self.classes), anchor_count, chosen.alpha, chosen.momentum, chosen.regularisation
         )
-        self.rest_backbone(network, resting=False)  # freezes normalisation where the settings say so
+        self.freeze_backbone(network, frozen=False)  # freezes normalisation where the settings say so
         return network
 
     def losses(self, outputs, batch: dict) -> dict:

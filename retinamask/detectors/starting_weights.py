@@ -1,8 +1,4 @@
-"""Starting weights for a network: none, ImageNet, COCO, or a file.
-
-Below the detectors; what can be had and read depends on them. Where a publisher states no checksum the SHA-256 is
-printed and recorded.
-"""
+"""Starting weights for a network: none, ImageNet, COCO, or a file."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +10,6 @@ from retinamask.dataset import files
 from retinamask.detectors import _keras
 
 PUBLISHED = ("imagenet", "coco")
-_CHECKPOINT_INDEX = ".index"  # after the name of a TensorFlow 2 checkpoint, which is no file of its own
 
 
 class WeightsError(ValueError):
@@ -45,7 +40,15 @@ def load_by_name(network, path: Path) -> Loaded:
     Raises:
         WeightsError: the file is no HDF5, no layer of it is in the network, or most have another shape.
     """
-    there = _shapes(path)
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            group = file.get("model_weights", file)
+            names = {name: list(group[name].attrs.get("weight_names", ())) for name in group}
+            there = {name: [group[name][weight].shape for weight in found] for name, found in names.items() if found}
+    except OSError as error:
+        raise WeightsError(f"{path}: not readable as HDF5 ({error}); expected a Keras .h5 file") from None
     own = {layer.name: [tuple(weight.shape) for weight in layer.weights] for layer in network.layers if layer.weights}
     shared = set(there) & set(own)
     if not shared:
@@ -65,11 +68,7 @@ def load_by_name(network, path: Path) -> Loaded:
 
 
 def downloaded_from(url: str, what: str) -> Path:
-    """The file at an address, in Keras's cache (~/.keras/models).
-
-    Raises:
-        WeightsError: it could not be downloaded.
-    """
+    """Download a file into Keras's cache, ~/.keras/models; `WeightsError` if that fails."""
     get_file = _keras.prepare().utils.get_file
     return downloaded(lambda: get_file(url.rsplit("/", 1)[1], url, cache_subdir="models"), f"{what} from {url}")
 
@@ -85,48 +84,24 @@ def downloaded(download: Callable[[], str], what: str) -> Path:
         ) from None
 
 
-def _shapes(path: Path) -> dict[str, list[tuple[int, ...]]]:
-    """The shapes of the weights of each layer in an ``.h5`` that has any."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            group = file.get("model_weights", file)
-            shapes = {name: [group[name][weight].shape for weight in _weight_names(group[name])] for name in group}
-    except OSError as error:
-        raise WeightsError(f"{path}: not readable as HDF5 ({error}); expected a Keras .h5 file") from None
-    return {name: found for name, found in shapes.items() if found}
-
-
-def _weight_names(group) -> list[str]:
-    return list(group.attrs.get("weight_names", ()))
-
-
 def check(detector: type, weights: str) -> None:
     """Raise `WeightsError` if a detector's class cannot start from ``weights``; nothing is downloaded or built."""
-    if weights == "none" or weights in detector.published:
+    if weights in ("none", *detector.published):
         return
     if weights in PUBLISHED:
         expected = " or ".join(("none", *detector.published))
         raise WeightsError(f"no {weights} weights are published for {detector.name}; take {expected}, or give a file")
-    _check_file(weights)
+    _weights_file(weights)
 
 
 def normalisation_for(weights: str) -> str:
-    """``live`` batch normalisation for random weights and what was trained so, else ``frozen``.
-
-    Raises:
-        WeightsError: no such file; said here, before a network is built.
-    """
+    """Choose ``live`` batch normalisation for random weights and what was trained so, else ``frozen``."""
     if weights == "none":
         return "live"
-    if weights in PUBLISHED:
+    description = Path(weights).with_suffix(".json")
+    if weights in PUBLISHED or not description.is_file():
         return "frozen"
-    description = _check_file(weights).with_suffix(".json")
-    if description.is_file():
-        settings = json.loads(description.read_text(encoding="utf-8")).get("settings", {})
-        return settings.get("normalisation", "frozen")
-    return "frozen"
+    return json.loads(description.read_text(encoding="utf-8")).get("settings", {}).get("normalisation", "frozen")
 
 
 def start(network, detector, weights: str) -> dict[str, Any]:
@@ -136,19 +111,18 @@ def start(network, detector, weights: str) -> dict[str, Any]:
         network: a training network of ``detector``.
         detector: its detector.
         weights: ``none``, ``imagenet``, ``coco``, or the path of a file that the detector reads: an ``.h5`` (a
-            snapshot of ours or keras-retinanet's, or weights alone), Darknet's ``.weights``, or what a TensorFlow 2
-            checkpoint is called without ``.index``.
+            snapshot of ours or keras-retinanet's, or weights alone), Darknet's ``.weights``, or the name of a
+            TensorFlow 2 checkpoint without ``.index``.
 
     Returns:
-        What was loaded, for the training record: ``source`` and, for files, ``sha256``, and what
-        `Loaded` has.
+        For the training record: ``source`` and, for files, ``sha256``, and what `Loaded` has.
 
     Raises:
         WeightsError: no network connection, no such file, or nothing of the file fits.
     """
     if weights == "none":
         return {"source": "none"}
-    path = detector.published_weights(weights) if weights in PUBLISHED else _check_file(weights)
+    path = detector.published_weights(weights) if weights in PUBLISHED else _weights_file(weights)
     loaded = detector.load_file(network, path)
     sha256 = files.sha256(path if path.is_file() else _index_of(path))
     print(f"{loaded.layers} layers start from {path.name}, SHA-256 {sha256}", flush=True)
@@ -159,7 +133,7 @@ def start(network, detector, weights: str) -> dict[str, Any]:
     return {"source": weights, "sha256": sha256, **vars(loaded)}
 
 
-def _check_file(weights: str) -> Path:
+def _weights_file(weights: str) -> Path:
     path = Path(weights)
     if not path.is_file() and not _index_of(path).is_file():
         raise WeightsError(
@@ -170,4 +144,5 @@ def _check_file(weights: str) -> Path:
 
 
 def _index_of(checkpoint: Path) -> Path:
-    return checkpoint.with_name(checkpoint.name + _CHECKPOINT_INDEX)
+    """The file by whose presence a TensorFlow 2 checkpoint is known; its name alone is no file."""
+    return checkpoint.with_name(f"{checkpoint.name}.index")

@@ -1,8 +1,7 @@
 """YOLOv4-tiny: Darknet's network, label assignment, losses and boxes; a Darknet ``.cfg`` describes its layers.
 
 Bochkovskiy et al., *YOLOv4*, https://arxiv.org/abs/2004.10934, and AlexeyAB's https://github.com/AlexeyAB/darknet,
-which published the network and what it is trained with. The parts are in `retinamask.detectors.darknet`; this file puts
-them together.
+which published the network. The parts are in `retinamask.detectors.darknet`; this file puts them together.
 """
 
 from collections.abc import Iterable
@@ -14,13 +13,13 @@ import numpy as np
 
 from retinamask.detectors import _keras
 from retinamask.detectors.darknet import anchors, cfg, weights
-from retinamask.detectors.darknet.assignment import match
-from retinamask.detectors.darknet.decoding import decode
-from retinamask.detectors.darknet.loss import LOSSES, head_losses
-from retinamask.detectors.darknet.network import build
+from retinamask.detectors.darknet.loss import LOSSES, head_losses, match
+from retinamask.detectors.darknet.network import build, decode
 from retinamask.detectors.darknet.template import yolov4_tiny_cfg
 from retinamask.detectors.detector import Detector
+from retinamask.detectors.retinanet import MOMENTUM
 from retinamask.detectors.starting_weights import Loaded, WeightsError, downloaded_from
+from retinamask.setting import check_settings, setting
 
 RELEASE = "https://github.com/AlexeyAB/darknet/releases/download/darknet_yolo_v4_pre/"
 WHOLE, FIRST_LAYERS = "yolov4-tiny.weights", "yolov4-tiny.conv.29"
@@ -28,27 +27,35 @@ PUBLISHED_SIZE = 416
 MAX_DETECTIONS = 300
 
 
+def read_cfg(path: str | Path) -> str:
+    """Read the text of a Darknet cfg and print which of its options are not read: the training has its own.
+
+    Raises:
+        CfgError: no such file, or a cfg that cannot be used.
+    """
+    text = cfg.read(path)
+    if ignored := cfg.describe(text, str(path)).ignored:
+        print(f"not read in {path}: {', '.join(ignored)}; the settings of training take their place")
+    return text
+
+
 @dataclass(frozen=True)
 class YOLOv4TinySettings:
     """All that is needed, with the classes, to build the same network again.
 
-    Attributes:
-        image_size: side in pixels of the square that an image is fitted into, a multiple of 32; 0: the cfg's, or 416.
-        levels: number of heads: 2 (strides 32 and 16) or 3 (8 too, for small faces).
-        anchors: pairs of width and height in pixels of the input, 3 for each head; none for the published ones.
-        cfg: text of an own Darknet cfg, which then says heads and anchors; empty for the published network.
-        momentum: share of the old moving average that each step of training keeps.
+    ``anchors`` are pairs of width and height in pixels of the input, 3 for each head; none for the published ones.
     """
 
-    image_size: int = 0
-    levels: int = 2
-    anchors: tuple[tuple[float, float], ...] = ()
-    cfg: str = ""
-    momentum: float = 0.9
+    image_size: int = setting(
+        0, "images are fitted into a square of this side, a multiple of 32 pixels; 0: the cfg's, or 416", 0, 4096
+    )
+    levels: int = setting(2, "heads: 2 (strides 32 and 16), or 3 (8 too) to see small faces", 2, 3)
+    anchors: tuple[tuple[float, float], ...] = setting((), "width and height of the anchors in pixels of the input")
+    cfg: str = setting("", "a Darknet cfg of one's own, which then says heads and anchors", read=read_cfg)
+    momentum: float = setting(0.9, **MOMENTUM)
 
     def __post_init__(self):
-        if not 0 < self.momentum < 1:
-            raise ValueError(f"momentum is {self.momentum}, expected a number between 0 and 1")
+        check_settings(self)
         for name in ("anchors", "levels"):
             if self.cfg and getattr(self, name) != getattr(type(self), name):
                 raise ValueError(f"cfg and {name} are both given, and the cfg has its own {name}; take one of them out")
@@ -58,19 +65,22 @@ class YOLOv4TinySettings:
 
 
 class YOLOv4Tiny(Detector):
-    """One YOLOv4-tiny: its settings and classes; networks are built on request."""
+    """Darknet's YOLOv4-tiny, or another network of its layers that a cfg describes."""
 
     name = "yolov4_tiny"
     Settings = YOLOv4TinySettings
+    preprocessing = "unit_rgb"
     any_canvas = True
     published = ("coco",)
+    weight_files = "an .h5 file, or Darknet's .weights or .conv.29"
     unreached = "share cell and anchor with another box, and only one can be found there: take a larger image_size"
 
     def __init__(self, classes: dict[str, int], settings: YOLOv4TinySettings):
         super().__init__(classes, settings)
-        given = self.settings
-        text = given.cfg or yolov4_tiny_cfg(len(classes), given.image_size, given.levels, given.anchors or None)
-        self.description = cfg.describe(text, "cfg", len(classes), given.image_size)
+        text = settings.cfg or yolov4_tiny_cfg(
+            len(classes), settings.image_size, settings.levels, settings.anchors or None
+        )
+        self.description = cfg.describe(text, "cfg", len(classes), settings.image_size)
 
     @property
     def anchors_wh(self) -> np.ndarray:
@@ -91,11 +101,6 @@ class YOLOv4Tiny(Detector):
         found = anchors.suggest(sizes_wh, len(self.anchors_wh), seed)
         return YOLOv4Tiny(self.classes, replace(self.settings, anchors=tuple(map(tuple, found.tolist()))))
 
-    @property
-    def preprocessing(self) -> str:
-        """Pixels are RGB from 0 to 1."""
-        return "unit_rgb"
-
     def network(self, seed: int | None = None):
         """Build the training network: image in, one raw map a head out; the same weights for the same ``seed``."""
         return build(self.description, self.settings.momentum, seed)
@@ -113,13 +118,10 @@ class YOLOv4Tiny(Detector):
             _decoding_layer()(asdict(head), name=f"decoding_{number}")([network.input, raw])
             for number, (head, raw) in enumerate(zip(self.description.heads, network.outputs, strict=True))
         ]
+        boxes, scores = parts[0]
         if len(parts) > 1:
-            boxes, scores = (
-                keras.layers.Concatenate(1, name=name)(list(of_heads))
-                for name, of_heads in zip(("boxes", "scores"), zip(*parts, strict=True), strict=True)
-            )
-        else:
-            boxes, scores = parts[0]
+            boxes = keras.layers.Concatenate(1, name="boxes")([boxes for boxes, _ in parts])
+            scores = keras.layers.Concatenate(1, name="scores")([scores for _, scores in parts])
         clipped = layers.ClipBoxes(name="clipped_boxes")([network.input, boxes])
         found = layers.FilterDetections(
             score_threshold=score_threshold,
@@ -149,32 +151,32 @@ class YOLOv4Tiny(Detector):
         return found
 
     def counts(self, batch: dict) -> dict:
-        """Return the number of images in the graph, by which Darknet divides all losses."""
-        import tensorflow
+        """Count the images in the graph, by which Darknet divides all losses."""
+        import tensorflow as tf
 
-        images = tensorflow.cast(tensorflow.shape(batch["images"])[0], tensorflow.float32)
+        images = tf.cast(tf.shape(batch["images"])[0], tf.float32)
         return dict.fromkeys(LOSSES, images)
 
     def losses(self, outputs, batch: dict) -> dict:
-        """Return the losses of all heads on a batch in the graph, summed; see `retinamask.detectors.darknet.loss`."""
-        import tensorflow
+        """Sum the losses of all heads in the graph; see `retinamask.detectors.darknet.loss`."""
+        import tensorflow as tf
 
-        canvas_wh = tensorflow.cast(tensorflow.shape(batch["images"])[2:0:-1], tensorflow.float32)
+        canvas_wh = tf.cast(tf.shape(batch["images"])[2:0:-1], tf.float32)
         raws = outputs if isinstance(outputs, (list, tuple)) else [outputs]  # Keras gives the map of one head bare
         lost = [
-            head_losses(tensorflow.cast(raw, tensorflow.float32), head, batch["boxes"], batch["labels"], canvas_wh)
+            head_losses(tf.cast(raw, tf.float32), head, batch["boxes"], batch["labels"], canvas_wh)
             for raw, head in zip(raws, self.description.heads, strict=True)
         ]
-        return {name: tensorflow.add_n([each[name] for each in lost]) for name in LOSSES}
+        return {name: tf.add_n([each[name] for each in lost]) for name in LOSSES}
 
-    def rest_backbone(self, network, resting: bool) -> None:
-        """Freeze what lies before the heads, its normalisation too, or let it learn again."""
+    def freeze_backbone(self, network, frozen: bool) -> None:
+        """Freeze the layers before the heads, their normalisation too, or unfreeze them."""
         for layer in network.layers:
             if layer.name in self._backbone:
-                layer.trainable = not resting
+                layer.trainable = not frozen
 
     def published_weights(self, name: str) -> Path:
-        """AlexeyAB's weights, trained on COCO: with two heads the whole network's, else of its first 29 layers.
+        """Give AlexeyAB's weights, trained on COCO: with two heads the whole network's, else of its first 29 layers.
 
         Heads of other than 80 classes start anew. For COCO's own 80 take AlexeyAB's ``yolov4-tiny.cfg`` as ``cfg``:
         there the finer head has anchors 1, 2 and 3, not 0, 1 and 2 as in ``yolov4-tiny-custom.cfg``.
@@ -192,27 +194,20 @@ class YOLOv4Tiny(Detector):
 
     @cached_property
     def _backbone(self) -> set[str]:
-        """Return the layers with weights that every head depends on, without those before a ``[yolo]``."""
-        last = self.description.last_convolutions
-        shared = set.intersection(*(self._below(layer.index) for layer in last)) - {layer.index for layer in last}
+        """The layers with weights that every head depends on, without those before a ``[yolo]``."""
+        layers, last = self.description.layers, self.description.last_convolutions
+        sources_of: dict[int, set[int]] = {-1: set()}
+        for layer in layers:  # each comes after those that it reads
+            sources_of[layer.index] = set.union(*(sources_of[source] | {source} for source in layer.sources))
+        shared = set.intersection(*(sources_of[layer.index] for layer in last)) - {layer.index for layer in last}
         return {f"{kind}_{index:02d}" for kind in ("conv", "norm") for index in shared}
-
-    def _below(self, index: int) -> set[int]:
-        """Return a layer of the cfg and all that it is computed from."""
-        found, waiting = set(), [index]
-        while waiting:
-            index = waiting.pop()
-            if index >= 0 and index not in found:
-                found.add(index)
-                waiting += self.description.layers[index].sources
-        return found
 
 
 @cache
 def _decoding_layer() -> type:
-    """Return a layer from image and raw map to boxes and scores; made late because it needs Keras."""
+    """The class of a layer from image and raw map to boxes and scores."""
     keras = _keras.prepare()
-    import tensorflow
+    import tensorflow as tf
 
     class Decoding(keras.layers.Layer):
         """Boxes ``(B, P, 4)`` in pixels, not clipped, and scores ``(B, P, C)`` of a head given as a dict."""
@@ -224,7 +219,7 @@ def _decoding_layer() -> type:
 
         def call(self, inputs):
             image, raw = inputs
-            boxes, objectness, probabilities = decode(raw, self.head, tensorflow.shape(image)[2:0:-1])
+            boxes, objectness, probabilities = decode(raw, self.head, tf.shape(image)[2:0:-1])
             return boxes, objectness[..., None] * probabilities
 
         def get_config(self):

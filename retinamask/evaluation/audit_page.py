@@ -1,10 +1,7 @@
-"""The page of an audit: one file that shows the findings, with pictures of examples, and nothing else is needed.
-
-Made of an `Audit` of `retinamask.dataset.audit`, in the style of `page`. Pictures are small and lie within the page;
-jinja2 escapes all text, the names of files and classes included.
-"""
+"""The page of an audit: one file with the findings of a `retinamask.dataset.audit.Audit` and pictures of examples."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +13,9 @@ from retinamask.dataset.anchors import Anchors
 from retinamask.dataset.annotations import BOX_COLUMNS, objects
 from retinamask.dataset.audit import Audit, Example, Finding
 from retinamask.dataset.images import ImageError, read_image
-from retinamask.evaluation import drawing, plots
+from retinamask.drawing.boxes import draw_boxes
+from retinamask.drawing.style import PAPER, class_colors
+from retinamask.evaluation import plots
 from retinamask.evaluation.page import embedded, templates
 
 MOST_PICTURES = 6  # of one finding
@@ -105,49 +104,52 @@ def write_audit_page(audit: Audit, path: str | Path) -> Path:
         "kinds of warnings": audit.count("warning"),
         "notes": audit.count("note"),
     }
-    anchor_rows = [
-        [
-            record["anchors"],
-            record["image_size"],
-            f"{record['covered']:,} of {record['boxes']:,}",
-            f"{record['share']:.1%}",
-            f"{record['mean_overlap']:.3f}",
-        ]
-        for record in audit.anchors.covered
-    ]
     findings = []
     for finding in audit.findings:
         examples = [
-            [(embedded(_encoded(picture), "jpeg"), caption) for picture, caption in pictures]
+            [(_embedded(picture.save, "jpeg", quality=82), caption) for picture, caption in pictures]
             for pictures in example_pictures(audit, finding)
         ]
         rows = [(", ".join(example.files[:MOST_OF_EXAMPLE]), example.detail) for example in finding.examples]
         findings.append((finding, examples, rows))
+    figures = {"boxes of each class": class_figure(audit), "box sizes and aspect ratios": size_figure(audit)}
     page = templates.from_string(AUDIT).render(
         title=f"Audit of {Path(audit.source.name).name}",
         headline=[(name, f"{count:,}") for name, count in headline.items()],
         findings=findings,
         class_rows=[(row.Index, f"{row.boxes:,}", f"{row.images:,}") for row in audit.class_counts().itertuples()],
-        figures=[
-            ("boxes of each class", _drawn(class_figure(audit))),
-            ("box sizes and aspect ratios", _drawn(size_figure(audit))),
+        figures=[(name, _embedded(figure.savefig, dpi=110)) for name, figure in figures.items()],
+        anchor_rows=[
+            [
+                record["anchors"],
+                record["image_size"],
+                f"{record['covered']:,} of {record['boxes']:,}",
+                f"{record['share']:.1%}",
+                f"{record['mean_overlap']:.3f}",
+            ]
+            for record in audit.anchors.covered
         ],
-        anchor_rows=anchor_rows,
         suggestion=audit.anchors.suggestion,
         side=audit.settings.image_size,
-        colors=drawing.class_colors(audit.classes()),
+        colors=class_colors(audit.classes()),
     )
     files.write_text(path, page)
     return Path(path)
 
 
+def _embedded(save: Callable[..., object], kind: str = "png", **options: float) -> str:
+    buffer = io.BytesIO()
+    save(buffer, format=kind, **options)
+    return embedded(buffer.getvalue(), kind)
+
+
 def class_figure(audit: Audit) -> Figure:
-    """Boxes of each class, as bars."""
+    """Draw the boxes of each class, as bars."""
     return plots.class_counts(audit.source.table, audit.classes())
 
 
 def size_figure(audit: Audit) -> Figure:
-    """Histograms of the sizes and the aspect ratios of the boxes of readable images, at the model's input."""
+    """Draw histograms of the sizes and aspect ratios of the boxes of readable images, at the model's input."""
     sizes = {path: look.upright_wh for path, look in audit.looks.items() if look.upright_wh}
     table = audit.source.table
     table = table[table["image_path"].isin(sizes)]
@@ -156,7 +158,7 @@ def size_figure(audit: Audit) -> Figure:
 
 
 def example_pictures(audit: Audit, finding: Finding) -> list[list[tuple[Image.Image, str]]]:
-    """Pictures of a finding's examples with their boxes, and captions: a list for each example that can be shown.
+    """Draw a finding's examples with their boxes and give captions: a list for each example that can be shown.
 
     At most `MOST_PICTURES` altogether; an example that shows several images gets at most `MOST_OF_EXAMPLE`.
     """
@@ -164,10 +166,10 @@ def example_pictures(audit: Audit, finding: Finding) -> list[list[tuple[Image.Im
     for example in finding.examples:
         room = min(MOST_OF_EXAMPLE, MOST_PICTURES - sum(map(len, shown)))
         readable = [file for file in example.files if file in audit.looks and audit.looks[file].upright_wh]
-        pictures = [_picture(audit, example, file) for file in readable[:room]]
+        pictures = [(_picture(audit, example, file), file.rsplit("/", 1)[-1]) for file in readable[:room]]
         if finding.name == TURNED and pictures and room > 1:
             unturned = _picture(audit, example, readable[0], upright=False)
-            pictures = [(pictures[0][0], f"{pictures[0][1]}, upright"), (unturned[0], "as keras-retinanet reads it")]
+            pictures = [(pictures[0][0], f"{pictures[0][1]}, upright"), (unturned, "as keras-retinanet reads it")]
         pictures = [(picture, caption) for picture, caption in pictures if picture]
         if pictures:
             shown.append(pictures)
@@ -175,13 +177,13 @@ def example_pictures(audit: Audit, finding: Finding) -> list[list[tuple[Image.Im
 
 
 def example_strip(audit: Audit, finding: Finding) -> Image.Image | None:
-    """The pictures of a finding's examples side by side, for a notebook; `None` if there are none."""
+    """Put the pictures of a finding's examples side by side, for a notebook; `None` if there are none."""
     pictures = [picture for example in example_pictures(audit, finding) for picture, _ in example]
     if not pictures:
         return None
     gap = SIDE // 20
     width = sum(picture.width + gap for picture in pictures) - gap
-    strip = Image.new("RGB", (width, max(picture.height for picture in pictures)), drawing.PAPER)
+    strip = Image.new("RGB", (width, max(picture.height for picture in pictures)), PAPER)
     left = 0
     for picture in pictures:
         strip.paste(picture, (left, 0))
@@ -189,46 +191,25 @@ def example_strip(audit: Audit, finding: Finding) -> Image.Image | None:
     return strip
 
 
-def _picture(audit: Audit, example: Example, file: str, upright: bool = True) -> tuple[Image.Image | None, str]:
-    """One image with its boxes, small; around the box that is meant, where there is one."""
+def _picture(audit: Audit, example: Example, file: str, upright: bool = True) -> Image.Image | None:
+    """Draw one image with its boxes, small: all of it, or the surroundings of a small box that is meant."""
     try:
         image_rgb = read_image(audit.source.folder / file, upright=upright)
     except ImageError:
-        return None, file  # gone since it was looked at
-    rows = objects(audit.source.table[audit.source.table["image_path"] == file])
-    left, top, right, bottom = _window(image_rgb.shape[1::-1], example.box_xyxy)
+        return None  # gone since it was looked at
+    height, width = image_rgb.shape[:2]
+    left, top, right, bottom = 0, 0, width, height
+    if example.box_xyxy is not None:
+        x1, y1, x2, y2 = example.box_xyxy
+        side = round(SURROUNDINGS * max(x2 - x1, y2 - y1))
+        if x2 > 0 and y2 > 0 and x1 < width and y1 < height and side < max(width, height):
+            left, top = round((x1 + x2 - side) / 2), round((y1 + y2 - side) / 2)
+            left, top, right, bottom = max(0, left), max(0, top), min(width, left + side), min(height, top + side)
     part = Image.fromarray(image_rgb[top:bottom, left:right])
     scale = SIDE / max(part.size)
     small = part.resize([max(1, round(side * scale)) for side in part.size], Image.Resampling.LANCZOS)
+    rows = objects(audit.source.table[audit.source.table["image_path"] == file])
     edges = (rows[BOX_COLUMNS] - [left, top, left, top]) * scale
     inside = (edges["x2"] > 0) & (edges["y2"] > 0) & (edges["x1"] < small.width) & (edges["y1"] < small.height)
     rows = rows.assign(**edges)[inside]
-    drawn = drawing.draw_boxes(np.asarray(small), rows, audit.classes(), labels=len(rows) <= MOST_LABELS)
-    return drawn, file.rsplit("/", 1)[-1]
-
-
-def _window(size_wh: tuple[int, int], box_xyxy: tuple | None) -> tuple[int, int, int, int]:
-    """The part of an image to show: all of it, or the surroundings of a box that is small on it."""
-    width, height = size_wh
-    whole = (0, 0, width, height)
-    if box_xyxy is None:
-        return whole
-    x1, y1, x2, y2 = box_xyxy
-    side = round(SURROUNDINGS * max(x2 - x1, y2 - y1))
-    left, top = round((x1 + x2 - side) / 2), round((y1 + y2 - side) / 2)
-    is_on_it = x2 > 0 and y2 > 0 and x1 < width and y1 < height
-    if not is_on_it or side >= max(width, height):
-        return whole
-    return max(0, left), max(0, top), min(width, left + side), min(height, top + side)
-
-
-def _drawn(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110)
-    return embedded(buffer.getvalue())
-
-
-def _encoded(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=82)
-    return buffer.getvalue()
+    return draw_boxes(np.asarray(small), rows, audit.classes(), labels=len(rows) <= MOST_LABELS)

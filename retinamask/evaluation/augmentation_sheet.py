@@ -1,7 +1,4 @@
-"""A sheet of training images as they are and as each augmentation changes them, for judging by eye.
-
-Sits above `drawing`, whose sheets it fills, and `training.augmentation`, whose results it shows.
-"""
+"""A sheet of training images as they are and as each augmentation changes them, for judging by eye."""
 
 from dataclasses import replace
 
@@ -9,15 +6,13 @@ import numpy as np
 from PIL import Image
 
 from retinamask.dataset.annotations import make_table
-from retinamask.evaluation.drawing import Example, contact_sheet
+from retinamask.drawing.contact_sheet import Example, contact_sheet
 from retinamask.training.augmentation import augment, mosaic
 from retinamask.training.settings import NO_AUGMENTATION, AugmentationSettings
 from retinamask.training.warping import stretched
 
 
-def augmentation_sheet(
-    examples, settings: AugmentationSettings, rows: int = 4, seed: int = 0, cell_size: int = 240
-) -> Image.Image:
+def augmentation_sheet(examples, settings: AugmentationSettings, rows: int = 3) -> Image.Image:
     """Draw a few training images, each as it is, as each augmentation alone makes it, and as all together do.
 
     Flip and mosaic are shown whatever their probability is. Of a classifier there is no mosaic, but how faces are
@@ -27,45 +22,32 @@ def augmentation_sheet(
         examples: `retinamask.training.examples.Examples`.
         settings: the augmentation to show.
         rows: how many images, spread evenly over the examples.
-        seed: another one shows other images and other draws.
-        cell_size: side of a cell in pixels.
-
-    Raises:
-        ValueError: `rows` below 1.
     """
-    if rows < 1:
-        raise ValueError(f"rows is {rows}, expected at least 1")
-    columns = _alone(settings, examples.detector.classifies)
-    indices = (seed + np.arange(rows) * max(1, len(examples) // rows)) % len(examples)
+    without = replace(NO_AUGMENTATION, visible_share=settings.visible_share)
+    alone = {
+        "zoom": ("zoom_out", "zoom_in"),
+        "colour": ("brightness", "contrast", "saturation"),
+        "moved": ("rotate", "shift", "shear"),
+    }
+    columns = {"as read": NO_AUGMENTATION, "flip": replace(without, flip=1)}
+    columns |= {name: replace(without, **{each: getattr(settings, each) for each in alone[name]}) for name in alone}
+    if examples.detector.classifies:
+        columns["hidden"] = replace(without, erase=1)
+    else:
+        del columns["moved"]
+        columns["mosaic"] = replace(without, mosaic=1)
+    columns["all as set"] = settings
+    indices = np.arange(rows) * max(1, len(examples) // rows) % len(examples)
     cells = [
-        _varied(examples, int(index), column, (seed, row))._replace(image_path=caption)
+        _varied(examples, int(index), column, (0, row))._replace(image_path=caption)
         for row, index in enumerate(indices)
         for caption, column in columns.items()
     ]
-    return contact_sheet(cells, examples.detector.classes, len(columns), cell_size, "What the network is shown")
-
-
-def _alone(settings: AugmentationSettings, classifies: bool) -> dict[str, AugmentationSettings]:
-    """A column's caption and settings."""
-    without = replace(NO_AUGMENTATION, visible_share=settings.visible_share)
-    colour = {name: getattr(settings, name) for name in ("brightness", "contrast", "saturation")}
-    moved = {name: getattr(settings, name) for name in ("rotate", "shift", "shear")}
-    if classifies:
-        own = {"moved": replace(without, **moved), "hidden": replace(without, erase=1)}
-    else:
-        own = {"mosaic": replace(without, mosaic=1)}
-    return {
-        "as read": NO_AUGMENTATION,
-        "flip": replace(without, flip=1),
-        "zoom": replace(without, zoom_out=settings.zoom_out, zoom_in=settings.zoom_in),
-        "colour": replace(without, **colour),
-        **own,
-        "all as set": settings,
-    }
+    return contact_sheet(cells, examples.detector.classes, len(columns), 240, "What the network is shown")
 
 
 def _varied(examples, index: int, settings: AugmentationSettings, seed: tuple[int, int]) -> Example:
-    """An example as `settings` make it; a mosaic takes the three after it too."""
+    """Return an example as ``settings`` make it; a mosaic takes the three after it too."""
     four = [(index + step) % len(examples) for step in range(4)]
     images = [examples.pixels.read(i) for i in four]
     boxes, labels = ([parts[i] for i in four] for parts in (examples.boxes, examples.labels))

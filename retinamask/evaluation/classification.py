@@ -1,7 +1,7 @@
 """Judge a classifier's probabilities against the true classes, by scikit-learn's metrics.
 
-Everywhere ``labels`` are class ids of shape ``(N,)`` and ``probabilities`` have the shape ``(N, classes)``, one column
-a class id. A share of nothing is ``None``, not 0.
+Everywhere ``labels`` are class ids of shape ``(N,)``, ``probabilities`` have the shape ``(N, classes)``, one column
+a class id, rows with the sum 1, and ``classes`` is name to id. A share of nothing is ``None``, not 0.
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,6 @@ from sklearn import metrics
 BINS = 10  # of the calibration, each a tenth of the probabilities
 
 
-class ClassificationError(ValueError):
-    """Labels, probabilities, classes or threshold do not fit together."""
-
-
 def figures(
     labels: np.ndarray,
     probabilities: np.ndarray,
@@ -25,13 +21,7 @@ def figures(
     threshold: float = 0.5,
     threshold_class: str | None = None,
 ) -> dict:
-    """Compute the figures of a classifier.
-
-    Args:
-        labels: the true class ids, shape ``(N,)``.
-        probabilities: shape ``(N, classes)``, 0..1; each row sums to 1.
-        classes: name to id; the ids are the columns.
-        threshold, threshold_class: see `decide`.
+    """Compute the figures of a classifier on at least one image.
 
     Returns:
         ``images``; ``accuracy`` (0..1, as all shares) and ``accuracy_interval``, its 95 % interval after Wilson (1927);
@@ -39,12 +29,11 @@ def figures(
         ``calibration_error``, the expected one; ``per_class``, from name to ``precision``, ``recall``, ``f1``,
         ``roc_auc`` (against all others) and ``support`` (images of that class); ``classes``, the names in the order of
         their ids, and in that order ``confusion``, counts with a row for each true class and a column for each
-        predicted one; ``threshold`` and ``threshold_class`` as given. All of it can be written as JSON.
+        predicted one; ``threshold`` and ``threshold_class`` as given, see `decide`. All of it can be written as JSON.
 
     Raises:
-        ClassificationError: the arguments do not fit together, or there is no image.
+        ValueError: see `decide`.
     """
-    labels, probabilities = _checked(labels, probabilities, classes)
     predicted = decide(probabilities, classes, threshold, threshold_class)
     names = _names(classes)
     ids = range(len(names))
@@ -58,19 +47,37 @@ def figures(
         per_class[name] = {key: None if np.isnan(share) else float(share) for key, share in found}
         per_class[name]["support"] = int(support)
     right = int((labels == predicted).sum())
+    # Guo et al., On Calibration of Modern Neural Networks, 2017 (https://arxiv.org/abs/1706.04599), equation 3.
+    bins = _calibration(probabilities.argmax(axis=1) == labels, probabilities.max(axis=1))
+    gaps = (bins["probability"] - bins["share"]).abs() * bins["images"]
     return {
         "images": len(labels),
         "accuracy": right / len(labels),
         "accuracy_interval": list(map(float, binomtest(right, len(labels)).proportion_ci(0.95, "wilson"))),
         "balanced_accuracy": float(np.nanmean(shares[1])),
         "loss": float(metrics.log_loss(labels, probabilities / probabilities.sum(1, keepdims=True), labels=ids)),
-        "calibration_error": _calibration_error(labels, probabilities),
+        "calibration_error": float(gaps.sum() / len(labels)),
         "per_class": per_class,
         "classes": names,
         "confusion": metrics.confusion_matrix(labels, predicted, labels=ids).tolist(),
         "threshold": threshold,
         "threshold_class": threshold_class,
     }
+
+
+def summary(figures: dict) -> str:
+    """Return `figures`, with ``left_out`` beside them, as lines and a table of the classes."""
+    low, high = figures["accuracy_interval"]
+    names, left_out = figures["classes"], f", {figures['left_out']} left out" if figures["left_out"] else ""
+    table = pd.DataFrame.from_dict(figures["per_class"], orient="index").rename(columns={"support": "faces"})
+    table = table.astype(dict.fromkeys(("precision", "recall", "f1", "roc_auc"), float))
+    taken = pd.DataFrame(figures["confusion"], names, [f"as {name}" for name in names])
+    return (
+        f"{figures['images']} faces{left_out}\n"
+        f"accuracy {figures['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f}), loss {figures['loss']:.4f}\n"
+        f"balanced accuracy {figures['balanced_accuracy']:.4f}, calibration {figures['calibration_error']:.4f} off\n"
+        + table.join(taken).to_string(float_format="{:.4f}".format, na_rep="-")
+    )
 
 
 def decide(
@@ -82,7 +89,7 @@ def decide(
     the most likely of the others: a high threshold on ``with_mask`` lets fewer bare faces pass for masked.
 
     Raises:
-        ClassificationError: the class is unknown, or a threshold is given that no class is named for.
+        ValueError: the class is unknown, or a threshold is given that no class is named for.
     """
     check_threshold(classes, threshold, threshold_class)
     if threshold_class is None:
@@ -90,18 +97,18 @@ def decide(
     column = classes[threshold_class]
     others = np.array(probabilities, dtype=float)
     others[:, column] = -1
-    return np.where(np.asarray(probabilities)[:, column] >= threshold, column, np.argmax(others, axis=1))
+    return np.where(probabilities[:, column] >= threshold, column, np.argmax(others, axis=1))
 
 
 def check_threshold(classes: Mapping[str, int], threshold: float, threshold_class: str | None) -> None:
-    """Raise `ClassificationError` for what `decide` does not take."""
+    """Raise `ValueError` for what `decide` does not take."""
     known = ", ".join(_names(classes))
     if not 0 <= threshold <= 1:
-        raise ClassificationError(f"threshold is {threshold}, expected 0 to 1")
+        raise ValueError(f"threshold is {threshold}, expected 0 to 1")
     if threshold_class is None and threshold != 0.5:
-        raise ClassificationError(f"threshold is {threshold}, but of no class; name one of: {known}")
+        raise ValueError(f"threshold is {threshold}, but of no class; name one of: {known}")
     if threshold_class is not None and threshold_class not in classes:
-        raise ClassificationError(f"threshold class is {threshold_class!r}, expected one of: {known}")
+        raise ValueError(f"threshold class is {threshold_class!r}, expected one of: {known}")
 
 
 def roc(labels: np.ndarray, probabilities: np.ndarray, classes: Mapping[str, int]) -> dict[str, pd.DataFrame]:
@@ -112,14 +119,12 @@ def roc(labels: np.ndarray, probabilities: np.ndarray, classes: Mapping[str, int
         found: ``threshold``, ``false_positive_rate`` and ``true_positive_rate`` (0..1). It is empty where a class has
         no image, or all.
     """
-    labels, probabilities = _checked(labels, probabilities, classes)
     curves = {}
     for name in _names(classes):
         is_class, columns = labels == classes[name], np.empty((3, 0))
         if is_class.any() and not is_class.all():
-            false, true, thresholds = metrics.roc_curve(
-                is_class, probabilities[:, classes[name]], drop_intermediate=False
-            )
+            probability = probabilities[:, classes[name]]
+            false, true, thresholds = metrics.roc_curve(is_class, probability, drop_intermediate=False)
             columns = thresholds, false, true
         keys = ("threshold", "false_positive_rate", "true_positive_rate")
         curves[name] = pd.DataFrame(dict(zip(keys, columns, strict=True)))
@@ -134,56 +139,18 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, classes: Mapping[
         ``share`` (0..1, of the images in the bin that are of the class) and ``images``. The bins are equally wide and
         hold their upper edge.
     """
-    labels, probabilities = _checked(labels, probabilities, classes)
     return {name: _calibration(labels == classes[name], probabilities[:, classes[name]]) for name in _names(classes)}
 
 
 def mistakes(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return the indices of the wrong predictions, most confident first."""
-    labels, predicted = np.asarray(labels), np.asarray(predicted)
     wrong = np.flatnonzero(labels != predicted)
-    return wrong[np.argsort(-np.asarray(probabilities)[wrong, predicted[wrong]], kind="stable")]
-
-
-def _calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the expected calibration error: by how much the probability of the most likely class misses its accuracy.
-
-    Guo et al., On Calibration of Modern Neural Networks, 2017 (https://arxiv.org/abs/1706.04599), equation 3, with
-    `BINS` bins.
-    """
-    table = _calibration(probabilities.argmax(axis=1) == labels, probabilities.max(axis=1))
-    gaps = (table["probability"] - table["share"]).abs()
-    return float((gaps * table["images"]).sum() / len(labels))
+    return wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
 
 
 def _names(classes: Mapping[str, int]) -> list[str]:
     """Return the names in the order of their ids."""
     return sorted(classes, key=classes.__getitem__)
-
-
-def _checked(
-    labels: np.ndarray, probabilities: np.ndarray, classes: Mapping[str, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the arguments as arrays; the probabilities keep their float type."""
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
-    if sorted(classes.values()) != list(range(len(classes))):
-        raise ClassificationError(f"class ids are {sorted(classes.values())}, expected 0, 1 ... without a gap")
-    if labels.ndim != 1 or probabilities.shape != (len(labels), len(classes)):
-        raise ClassificationError(
-            f"labels have the shape {labels.shape} and probabilities {probabilities.shape}, "
-            f"expected (N,) and (N, {len(classes)})"
-        )
-    if not len(labels):
-        raise ClassificationError("there is no image to judge; expected at least one")
-    if not (labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < len(classes)):
-        raise ClassificationError(f"labels are {np.unique(labels)[:10]}, expected class ids below {len(classes)}")
-    if probabilities.dtype.kind != "f":
-        probabilities = probabilities.astype(float)
-    sums = probabilities.sum(axis=1, dtype=float)
-    if not (np.isfinite(sums).all() and probabilities.min() >= 0 and np.abs(sums - 1).max() < 1e-3):
-        row = int(np.argmax(np.nan_to_num(np.abs(sums - 1) + (probabilities < 0).any(axis=1), nan=np.inf)))
-        raise ClassificationError(f"probabilities of row {row} are {probabilities[row]}, expected 0..1 with the sum 1")
-    return labels, probabilities
 
 
 def _calibration(is_class: np.ndarray, probability: np.ndarray) -> pd.DataFrame:

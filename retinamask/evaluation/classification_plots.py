@@ -1,7 +1,7 @@
 """Pictures of what a classifier got right and wrong: confusion, curves, and faces with what they were taken for.
 
-In the style of `plot_style`; each function returns a new figure and saves nothing. The numbers come from
-`classification`, the faces from `classify_faces`.
+Each function returns a new figure and saves nothing. The numbers come from `classification`, the faces from
+`retinamask.inference.classify`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,14 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from PIL import Image, ImageOps
 
-from retinamask.evaluation.classification import mistakes
-from retinamask.evaluation.classify_faces import Classified
-from retinamask.evaluation.drawing import CELL, FADED_INK, GREEN, INK, VERMILLION, class_colors
-from retinamask.evaluation.plot_style import BLUE, GRID, note, shown_text, styled
+from retinamask.drawing import style
+from retinamask.drawing.style import class_colors, note, shown_text, styled
+from retinamask.evaluation import classification
+from retinamask.inference.classify import Classified
 
-CELL_SIDE = 256  # pixels that a face of the grid is shown with at most
-COLUMNS = 6
-LONGEST_NAME = 22  # letters that fit below a face
-FACE_SIDE, PITCH_WH, HEADING = 1.8, (2.0, 2.5), 0.45  # inches
-_SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", BLUE])
+_CELL_SIDE, _COLUMNS = 256, 6  # of the grid of faces: pixels that a face is shown with at most, and faces in a row
+_FACE_SIDE, _PITCH_WH, _HEADING = 1.8, (2.0, 2.5), 0.45  # inches
+_SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", style.BLUE])
 
 
 class Cell(NamedTuple):
@@ -36,6 +34,20 @@ class Cell(NamedTuple):
     predicted: str
     probability: float
     file_name: str
+
+
+def all_figures(
+    classified: Classified, predicted: np.ndarray, figures: Mapping[str, Any], count: int
+) -> dict[str, Figure]:
+    """Draw all figures of this module, by name; ``count`` faces at most in each grid."""
+    judged = classified.labels, classified.probabilities, classified.classes
+    return {
+        "confusion_matrix": confusion_matrix(figures),
+        "roc_curves": roc_curves(classification.roc(*judged), figures),
+        "calibration_curves": calibration_curves(classification.calibration(*judged), figures),
+        "predictions": prediction_plot(classified, predicted, count),
+        "mistakes": most_confident_mistakes(classified, predicted, count),
+    }
 
 
 @styled
@@ -53,7 +65,7 @@ def confusion_matrix(figures: Mapping[str, Any]) -> Figure:
     axes = figure.subplots()
     axes.imshow(shares, cmap=_SHADES, vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
-        color = "white" if shares[row, column] > 0.6 else INK
+        color = "white" if shares[row, column] > 0.6 else style.INK
         axes.text(column, row, f"{count}\n{shares[row, column]:.1%}", ha="center", va="center", color=color)
     slanted = {} if len(names) < 3 else {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(names)), names, **slanted)
@@ -74,7 +86,7 @@ def roc_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str, Any]) -
     """
     figure = Figure(figsize=(5, 5))
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=FADED_INK, linewidth=1, linestyle="--", label="by chance: 0.5")
+    axes.plot([0, 1], [0, 1], color=style.FADED_INK, linewidth=1, linestyle="--", label="by chance: 0.5")
     colors = class_colors(dict.fromkeys(curves, 0))
     for name, curve in curves.items():
         area = figures["per_class"][name]["roc_auc"]
@@ -99,7 +111,7 @@ def calibration_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str,
     """
     figure = Figure(figsize=(6.8, 5.8))
     axes, counts = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
-    axes.plot([0, 1], [0, 1], color=FADED_INK, linewidth=1, linestyle="--", label="as often as predicted")
+    axes.plot([0, 1], [0, 1], color=style.FADED_INK, linewidth=1, linestyle="--", label="as often as predicted")
     colors = class_colors(dict.fromkeys(curves, 0))
     for name, curve in curves.items():
         line = {"color": colors[name], "marker": "o", "markersize": 4}
@@ -123,31 +135,27 @@ def prediction_plot(classified: Classified, predicted: np.ndarray, count: int = 
         predicted: class ids from `classification.decide`, shape ``(N,)``.
         count: how many at most.
     """
-    shown = range(min(count, len(predicted)))
-    wrong = int((np.asarray(predicted)[: len(shown)] != classified.labels[: len(shown)]).sum())
-    return prediction_grid(cells(classified, predicted, shown), f"First {len(shown)} faces: {wrong} wrong")
+    shown = np.arange(min(count, len(predicted)))
+    wrong = int((predicted[shown] != classified.labels[shown]).sum())
+    return prediction_grid(_cells(classified, predicted, shown), f"First {len(shown)} faces: {wrong} wrong")
 
 
 def most_confident_mistakes(classified: Classified, predicted: np.ndarray, count: int = 24) -> Figure:
     """Draw the wrongly predicted faces, most confident first; otherwise as `prediction_plot`."""
-    order = mistakes(classified.labels, predicted, classified.probabilities)
+    order = classification.mistakes(classified.labels, predicted, classified.probabilities)
     if not len(order):
         return note(f"All {len(predicted)} faces are right.")
     title = f"Most confident mistakes: {min(count, len(order))} of {len(order)}, of {len(predicted)} faces"
-    return prediction_grid(cells(classified, predicted, order[:count]), title)
+    return prediction_grid(_cells(classified, predicted, order[:count]), title)
 
 
-def cells(classified: Classified, predicted: np.ndarray, indices: Sequence[int]) -> list[Cell]:
-    """Read faces for `prediction_grid`."""
-    table = classified.table(predicted)
-    chosen = table.iloc[list(indices)]
-    numbers = np.asarray(predicted)[list(indices)]
-    probabilities = classified.probabilities[list(indices), numbers]
-    rows = zip(chosen["class_name"], chosen["predicted"], probabilities, chosen["image_path"], strict=True)
-    return [
-        Cell(classified.face_rgb(index), true, taken, float(probability), path.rsplit("/", 1)[-1])
-        for index, (true, taken, probability, path) in zip(indices, rows, strict=True)
-    ]
+def _cells(classified: Classified, predicted: np.ndarray, indices: np.ndarray) -> list[Cell]:
+    names, found = {number: name for name, number in classified.classes.items()}, []
+    for index in indices:
+        row, number = classified.faces.iloc[index], predicted[index]
+        answer = names[number], float(classified.probabilities[index, number])
+        found.append(Cell(classified.face_rgb(index), row["class_name"], *answer, row["image_path"].rsplit("/", 1)[-1]))
+    return found
 
 
 @styled
@@ -155,42 +163,42 @@ def prediction_grid(cells: Sequence[Cell], title: str = "") -> Figure:
     """Draw faces in a grid, row by row, each with its true and its predicted class; wrong ones are framed in red."""
     if not cells:
         return note("There are no faces.")
-    columns = min(COLUMNS, len(cells))
+    columns = min(_COLUMNS, len(cells))
     rows = -(-len(cells) // columns)
-    width, height = max(PITCH_WH[0] * columns, 4.5), PITCH_WH[1] * rows + HEADING
+    width, height = max(_PITCH_WH[0] * columns, 4.5), _PITCH_WH[1] * rows + _HEADING
     figure = Figure(figsize=(width, height), layout="none")
     figure.text(0.1 / width, 1 - 0.3 / height, shown_text(title), fontsize=11, va="center")
     for index, cell in enumerate(cells):
-        left = PITCH_WH[0] * (index % columns) + 0.1
-        bottom = height - HEADING - PITCH_WH[1] * (index // columns) - FACE_SIDE
-        place = (left / width, bottom / height, FACE_SIDE / width, FACE_SIDE / height)
+        left = _PITCH_WH[0] * (index % columns) + 0.1
+        bottom = height - _HEADING - _PITCH_WH[1] * (index // columns) - _FACE_SIDE
+        place = (left / width, bottom / height, _FACE_SIDE / width, _FACE_SIDE / height)
         _draw_cell(figure.add_axes(place), cell)
     return figure
 
 
 def _draw_cell(axes: Axes, cell: Cell) -> None:
     """Draw a face in its square, with its classes below; a cross marks the wrong ones for those who cannot see red."""
-    axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], facecolor=CELL)
+    axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], facecolor=style.CELL)
     axes.grid(False)
     axes.spines[:].set_visible(False)
     if cell.face_rgb.size:
-        face = ImageOps.contain(Image.fromarray(cell.face_rgb), (CELL_SIDE, CELL_SIDE), Image.Resampling.LANCZOS)
+        face = ImageOps.contain(Image.fromarray(cell.face_rgb), (_CELL_SIDE, _CELL_SIDE), Image.Resampling.LANCZOS)
         half_wh = np.array(face.size) / max(face.size) / 2
         axes.imshow(face, extent=(0.5 - half_wh[0], 0.5 + half_wh[0], 0.5 + half_wh[1], 0.5 - half_wh[1]))
         axes.set(xlim=(0, 1), ylim=(1, 0))
     wrong = cell.true != cell.predicted
-    color = VERMILLION if wrong else GREEN
-    frame = {"edgecolor": color if wrong else GRID, "linewidth": 3 if wrong else 1, "facecolor": "none"}
+    color = style.VERMILLION if wrong else style.GREEN
+    frame = {"edgecolor": color if wrong else style.GRID, "linewidth": 3 if wrong else 1, "facecolor": "none"}
     axes.add_patch(Rectangle((0, 0), 1, 1, clip_on=False, **frame))
     answer = f"{'✗' if wrong else '✓'} {shown_text(_short(cell.predicted))} {cell.probability:.2f}"
-    lines = [(answer, color, 8), (f"true: {shown_text(_short(cell.true))}", INK, 8)]
-    lines.append((shown_text(_short(cell.file_name, 32)), FADED_INK, 6.5))
+    lines = [(answer, color, 8), (f"true: {shown_text(_short(cell.true))}", style.INK, 8)]
+    lines.append((shown_text(_short(cell.file_name, 32)), style.FADED_INK, 6.5))
     for number, (text, ink, size) in enumerate(lines):
         axes.text(0, 1.08 + 0.1 * number, text, color=ink, fontsize=size, va="center")
 
 
-def _short(text: str, longest: int = LONGEST_NAME) -> str:
-    """Return the text on one line, its middle replaced by dots where it is too long."""
+def _short(text: str, longest: int = 22) -> str:
+    """Return the text on one line, its middle replaced by dots where it has more letters."""
     text = " ".join(text.split())
     kept = longest - 3
     return text if len(text) <= longest else f"{text[: kept - kept // 2]}...{text[-(kept // 2) :]}"

@@ -10,10 +10,7 @@ Three things hold throughout:
 * The order of the rows does not matter. Detections with equal scores are ranked by image path, then box.
 """
 
-import contextlib
 import gc
-import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +40,11 @@ SUSPICIOUS_LOWEST_SCORE = 0.1  # a table that starts higher has perhaps lost its
 
 # Positions on the last two axes of the evaluator's arrays: precision has the axes IoU, recall, class, area
 # range and number of detections; recall has the same without the second.
-ALL_AREAS, MOST_DETECTIONS = 0, -1
+_ALL_AREAS, _MOST_DETECTIONS = 0, -1
 
 
 def evaluate(annotations: pd.DataFrame, detections: pd.DataFrame, classes: dict[str, int]) -> dict:
-    """Return the COCO figures of `detections` on the images of `annotations`.
+    """Return the COCO figures of ``detections`` on the images of ``annotations``.
 
     An image without objects counts: what is detected there is wrong.
 
@@ -57,25 +54,33 @@ def evaluate(annotations: pd.DataFrame, detections: pd.DataFrame, classes: dict[
         classes: name to id.
 
     Returns:
-        A float from 0 to 1 for each name in `MEANINGS`, or None where there is nothing to find (no small
-        objects, say); `per_class`, from class name to its `AP`, `AP50`, `AP75`, `AR100` and `boxes` (how many
-        are annotated); and the totals `images` and `boxes`.
+        A float from 0 to 1 for each name in `MEANINGS`, or None where there is nothing to find (no small objects,
+        say); ``per_class``, from class name to its ``AP``, ``AP50``, ``AP75``, ``AR100`` and ``boxes`` (how many are
+        annotated); and the totals ``images`` and ``boxes``.
 
     Raises:
-        ValueError: nothing is annotated, a class is not in `classes`, a detection lacks a score from 0 to 1,
-            or detections belong to images that are not in `annotations`.
+        ValueError: nothing is annotated, a class is not in ``classes``, a detection lacks a score from 0 to 1,
+            or detections belong to images that are not in ``annotations``.
     """
     evaluator = _run(annotations, detections, classes)
     evaluator.summarize()
     metrics = {name: _figure(value) for name, value in zip(MEANINGS, evaluator.stats, strict=True)}
-    metrics["per_class"] = _per_class(evaluator, objects(annotations)["class_name"].value_counts(), classes)
-    metrics["images"] = len(image_paths(annotations))
-    metrics["boxes"] = len(objects(annotations))
-    return metrics
+    boxes, iou_thresholds = objects(annotations), evaluator.params.iouThrs
+    counts, metrics["per_class"] = boxes["class_name"].value_counts(), {}
+    for index, name in enumerate(_in_id_order(classes)):
+        precision = evaluator.eval["precision"][:, :, index, _ALL_AREAS, _MOST_DETECTIONS]
+        metrics["per_class"][name] = {
+            "AP": _figure(precision.mean()),
+            "AP50": _figure(precision[np.isclose(iou_thresholds, 0.5)].mean()),
+            "AP75": _figure(precision[np.isclose(iou_thresholds, 0.75)].mean()),
+            "AR100": _figure(evaluator.eval["recall"][:, index, _ALL_AREAS, _MOST_DETECTIONS].mean()),
+            "boxes": int(counts.get(name, 0)),
+        }
+    return metrics | {"images": len(image_paths(annotations)), "boxes": len(boxes)}
 
 
 def remarks(detections: pd.DataFrame) -> list[str]:
-    """What a reader of the figures should know about the detections that they judge."""
+    """Return what a reader of the figures should know about the detections that they judge."""
     lowest = objects(detections)["score"].min()
     if lowest > SUSPICIOUS_LOWEST_SCORE:
         return [
@@ -86,10 +91,7 @@ def remarks(detections: pd.DataFrame) -> list[str]:
 
 
 def precision_recall(
-    annotations: pd.DataFrame,
-    detections: pd.DataFrame,
-    classes: dict[str, int],
-    iou_threshold: float = 0.5,
+    annotations: pd.DataFrame, detections: pd.DataFrame, classes: dict[str, int], iou_threshold: float = 0.5
 ) -> dict[str, pd.DataFrame]:
     """Return the COCO precision-recall curve of each class.
 
@@ -98,23 +100,23 @@ def precision_recall(
         iou_threshold: the overlap from which on a box counts as right, above 0 and at most 1.
 
     Returns:
-        Class name to a DataFrame of 101 rows: `recall` 0.00, 0.01 ... 1.00, the best `precision` at that
+        Class name to a DataFrame of 101 rows: ``recall`` 0.00, 0.01 ... 1.00, the best ``precision`` at that
         recall or a higher one (0 where it is not reached: the column's mean is the average precision), and
-        the `score` at which the recall is reached (or NaN). No rows for a class without annotations.
+        the ``score`` at which the recall is reached (or NaN). No rows for a class without annotations.
 
     Raises:
-        ValueError: as `evaluate`, or for an `iou_threshold` out of range.
+        ValueError: as `evaluate`, or for an ``iou_threshold`` out of range.
 
     Example:
         >>> rm.precision_recall(annotations, detections, {"mask": 0, "no_mask": 1})
     """
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold is {iou_threshold}, expected a number above 0 and at most 1")
-    evaluator = _run(annotations, detections, classes, iou_thresholds=[iou_threshold])
+    evaluator = _run(annotations, detections, classes, [iou_threshold])
     curves = {}
     for index, name in enumerate(_in_id_order(classes)):
-        precision = evaluator.eval["precision"][0, :, index, ALL_AREAS, MOST_DETECTIONS]
-        score = evaluator.eval["scores"][0, :, index, ALL_AREAS, MOST_DETECTIONS]
+        precision = evaluator.eval["precision"][0, :, index, _ALL_AREAS, _MOST_DETECTIONS]
+        score = evaluator.eval["scores"][0, :, index, _ALL_AREAS, _MOST_DETECTIONS]
         score = np.where(precision > 0, score, np.nan)
         curve = pd.DataFrame({"recall": evaluator.params.recThrs, "precision": precision, "score": score})
         # The evaluator marks a class without ground truth by a precision of -1.
@@ -123,29 +125,22 @@ def precision_recall(
 
 
 def metrics_table(metrics: dict) -> pd.DataFrame:
-    """Return the twelve figures for reading: columns `name`, `meaning` and `value` (NaN for None)."""
+    """Return the twelve figures for reading: columns ``name``, ``meaning`` and ``value`` (NaN for None)."""
     rows = [(name, meaning, metrics[name]) for name, meaning in MEANINGS.items()]
     return pd.DataFrame(rows, columns=["name", "meaning", "value"]).astype({"value": float})
 
 
+def class_table(metrics: dict) -> pd.DataFrame:
+    """Return the figures of each class for reading: ``class``, its figures (NaN for None), and ``boxes``."""
+    rows = [{"class": name, **figures} for name, figures in metrics["per_class"].items()]
+    return pd.DataFrame(rows).astype(dict.fromkeys(("AP", "AP50", "AP75", "AR100"), float))
+
+
 def write_metrics(metrics: dict, path: str | Path) -> None:
-    """Write `metrics` as JSON, a NaN as null, replacing `path` in one step."""
-    files.write_json(path, _without_nan(metrics))
+    """Write ``metrics`` as JSON, replacing ``path`` in one step."""
+    files.write_json(path, metrics)
 
 
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Let Python not search for garbage: among the many new dicts, that takes as long as the evaluation itself."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-@_no_garbage_collection()
 def _run(
     annotations: pd.DataFrame,
     detections: pd.DataFrame,
@@ -153,44 +148,36 @@ def _run(
     iou_thresholds: list[float] | None = None,
 ) -> COCOeval_faster:
     """Check the tables and return faster-coco-eval's evaluator, accumulated but not summarized."""
-    _check(annotations, detections, classes)
-    image_ids = {path: number for number, path in enumerate(sorted(image_paths(annotations)), start=1)}
-    truth, found = (_coco_dataset(table, classes, image_ids) for table in (annotations, detections))
-    evaluator = COCOeval_faster(truth, found, iouType="bbox", print_function=_quiet)
-    if iou_thresholds is not None:
-        evaluator.params.iouThrs = np.array(iou_thresholds, dtype=float)
-    evaluator.evaluate()
-    evaluator.accumulate()
-    return evaluator
-
-
-def _check(annotations: pd.DataFrame, detections: pd.DataFrame, classes: dict[str, int]) -> None:
-    """Raise ValueError for tables from which no honest figure can be computed."""
     if objects(annotations).empty:
         raise ValueError("the annotations hold no objects: there is nothing to evaluate against")
     check_classes(annotations, classes, "annotations")
     check_classes(detections, classes, "detections")
     strangers = sorted(set(image_paths(detections)) - set(image_paths(annotations)))
     if strangers:
-        raise ValueError(f"detections of {len(strangers)} image(s) without annotations: {_some(strangers)}")
+        some = ", ".join(strangers[:3]) + (f" and {len(strangers) - 3} more" if len(strangers) > 3 else "")
+        raise ValueError(f"detections of {len(strangers)} image(s) without annotations: {some}")
     if "score" not in detections.columns:
         raise ValueError("detections: the column score is missing")
     bad_scores = ~objects(detections)["score"].astype(float).between(0, 1)
     if bad_scores.any():
         raise ValueError(f"detections: {bad_scores.sum()} box(es) without a score from 0 to 1")
+    image_ids = {path: number for number, path in enumerate(sorted(image_paths(annotations)), start=1)}
+    was_on = gc.isenabled()
+    gc.disable()  # searching for garbage among the many new dicts takes as long as the evaluation itself
+    try:
+        truth, found = (_coco_dataset(table, classes, image_ids) for table in (annotations, detections))
+        evaluator = COCOeval_faster(truth, found, iouType="bbox", print_function=_quiet)
+        if iou_thresholds:
+            evaluator.params.iouThrs = np.array(iou_thresholds, dtype=float)
+        evaluator.evaluate()
+        evaluator.accumulate()
+    finally:
+        if was_on:
+            gc.enable()
+    return evaluator
 
 
 def _coco_dataset(table: pd.DataFrame, classes: dict[str, int], image_ids: dict[str, int]) -> COCO:
-    """Return boxes with the images and classes that all of them are evaluated on."""
-    dataset = {
-        "images": [{"id": image_id} for image_id in image_ids.values()],
-        "categories": [{"id": classes[name], "name": name} for name in _in_id_order(classes)],
-        "annotations": _coco_boxes(table, classes, image_ids),
-    }
-    return COCO(dataset, print_function=_quiet)
-
-
-def _coco_boxes(table: pd.DataFrame, classes: dict[str, int], image_ids: dict[str, int]) -> list[dict]:
     """Return boxes as COCO annotations or, with a score, COCO results, in an order that is theirs alone."""
     boxes = objects(table)
     images, labels = (boxes[name].map(ids) for name, ids in (("image_path", image_ids), ("class_name", classes)))
@@ -200,28 +187,16 @@ def _coco_boxes(table: pd.DataFrame, classes: dict[str, int], image_ids: dict[st
     sides = corners[:, 2:] - corners[:, :2]
     columns = (images.to_numpy(), labels.to_numpy(), np.hstack([corners[:, :2], sides]), sides.prod(1), scores)
     rows = zip(*(column[order].tolist() for column in columns), strict=True)
-    # Ids start at 1, since the evaluator takes a match with id 0 for no match.
-    return [
-        {"id": number, "image_id": image, "category_id": label, "bbox": box, "area": area, "score": score}
-        for number, (image, label, box, area, score) in enumerate(rows, start=1)
-    ]
-
-
-def _per_class(evaluator: COCOeval_faster, box_counts: pd.Series, classes: dict[str, int]) -> dict[str, dict]:
-    """Return the figures of each class on its own."""
-    iou_thresholds = evaluator.params.iouThrs
-    figures = {}
-    for index, name in enumerate(_in_id_order(classes)):
-        precision = evaluator.eval["precision"][:, :, index, ALL_AREAS, MOST_DETECTIONS]
-        recall = evaluator.eval["recall"][:, index, ALL_AREAS, MOST_DETECTIONS]
-        figures[name] = {
-            "AP": _figure(precision.mean()),
-            "AP50": _figure(precision[np.isclose(iou_thresholds, 0.5)].mean()),
-            "AP75": _figure(precision[np.isclose(iou_thresholds, 0.75)].mean()),
-            "AR100": _figure(recall.mean()),
-            "boxes": int(box_counts.get(name, 0)),
-        }
-    return figures
+    dataset = {
+        "images": [{"id": image_id} for image_id in image_ids.values()],
+        "categories": [{"id": classes[name], "name": name} for name in _in_id_order(classes)],
+        # Ids start at 1, since the evaluator takes a match with id 0 for no match.
+        "annotations": [
+            {"id": number, "image_id": image, "category_id": label, "bbox": box, "area": area, "score": score}
+            for number, (image, label, box, area, score) in enumerate(rows, start=1)
+        ],
+    }
+    return COCO(dataset, print_function=_quiet)
 
 
 def _figure(value: float) -> float | None:
@@ -229,23 +204,9 @@ def _figure(value: float) -> float | None:
     return None if value < 0 else float(value)
 
 
-def _without_nan(value: object) -> object:
-    """Return `value`, of nested dicts and lists, with None for every NaN: JSON knows no NaN."""
-    if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def _in_id_order(classes: dict[str, int]) -> list[str]:
     """Return the class names in the order of their ids, which is the order on the evaluator's class axis."""
     return sorted(classes, key=classes.get)
-
-
-def _some(names: list[str], most: int = 3) -> str:
-    """Return the first few names for a message."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _quiet(*_: object) -> None:

@@ -1,6 +1,6 @@
-"""Validation while training: the COCO figures of a network on a table, for `retinamask.training.train`.
+"""Judge a network while it trains: COCO figures of a detector, or the accuracy of a classifier, on a table.
 
-Training takes it as a function, so that it need not import this folder.
+`retinamask.training.train` takes it as a function, so that it need not import this folder.
 """
 
 import logging
@@ -22,6 +22,7 @@ from retinamask.progress import track
 log = logging.getLogger(__name__)
 
 KEPT_BYTES = 1_000_000_000  # resized images kept in memory; further ones are decoded again each time
+_LEAST = 1e-7  # probability that the loss counts with, which would be infinite at 0; as Keras has it
 
 
 class Picture(NamedTuple):
@@ -33,24 +34,29 @@ class Picture(NamedTuple):
     size_wh: tuple[int, int]
 
 
-def epoch_evaluation(detector, table: pd.DataFrame, folder: str | Path, batch_size: int = 4) -> "EpochEvaluation":
-    """A function from a training network to its figures on ``table``.
+def epoch_evaluation(
+    detector, table: pd.DataFrame, folder: str | Path, batch_size: int | None = None
+) -> "EpochEvaluation":
+    """Return a function from a training network to its figures on ``table``.
 
     Args:
         detector: from `retinamask.detectors.create`.
-        table: annotations of the validation images.
+        table: annotations of the validation images; for a classifier the class of each is that of its first box.
         folder: the folder that the image paths are relative to.
-        batch_size: images per network call.
+        batch_size: images per network call; 4, or 32 of a classifier, if left out.
 
     Raises:
         AnnotationError: there is no box, or none of the images.
     """
     if objects(table).empty:
         raise AnnotationError("the validation table holds no box; nothing can be evaluated on it")
+    if detector.classifies:
+        table = objects(table).drop_duplicates("image_path")
     paths = image_paths(table)
     if not any(Path(folder, path).is_file() for path in paths):
         raise AnnotationError(f"none of the {len(paths)} validation images is below {folder}, such as {paths[0]}")
-    return EpochEvaluation(detector, table, folder, batch_size)
+    kind, usual = (EpochAccuracy, 32) if detector.classifies else (EpochEvaluation, 4)
+    return kind(detector, table, folder, batch_size or usual)
 
 
 class EpochEvaluation:
@@ -77,7 +83,7 @@ class EpochEvaluation:
         self._network = self._predictor = None
 
     def __call__(self, network: Any) -> dict[str, float | None]:
-        """The twelve figures of `coco.MEANINGS`, and the ``AP50`` of each class as ``AP50/<class>``.
+        """Return the twelve figures of `coco.MEANINGS`, and the ``AP50`` of each class as ``AP50/<class>``.
 
         0 to 1, or ``None`` where there is nothing to find. Images that cannot be read count as without detections.
 
@@ -87,32 +93,29 @@ class EpochEvaluation:
         if network is not self._network:
             self._predictor = Predictor(self.detector, decoded(self.detector.inference_network(network)))
             self._network = network
-        self.detections = self._detect()
+        rows = []
+        for pictures, batch in self._batches():
+            scales, sizes_wh = [picture.scale for picture in pictures], [picture.size_wh for picture in pictures]
+            found = self._predictor.in_batch(batch, scales, sizes_wh, 0.05, "per_class")
+            for picture, detections in zip(pictures, found, strict=True):
+                rows += table_rows(picture.path, detections, self._predictor.class_names)
+        self.detections = make_table(rows, DETECTION_COLUMNS)
         figures = coco.evaluate(self.table, self.detections, self.detector.classes)
         per_class = {f"AP50/{name}": each["AP50"] for name, each in figures["per_class"].items()}
         return {name: figures[name] for name in coco.MEANINGS} | per_class
 
-    def _detect(self) -> pd.DataFrame:
-        rows = []
-        for pictures, batch in self._batches():
-            scales, sizes_wh = [picture.scale for picture in pictures], [picture.size_wh for picture in pictures]
-            found = self._predictor.in_batch(batch, scales, sizes_wh, suppress="per_class")
-            for picture, detections in zip(pictures, found, strict=True):
-                rows += table_rows(picture.path, detections, self._predictor.class_names)
-        if not rows:
-            first = next(iter(self.unreadable.values()))
-            raise AnnotationError(f"none of the {len(self.unreadable)} validation images can be read, such as: {first}")
-        return make_table(rows, DETECTION_COLUMNS)
-
     def _batches(self) -> Iterator[tuple[list[Picture], np.ndarray]]:
-        """The images in parts with their network input; the next is made while the network looks at this one."""
+        """Yield the images in parts with their network input; the next is made while the network looks at this one."""
         paths = [path for path in image_paths(self.table) if path not in self.unreadable]
         parts = [paths[start : start + self.batch_size] for start in range(0, len(paths), self.batch_size)]
         with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as maker:
 
             def make(part: list[str]) -> tuple[list[Picture], np.ndarray | None]:
                 pictures = [picture for picture in readers.map(self._read, part) if picture]
-                self._keep(pictures)
+                for picture in pictures:
+                    if picture.path not in self._kept and picture.resized_rgb.nbytes <= self._free_bytes:
+                        self._kept[picture.path] = picture
+                        self._free_bytes -= picture.resized_rgb.nbytes
                 return pictures, self.detector.batch([p.resized_rgb for p in pictures]) if pictures else None
 
             following = [maker.submit(make, part) for part in parts[:1]]
@@ -121,6 +124,9 @@ class EpochEvaluation:
                 following += [maker.submit(make, part) for part in parts[place + 1 : place + 2]]
                 if pictures:
                     yield pictures, batch
+        if set(image_paths(self.table)) <= set(self.unreadable):
+            first = next(iter(self.unreadable.values()))
+            raise AnnotationError(f"none of the {len(self.unreadable)} validation images can be read, such as: {first}")
 
     def _read(self, path: str) -> Picture | None:
         if path in self._kept:
@@ -135,8 +141,40 @@ class EpochEvaluation:
         scale = self.detector.scale(size_wh)
         return Picture(path, images.resize(image_rgb, scale), scale, size_wh)
 
-    def _keep(self, pictures: list[Picture]) -> None:
-        for picture in pictures:
-            if picture.path not in self._kept and picture.resized_rgb.nbytes <= self._free_bytes:
-                self._kept[picture.path] = picture
-                self._free_bytes -= picture.resized_rgb.nbytes
+
+class EpochAccuracy(EpochEvaluation):
+    """Judge a classifier; otherwise as `EpochEvaluation`.
+
+    Attributes:
+        detections: after a call, each image's most likely class as one box that covers the image, the probability as
+            its score.
+    """
+
+    left_out_as = "left out of the validation"
+
+    def __call__(self, network: Any) -> dict[str, float | None]:
+        """Return ``accuracy``, ``val_loss`` (mean cross-entropy) and ``accuracy/<class>``, the recall of each class.
+
+        A class without an image has ``None``. Images that cannot be read are left out.
+
+        Raises:
+            AnnotationError: not a single image can be read.
+        """
+        if network is not self._network:
+            self._predictor = self.detector.inference_network(network)
+            self._network = network
+        found, rows, names = [], [], list(self.detector.classes)
+        for pictures, batch in self._batches():
+            found.append(self._predictor.predict_on_batch(batch))
+            for picture, each in zip(pictures, found[-1], strict=True):
+                rows.append((picture.path, 0, 0, *picture.size_wh, names[each.argmax()], float(each.max())))
+        self.detections, probabilities = make_table(rows, DETECTION_COLUMNS), np.concatenate(found)
+        true = self.table.set_index("image_path")["class_name"].map(self.detector.classes)
+        labels = true[self.detections["image_path"]].to_numpy(int)
+        right, of_true = probabilities.argmax(1) == labels, probabilities[np.arange(len(labels)), labels]
+        per_class = {
+            f"accuracy/{name}": float(right[labels == number].mean()) if (labels == number).any() else None
+            for name, number in self.detector.classes.items()
+        }
+        loss = -np.log(np.clip(of_true.astype(float), _LEAST, 1)).mean()
+        return {"accuracy": float(right.mean()), "val_loss": float(loss), **per_class}

@@ -1,8 +1,8 @@
-"""One page per run: `index.html` in the run's folder shows what the run is worth and leads to its files.
+"""One page per run: ``index.html`` in the run's folder shows what the run is worth and leads to its files.
 
-The page is made of what lies in the folder: `metrics.json` (from `coco.write_metrics`), `run.json` (the record of the
-run), pictures, tables, notebooks; what is missing is not mentioned. It asks nothing of the network and needs no script;
-jinja2 escapes all text, the names of files and classes included.
+The page is made of what is in the folder: ``metrics.json`` (from `coco.write_metrics`), ``run.json`` (the record of the
+run), pictures, tables, notebooks; what is missing is not mentioned. It needs neither network nor script; jinja2 escapes
+all text, the names of files and classes included.
 """
 
 import base64
@@ -104,25 +104,26 @@ RUN = """{% extends "base" %}{% from "macros" import tiles, grid %}
 {% for name, item in value.items() %}<tr><th>{{ name }}</th><td>{{ tree(item) }}</td></tr>
 {% endfor %}
 </table>
-{% else %}{{ plain(value) }}{% endif %}
+{% else %}{{ value | plain }}{% endif %}
 {% endmacro %}
 {% macro links(paths) %}
 <ul>
-{% for path in paths[:most] %}<li><a href="{{ address(path) }}">{{ path }}</a> <small>{{ size(path) }}</small></li>
+{% for path in paths[:most] %}
+<li><a href="{{ path | address }}">{{ path }}</a> <small>{{ size(path) | filesizeformat }}</small></li>
 {% endfor %}
 </ul>
 {% if paths | length > most %}<p class="missing">And {{ paths | length - most }} more.</p>{% endif %}
 {% endmacro %}
 {% block body %}
 {% if metrics %}
-{{ tiles([("AP50", figure(metrics.AP50)), ("AP", figure(metrics.AP)), ("AR100", figure(metrics.AR100))]) }}
+{{ tiles([("AP50", metrics.AP50 | figure), ("AP", metrics.AP | figure), ("AR100", metrics.AR100 | figure)]) }}
 <p><small>On {{ metrics.boxes }} annotated boxes in {{ metrics.images }} images.</small></p>
 {{ grid(["class", "AP50", "AP75", "AP", "AR100", "boxes"], class_rows) }}
 <details><summary>All twelve COCO figures</summary>{{ grid(["figure", "value", "meaning"], figure_rows) }}</details>
 {% endif %}
 {% for heading, path, source in pictures %}
 <section><h2>{{ heading }}</h2>
-<a href="{{ address(path) }}"><img src="{{ source }}" alt="{{ path }}"></a></section>
+<a href="{{ path | address }}"><img src="{{ source }}" alt="{{ path }}"></a></section>
 {% endfor %}
 {% for heading, paths in lists if paths %}<section><h2>{{ heading }}</h2>{{ links(paths) }}</section>{% endfor %}
 {% if record %}
@@ -134,16 +135,13 @@ RUN = """{% extends "base" %}{% from "macros" import tiles, grid %}
 {% endblock %}
 """
 
-templates = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-templates.loader = jinja2.DictLoader({"base": BASE, "macros": MACROS, "run": RUN})
-
 
 def write_page(run_dir: str | os.PathLike, title: str) -> Path:
-    """Write `index.html` for a run, replacing an older one in one step, and return its path.
+    """Write ``index.html`` for a run, replacing an older one in one step, and return its path.
 
     Raises:
-        FileNotFoundError: `run_dir` is not a folder.
-        ValueError: `metrics.json` or `run.json` is not JSON.
+        FileNotFoundError: ``run_dir`` is not a folder.
+        ValueError: ``metrics.json`` or ``run.json`` is not JSON.
     """
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
@@ -152,9 +150,12 @@ def write_page(run_dir: str | os.PathLike, title: str) -> Path:
     names = [path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)]
     names = [name for name in names if name != PAGE_NAME]
     drawn = [name for name in names if name.endswith(".png") and "/" not in name]
-    drawn = [*(name for name in PICTURES if name in drawn), *(name for name in drawn if name not in PICTURES)]
+    pictures = []
+    for name in (*(name for name in PICTURES if name in drawn), *(name for name in drawn if name not in PICTURES)):
+        content = (run_dir / name).read_bytes()
+        source = embedded(content) if len(content) <= INLINE_LIMIT else _address(name)
+        pictures.append((PICTURES.get(name, Path(name).stem.replace("_", " ")), name, source))
     metrics = _read_record(run_dir / "metrics.json") or _read_record(run_dir / "two_stage_metrics.json")
-    record = _read_record(run_dir / "run.json")
     columns = ("AP50", "AP75", "AP", "AR100")
     per_class = metrics["per_class"].items() if metrics else ()
     page = templates.get_template("run").render(
@@ -162,26 +163,38 @@ def write_page(run_dir: str | os.PathLike, title: str) -> Path:
         metrics=metrics,
         class_rows=[[name, *(_figure(own[key]) for key in columns), own["boxes"]] for name, own in per_class],
         figure_rows=[[name, _figure(metrics[name]), text] for name, text in MEANINGS.items()] if metrics else [],
-        pictures=[(PICTURES.get(n, Path(n).stem.replace("_", " ")), n, _source(run_dir, n)) for n in drawn],
+        pictures=pictures,
         lists=[
-            ("Pages", [name for name in names if name.endswith(".html")]),
-            ("Tables", [name for name in names if name.endswith(".csv")]),
-            ("Notebooks", [name for name in names if name.endswith(".ipynb")]),
+            (heading, [name for name in names if name.endswith(suffix)])
+            for heading, suffix in (("Pages", ".html"), ("Tables", ".csv"), ("Notebooks", ".ipynb"))
         ],
-        record={name: value for name, value in record.items() if name != "metrics"} if record else None,
+        record={name: value for name, value in _read_record(run_dir / "run.json").items() if name != "metrics"},
         paths=names,
         most=MOST_FILES,
-        figure=_figure,
-        plain=_plain,
-        address=_address,
-        size=lambda name: _size((run_dir / name).stat().st_size),
+        size=lambda name: (run_dir / name).stat().st_size,
     )
     files.write_text(run_dir / PAGE_NAME, page)
     return run_dir / PAGE_NAME
 
 
+def embedded(content: bytes, kind: str = "png") -> str:
+    """Return the address of a picture that is within the page."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _read_record(path: Path) -> dict:
+    """Return the content of a JSON file; nothing if there is none."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable as JSON ({error})") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(record).__name__}")
+    return record
+
+
 def _address(name: str) -> str:
-    """Return a relative link; `./` keeps a name such as `javascript:x` from being read as a scheme."""
+    """Return a relative link; ``./`` keeps a name such as ``javascript:x`` from being read as a scheme."""
     return "./" + quote(name)
 
 
@@ -190,7 +203,7 @@ def _figure(value: float | None) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A value of the record as text."""
+    """Return a value of the record as text."""
     if value is None:
         return "–"
     if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
@@ -198,31 +211,6 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _size(size: int) -> str:
-    if size < 1000:
-        return f"{size} bytes"
-    return f"{size / 1e3:.0f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"
-
-
-def _source(run_dir: Path, name: str) -> str:
-    """A picture within the page if it is small, else its address."""
-    content = (run_dir / name).read_bytes()
-    return embedded(content) if len(content) <= INLINE_LIMIT else _address(name)
-
-
-def embedded(content: bytes, kind: str = "png") -> str:
-    """Return the address of a picture that lies within the page."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _read_record(path: Path) -> dict | None:
-    """Return the content of a JSON file, or None if there is none."""
-    if not path.is_file():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable as JSON ({error})") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(record).__name__}")
-    return record
+templates = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+templates.loader = jinja2.DictLoader({"base": BASE, "macros": MACROS, "run": RUN})
+templates.filters |= {"address": _address, "figure": _figure, "plain": _plain}

@@ -1,8 +1,7 @@
-"""Figures of a data set, a training and an evaluation.
+"""Figures of a data set, a training, an evaluation and a video.
 
-Each function returns a new `matplotlib.figure.Figure` and saves nothing: write `figure.savefig(path)`. pyplot
-is never imported, so there is no global state and figures are freed like any other object; in a notebook,
-`%matplotlib inline` makes the returned figures show. Colors of classes are those of `drawing`.
+Each function returns a new `matplotlib.figure.Figure` and saves nothing; `keep` does. pyplot is never imported, so
+there is no global state and figures are freed like any other object.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,60 +12,150 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 from PIL import Image
 
 from retinamask.dataset import files
 from retinamask.dataset.annotations import objects
 from retinamask.dataset.images import fit_scale
-from retinamask.evaluation.drawing import AMBER, FADED_INK, GREEN, INK, VERMILLION, class_colors
-from retinamask.evaluation.plot_style import BLUE, PURPLE, note, shown_text, styled
-
-SPLIT_COLORS = (BLUE, AMBER, GREEN, PURPLE)
+from retinamask.drawing import style
+from retinamask.drawing.style import class_colors, note, shown_text, styled
+from retinamask.training.learning_rate_finder import suggested
+from retinamask.training.schedules import rate_at
+from retinamask.training.settings import TrainingError, TrainingSettings
 
 # What training logs, in panels: each column's label and color.
-LOSS, PRECISION, ACCURACY, RATE = "Loss", "Average precision", "Accuracy", "Learning rate"
-CLASSES = {"AP50/": "AP50 of each class", "accuracy/": "Accuracy of each class"}
+LOSS, RATE = "Loss", "Learning rate"
 TRAINING_PANELS = {
     LOSS: {
-        "loss": ("loss", INK),
-        "localization_loss": ("box regression", BLUE),
-        "objectness_loss": ("objectness", GREEN),
-        "classification_loss": ("classification", AMBER),
-        "regularization_loss": ("regularization", PURPLE),
-        "val_loss": ("on validation images", VERMILLION),
+        "loss": ("loss", style.INK),
+        "localization_loss": ("box regression", style.BLUE),
+        "objectness_loss": ("objectness", style.GREEN),
+        "classification_loss": ("classification", style.AMBER),
+        "regularization_loss": ("regularization", style.PURPLE),
+        "val_loss": ("on validation images", style.VERMILLION),
     },
-    PRECISION: {"AP50": ("AP50", GREEN), "AP": ("AP", BLUE), "AP75": ("AP75", AMBER)},
-    ACCURACY: {"accuracy": ("accuracy", GREEN)},
-    RATE: {"learning_rate": ("learning rate", INK)},
+    "Average precision": {"AP50": ("AP50", style.GREEN), "AP": ("AP", style.BLUE), "AP75": ("AP75", style.AMBER)},
+    "Accuracy": {"accuracy": ("accuracy", style.GREEN)},
 }
+BY_CLASS = {"AP50 of each class": "AP50/", "Accuracy of each class": "accuracy/"}
 SMOOTHED_FROM = 20  # points of a loss by the step, which jumps from batch to batch
+MOST_POINTS = 300  # on the time axis; of a longer video the mean of neighbouring frames is drawn
 
 
 @styled
-def training_curves(log: pd.DataFrame) -> Figure:
-    """Draw the losses, average precision or accuracy, that of each class and the learning rate over the epochs.
+def training_curves(log: pd.DataFrame, steps: pd.DataFrame | None = None) -> Figure:
+    """Draw losses, average precision or accuracy, that of each class, and the learning rate.
 
     Args:
-        log: one row per epoch with the column `epoch`, any of the columns in `TRAINING_PANELS`, and `AP50/<class>` or
-            `accuracy/<class>`; those that are missing or empty are left out. A NaN, where an epoch was not
-            evaluated, is skipped.
+        log: one row per epoch with the column ``epoch``, any of the columns in `TRAINING_PANELS`, ``learning_rate``,
+            and ``AP50/<class>`` or ``accuracy/<class>``; those that are missing or empty are left out. A NaN, where an
+            epoch was not evaluated, is skipped.
+        steps: of a run that has not finished: one row per point with the column ``step``, losses and learning rate,
+            which are drawn from here.
     """
-    *judged, rate = TRAINING_PANELS.items()
-    by_class = [(title, _class_lines(log, prefix)) for prefix, title in CLASSES.items()]
-    return _panels([(*panel, log, "epoch") for panel in (*judged, *by_class, rate)])
+    panels = dict(TRAINING_PANELS)
+    for title, prefix in BY_CLASS.items():
+        names = [column.removeprefix(prefix) for column in log.columns if column.startswith(prefix)]
+        colors = class_colors(dict.fromkeys(names, 0))
+        if len(names) > 1:  # a single class has the overall figure
+            panels[title] = {f"{prefix}{name}": (shown_text(name), colors[name]) for name in names}
+    panels[RATE] = {"learning_rate": ("learning rate", style.INK)}
+    filled = []
+    for title, lines in panels.items():
+        by_step = steps is not None and title in (LOSS, RATE)
+        table = steps if by_step else log
+        columns = [column for column in lines if column in table.columns and table[column].notna().any()]
+        if "regularization_loss" in columns and not table["regularization_loss"].any():
+            columns.remove("regularization_loss")  # most networks have none; zeros would be clutter
+        if columns:
+            filled.append((title, {column: lines[column] for column in columns}, table, "step" if by_step else "epoch"))
+    if not filled:
+        return note("No epoch has been trained.")
+    across = 2 if len(filled) == 4 else len(filled)
+    rows = -(-len(filled) // across)
+    figure = Figure(figsize=(1.2 + 4.2 * across, 3.6 * rows))
+    for axes, panel in zip(figure.subplots(rows, across, squeeze=False).flat, filled, strict=True):
+        _draw_panel(axes, *panel)
+    return figure
+
+
+def _draw_panel(axes: Axes, title: str, lines: Mapping[str, tuple[str, str]], table: pd.DataFrame, along: str) -> None:
+    for column, (label, color) in lines.items():
+        known = table[[along, column]].dropna()
+        x, y = known[along], known[column]
+        if along == "step" and title == LOSS and len(y) > SMOOTHED_FROM:
+            axes.plot(x, y, color=color, alpha=0.25, linewidth=1)
+            y = y.rolling(max(5, len(y) // 50), center=True, min_periods=1).mean()
+        dots = {"marker": "o", "markersize": 4} if len(y) <= 12 else {}  # a single point is to be seen
+        axes.plot(x, y, color=color, label=label, **dots)
+    margin = 0.5 if along == "epoch" else max(0.5, 0.02 * np.ptp(table[along]))
+    axes.set(title=title, xlabel=along, xlim=(table[along].min() - margin, table[along].max() + margin))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    if title in (LOSS, RATE):
+        axes.set_ylim(0, max(axes.get_ylim()[1], 1e-12))
+    else:
+        axes.set_ylim(-0.02, 1.02)
+    if title in TRAINING_PANELS and title != LOSS:
+        column = next(iter(lines))
+        best = table.loc[table[column].idxmax()]
+        axes.set_title(f"{title}, best {column} {best[column]:.3f} in epoch {best['epoch']:.0f}")
+    if len(lines) > 1:
+        # Below, where it covers no curve: "best" looks at the points of a line and not between them.
+        axes.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, frameon=False)
 
 
 @styled
-def live_curves(steps: pd.DataFrame, log: pd.DataFrame) -> Figure:
-    """Draw a run that is still going on: losses and learning rate over the steps, precision over the epochs.
+def learning_rate_curve(settings: TrainingSettings, steps_per_epoch: int) -> Figure:
+    """Draw the learning rate of every update of a run, over its epochs.
 
     Args:
-        steps: one row per point with the column `step` and the losses and the learning rate as in `log`.
-        log: as for `training_curves`, the epochs so far; it may be empty.
+        settings: how to train. What ``plateau`` does depends on the evaluations; its line stays at the peak.
+        steps_per_epoch: updates in an epoch.
     """
-    over = {LOSS: (steps, "step"), PRECISION: (log, "epoch"), ACCURACY: (log, "epoch"), RATE: (steps, "step")}
-    return _panels([(title, lines, *over[title]) for title, lines in TRAINING_PANELS.items()])
+    total = steps_per_epoch * settings.epochs
+    figure = Figure(figsize=(6.4, 3.2))
+    axes = figure.subplots()
+    epochs = np.arange(total + 1) / steps_per_epoch  # a rate holds until the next update
+    rates = [rate_at(settings, step, total) for step in range(total)]
+    axes.step(epochs, [*rates, rates[-1]], where="post", color=style.INK)
+    axes.set_title(f"{settings.schedule}, peak {settings.learning_rate:g}, updates: {total}")
+    axes.set(xlabel="epoch", ylabel="learning rate", xlim=(0, settings.epochs), ylim=(0, 1.1 * settings.learning_rate))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    if settings.schedule == "plateau":
+        text = f"a tenth whenever {settings.plateau_patience} evaluations in a row bring nothing better"
+        axes.text(0.98, 0.06, text, transform=axes.transAxes, ha="right", color=style.FADED_INK, fontsize=8.5)
+    return figure
+
+
+@styled
+def learning_rate_finding(table: pd.DataFrame) -> Figure:
+    """Draw the loss against the learning rate, and the rate that is suggested.
+
+    Args:
+        table: from `learning_rate_finder.find`.
+    """
+    figure = Figure(figsize=(6.4, 3.6))
+    axes = figure.subplots()
+    points = {"markersize": 4, "color": style.BLUE, "alpha": 0.35, "label": "loss of the batch"}
+    axes.plot(table["rate"], table["measured"], ".", **points)
+    axes.plot(table["rate"], table["loss"], color=style.BLUE, label="moving average")
+    try:
+        rate = suggested(table)
+        axes.axvline(rate, color=style.AMBER, linewidth=1.5, linestyle="--", label="a tenth of the rate at the lowest")
+        axes.set_title(f"Suggested learning rate: {rate:.2g}")
+    except TrainingError:
+        axes.set_title("No learning rate lowered the loss")
+    axes.set_xscale("log")
+    before = table["loss"][: table["loss"].idxmin() + 1].max()  # how far it explodes afterwards does not matter
+    axes.set(xlabel="learning rate", ylabel="loss", ylim=(0, max(2 * before, 1e-12)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.legend(loc="best", fontsize=8.5)
+    return figure
 
 
 @styled
@@ -103,7 +192,7 @@ def class_counts(table: pd.DataFrame, classes: dict[str, int], split_column: str
     Args:
         table: annotations.
         classes: name to id.
-        split_column: a column of `table`, such as `split`, for one bar per class and value.
+        split_column: a column of ``table``, such as ``split``, for one bar per class and value.
     """
     boxes = objects(table)
     splits = {"boxes": boxes} if split_column is None else dict(list(boxes.groupby(split_column, sort=False)))
@@ -113,9 +202,9 @@ def class_counts(table: pd.DataFrame, classes: dict[str, int], split_column: str
     for index, (split, rows) in enumerate(splits.items()):
         counts = rows["class_name"].value_counts().reindex(list(classes), fill_value=0)
         positions = np.arange(len(classes)) + (index - (len(splits) - 1) / 2) * thickness
-        color = list(class_colors(classes).values()) if split_column is None else SPLIT_COLORS[index % 4]
+        color = list(class_colors(classes).values()) if split_column is None else style.OTHER_COLORS[index % 6]
         bars = axes.barh(positions, counts, thickness * 0.9, color=color, label=shown_text(split))
-        axes.bar_label(bars, padding=4, fontsize=9, color=FADED_INK)
+        axes.bar_label(bars, padding=4, fontsize=9, color=style.FADED_INK)
     axes.set_yticks(np.arange(len(classes)), [shown_text(name) for name in classes])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.14 * max([1, *(bar.get_width() for bar in axes.patches)]))  # room for the numbers
@@ -159,21 +248,13 @@ def box_sizes(
     return figure
 
 
-def keep(figure: Figure, path: str | Path) -> Image.Image:
-    """Write a figure as PNG and return it as an image, which a notebook shows."""
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    with Image.open(path) as image:
-        return image.copy()
-
-
 def _log_histogram(axes: Axes, values: pd.Series, anchors: Sequence[float], tick_format: str) -> None:
     """Draw a histogram on a logarithmic axis that is marked at the anchors, and at nothing else."""
     every = np.array([*values, *anchors], dtype=float)
     low, high = np.log2(every.min()) - 0.25, np.log2(every.max()) + 0.25
-    axes.hist(values, bins=2 ** np.linspace(low, high, 41), color=BLUE, alpha=0.75)
+    axes.hist(values, bins=2 ** np.linspace(low, high, 41), color=style.BLUE, alpha=0.75)
     for index, anchor in enumerate(anchors):
-        axes.axvline(anchor, color=AMBER, linewidth=1.5, linestyle="--", label=None if index else "anchor")
+        axes.axvline(anchor, color=style.AMBER, linewidth=1.5, linestyle="--", label=None if index else "anchor")
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(anchors))
     axes.xaxis.set_major_formatter(StrMethodFormatter(tick_format))
@@ -185,73 +266,42 @@ def _log_histogram(axes: Axes, values: pd.Series, anchors: Sequence[float], tick
     axes.legend(loc="upper right", fontsize=8.5)
 
 
-def _panels(panels: Sequence[tuple[str, Mapping[str, tuple[str, str]], pd.DataFrame, str]]) -> Figure:
-    """Draw panels side by side; one without a single value is left out, and four make a square.
+@styled
+def counts_over_time(counts: pd.DataFrame) -> Figure:
+    """Draw how many boxes of each class there are over the time of a video.
 
     Args:
-        panels: title, column to label and color, the table, and its column that goes along.
+        counts: from `inference.video.counts_by_frame`: rows by frame and seconds, one column per class.
     """
-    filled = [(title, lines, table, along, _filled_columns(table, lines)) for title, lines, table, along in panels]
-    filled = [panel for panel in filled if panel[-1]]
-    if not filled:
-        return note("No epoch has been trained.")
-    columns = 2 if len(filled) == 4 else len(filled)
-    rows = -(-len(filled) // columns)
-    figure = Figure(figsize=(1.2 + 4.2 * columns, 3.6 * rows))
-    for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, filled, strict=True):
-        _draw_panel(axes, *panel)
+    if counts.empty:
+        return note("The video has no frame.")
+    seconds = counts.index.get_level_values("seconds").to_numpy()
+    groups = -(-len(counts) // MOST_POINTS)
+    step = np.arange(len(counts)) // groups
+    drawn, starts = counts.groupby(step).mean(), seconds[::groups]
+    figure = Figure(figsize=(9.6, 1.0 + 1.1 * max(1, len(counts.columns))))
+    panels = figure.subplots(max(1, len(counts.columns)), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    colors = class_colors(dict.fromkeys(counts.columns, 0))
+    for axes, name in zip(panels, counts.columns, strict=False):  # lines on one another would hide each other
+        axes.fill_between(starts, drawn[name], step="post", color=colors[name], alpha=0.35, linewidth=0)
+        axes.step(starts, drawn[name], where="post", color=colors[name], linewidth=1.5)
+        axes.set_title(shown_text(name), fontsize=9.5, pad=4)
+    per_point = "" if groups == 1 else f", mean of {groups} each"
+    figure.suptitle(f"Boxes in a frame ({len(counts)} frames{per_point})", x=0.01, ha="left", fontsize=11)
+    panels[-1].set_xlim(0, max(seconds[-1], 1e-3))
+    panels[-1].set_xlabel("seconds" if seconds[-1] <= 60 else "minutes:seconds")
+    if seconds[-1] > 60:
+        minutes = FuncFormatter(lambda value, _: f"{int(value) // 60}:{int(value) % 60:02}")
+        panels[-1].xaxis.set_major_formatter(minutes)
+        panels[-1].xaxis.set_major_locator(MaxNLocator(steps=[1, 3, 6, 10]))
+    panels[-1].set_ylim(0, max(1.0, 1.1 * drawn.to_numpy().max(initial=0)))
+    panels[-1].yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
     return figure
 
 
-def _draw_panel(
-    axes: Axes, title: str, lines: Mapping[str, tuple[str, str]], table: pd.DataFrame, along: str, columns: list[str]
-) -> None:
-    for column in columns:
-        label, color = lines[column]
-        known = table[[along, column]].dropna()
-        x, y = known[along], known[column]
-        if along == "step" and title == LOSS and len(y) > SMOOTHED_FROM:
-            axes.plot(x, y, color=color, alpha=0.25, linewidth=1)
-            y = y.rolling(max(5, len(y) // 50), center=True, min_periods=1).mean()
-        axes.plot(x, y, color=color, label=label, **_dots(len(known)))
-    margin = 0.5 if along == "epoch" else max(0.5, 0.02 * np.ptp(table[along]))
-    axes.set(title=title, xlabel=along, xlim=(table[along].min() - margin, table[along].max() + margin))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    if title in (PRECISION, ACCURACY, *CLASSES.values()):
-        axes.set_ylim(-0.02, 1.02)
-    else:
-        _start_at_zero(axes)
-    if title in (PRECISION, ACCURACY):
-        _mark_best(axes, table, columns[0])
-    if len(columns) > 1 or title in CLASSES.values():
-        # Below, where it covers no curve: "best" looks at the points of a line and not between them.
-        axes.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, frameon=False)
-
-
-def _filled_columns(table: pd.DataFrame, lines: Mapping[str, Any]) -> list[str]:
-    """The columns that say something; most networks have no regularization, and a line of zeros would be clutter."""
-    filled = [column for column in lines if column in table.columns and table[column].notna().any()]
-    return [column for column in filled if column != "regularization_loss" or table[column].any()]
-
-
-def _class_lines(log: pd.DataFrame, prefix: str) -> dict[str, tuple[str, str]]:
-    """Column to label and color for a figure of each class; none for a single class, which has the overall figure."""
-    names = [column.removeprefix(prefix) for column in log.columns if column.startswith(prefix)]
-    colors = class_colors(dict.fromkeys(names, 0))
-    return {f"{prefix}{name}": (shown_text(name), colors[name]) for name in names} if len(names) > 1 else {}
-
-
-def _dots(count: int) -> dict[str, Any]:
-    """Return the marker options of a line: with few points each is shown, and a single one can be seen."""
-    return {"marker": "o", "markersize": 4} if count <= 12 else {}
-
-
-def _start_at_zero(axes: Axes) -> None:
-    axes.set_ylim(0, max(axes.get_ylim()[1], 1e-12))
-
-
-def _mark_best(axes: Axes, log: pd.DataFrame, column: str) -> None:
-    """Write the best value and its epoch into the panel's title."""
-    best = log.loc[log[column].idxmax()]
-    axes.set_title(f"{axes.get_title('left')}, best {column} {best[column]:.3f} in epoch {best['epoch']:.0f}")
+def keep(figure: Figure, path: str | Path) -> Image.Image:
+    """Write a figure as PNG and return it as an image, which a notebook shows."""
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    with Image.open(path) as image:
+        return image.copy()

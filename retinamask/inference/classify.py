@@ -1,24 +1,32 @@
-"""Ask a classifier what faces wear: cut-out faces in, a probability for each class out.
+"""Classify faces: cut-out faces in, a probability for each class out, one by one or for all boxes of a table.
 
-Beside `detect`, which finds the faces. `retinamask.dataset.crops.crop` cuts them out as the classifier knows them.
+Beside `detect`, which finds the faces; `retinamask.dataset.crops.crop` cuts them out as a classifier knows them.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from retinamask import detectors
+from retinamask.dataset import images
+from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError, check_classes, objects
+from retinamask.dataset.crops import crop
 from retinamask.detectors.snapshots import Snapshot, SnapshotError, read
+from retinamask.progress import track
+
+_IMAGES_AT_ONCE = 32
 
 
 class Classifier:
-    """A classifier with its network, ready to look at faces.
+    """A classifier with its network.
 
     Attributes:
         classes: name to id, in the order of the probabilities.
         margin: to cut faces out with, see `retinamask.dataset.crops.crop`.
-        flip: whether each face is also looked at in the mirror, and both answers averaged.
+        flip: whether each face is also mirrored, and both answers averaged.
     """
 
     def __init__(self, detector, network, flip: bool = False):
@@ -29,7 +37,7 @@ class Classifier:
 
     @classmethod
     def load(cls, snapshot: str | Path | Snapshot, flip: bool = False) -> "Classifier":
-        """From a snapshot or its path.
+        """Load a snapshot.
 
         Raises:
             SnapshotError: it is missing, damaged, or no classifier.
@@ -43,7 +51,7 @@ class Classifier:
         return cls(*detectors.load(snapshot, "inference"), flip)
 
     def __call__(self, images_rgb: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
-        """Probabilities of each face.
+        """Return the probabilities of each face.
 
         Args:
             images_rgb: ``uint8`` RGB arrays of any size ``(height, width, 3)``, also none at all.
@@ -56,16 +64,12 @@ class Classifier:
         seen = [index for index, image in enumerate(images_rgb) if image.size]
         for start in range(0, len(seen), batch_size):
             part = seen[start : start + batch_size]
-            probabilities[part] = self._of_batch([images_rgb[index] for index in part])
+            views = [[images_rgb[index] for index in part]]
+            if self.flip:
+                views.append([image_rgb[:, ::-1] for image_rgb in views[0]])
+            found = [self.network.predict_on_batch(self.detector.prepare(view)[0]) for view in views]
+            probabilities[part] = sum(found) / len(found)
         return probabilities
-
-    def _of_batch(self, images_rgb: list[np.ndarray]) -> np.ndarray:
-        batch, _ = self.detector.prepare(images_rgb)
-        found = self.network.predict_on_batch(batch)
-        if not self.flip:
-            return found
-        mirrored, _ = self.detector.prepare([image[:, ::-1] for image in images_rgb])
-        return (found + self.network.predict_on_batch(mirrored)) / 2
 
 
 class Ensemble:
@@ -76,13 +80,11 @@ class Ensemble:
     """
 
     def __init__(self, members: Sequence[Classifier]):
-        """Put ``members`` together.
+        """Put at least one member together.
 
         Raises:
-            ValueError: there is none, or they differ in their classes or in the margin around the faces.
+            ValueError: they differ in their classes or in the margin around the faces.
         """
-        if not members:
-            raise ValueError("an ensemble has no member; expected at least one classifier")
         first = members[0]
         for member in members[1:]:
             if set(member.classes) != set(first.classes):
@@ -93,12 +95,81 @@ class Ensemble:
                     f"the members of an ensemble want faces with margins of {first.margin} and {member.margin}; "
                     "expected one margin, since each face is cut out once"
                 )
-        self.members = list(members)
-        self.classes, self.margin = first.classes, first.margin
+        self.members, self.classes, self.margin = list(members), first.classes, first.margin
 
-    def __call__(self, images_rgb: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
+    def __call__(self, images_rgb: Sequence[np.ndarray]) -> np.ndarray:
         """As `Classifier`."""
-        total = 0.0
-        for member in self.members:
-            total = total + member(images_rgb, batch_size)[:, [member.classes[name] for name in self.classes]]
-        return np.asarray(total / len(self.members), np.float32)
+        each = [member(images_rgb)[:, [member.classes[name] for name in self.classes]] for member in self.members]
+        return np.mean(each, axis=0)
+
+
+class Classified(NamedTuple):
+    """Faces and their probabilities by a classifier.
+
+    Attributes:
+        faces: the boxes as an annotation table, the true class in ``class_name``; ``N`` rows, numbered from 0.
+        folder: where the image paths start.
+        classes: name to id; the ids are the columns of ``probabilities``.
+        labels: true class ids, ``int (N,)``.
+        probabilities: ``float (N, classes)``.
+        margin: that the faces were cut out with, see `retinamask.dataset.crops.crop`.
+        left_out: a message for each image that could not be read; its boxes are not among the faces.
+    """
+
+    faces: pd.DataFrame
+    folder: Path
+    classes: dict[str, int]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    margin: float
+    left_out: list[str]
+
+    def face_rgb(self, index: int) -> np.ndarray:
+        """Read one face again, ``uint8`` RGB; to keep all of them would take more memory than there may be."""
+        row = self.faces.iloc[[index]]
+        image_rgb = images.read_image(self.folder / row["image_path"].item())
+        return crop(image_rgb, row[BOX_COLUMNS].to_numpy(float), self.margin)[0]
+
+    def table(self, predicted: np.ndarray) -> pd.DataFrame:
+        """Return the faces with ``predicted`` class ids ``(N,)`` as names, and a column of each class."""
+        names = sorted(self.classes, key=self.classes.get)
+        columns = {f"probability of {name}": self.probabilities[:, self.classes[name]] for name in names}
+        return self.faces.assign(predicted=[names[number] for number in predicted], **columns)
+
+
+def classify_faces(classifier, table: pd.DataFrame, folder: str | Path) -> Classified:
+    """Cut the boxes of a table out and classify them.
+
+    Class folders are a table too, with one box over each whole image.
+
+    Args:
+        classifier: a `Classifier` or `Ensemble`.
+        table: annotations; images without a box are passed over.
+        folder: the folder that the image paths are relative to.
+
+    Raises:
+        ValueError: a class of the table is unknown to the classifier, there is no box, or no image can be read.
+    """
+    boxes = objects(table)
+    check_classes(boxes, classifier.classes, "the table to judge the classifier on")
+    by_image = list(boxes.groupby("image_path", sort=False))
+    parts = [by_image[start : start + _IMAGES_AT_ONCE] for start in range(0, len(by_image), _IMAGES_AT_ONCE)]
+    found, probabilities, left_out = [], [], []
+    for part in track(parts, "classifying", "image", len(by_image), count=len):
+        faces_rgb = []
+        for path, of_image in part:
+            try:
+                image_rgb = images.read_image(Path(folder, path))
+            except images.ImageError as error:
+                left_out.append(str(error))
+                continue
+            found.append(of_image)
+            faces_rgb += crop(image_rgb, of_image[BOX_COLUMNS].to_numpy(float), classifier.margin)
+        probabilities.append(classifier(faces_rgb))
+    if not found:
+        why = f"none of the {len(by_image)} image(s) can be read, such as: {left_out[0]}" if left_out else "no box"
+        raise AnnotationError(f"there is no face to judge the classifier on in {folder}: {why}")
+    faces = pd.concat(found, ignore_index=True)
+    labels = faces["class_name"].map(classifier.classes).to_numpy(int)
+    probabilities = np.concatenate(probabilities)
+    return Classified(faces, Path(folder), classifier.classes, labels, probabilities, classifier.margin, left_out)

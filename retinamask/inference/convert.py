@@ -1,9 +1,10 @@
-"""From a training snapshot to an inference model: decoding and a filter become part of the file, for keras-retinanet.
+"""Turn snapshots into other files: inference models for keras-retinanet, keras-retinanet's files, and Darknet's.
 
-What ``retinanet-convert-model`` does, with a check that both say the same.
+`convert` is what ``retinanet-convert-model`` does, with a check that both say the same.
 """
 
 import contextlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,9 @@ import numpy as np
 
 from retinamask import detectors
 from retinamask.dataset import files
-from retinamask.detectors import keras_files, snapshots
+from retinamask.dataset.formats.class_names import unwritable
+from retinamask.detectors import keras_retinanet, snapshots
+from retinamask.detectors.darknet import weights as darknet_weights
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
 from retinamask.inference.detect import Predictor
 
@@ -41,7 +44,7 @@ def convert(
     Args:
         snapshot: a training snapshot, or its path.
         weights: the ``.h5`` to write; ``<stem>_inference.h5`` beside the snapshot if left out. If the same
-            conversion lies there already it is returned; another file is never replaced.
+            conversion is there already it is returned; another file is never replaced.
         score_threshold: of the filter that keras-retinanet gets with the file, 0 to 1; a `Predictor` is told its own.
         nms_threshold: of two boxes that overlap more than this (IoU) the weaker goes, also in a `Predictor`.
 
@@ -52,18 +55,18 @@ def convert(
         >>> rm.convert("snapshots/mine_best.h5")
     """
     snapshot = snapshot if isinstance(snapshot, Snapshot) else snapshots.read(snapshot)
-    for name, threshold in (("score_threshold", score_threshold), ("nms_threshold", nms_threshold)):
+    thresholds = {"score_threshold": score_threshold, "nms_threshold": nms_threshold}
+    for name, threshold in thresholds.items():
         if not 0 <= threshold <= 1:
             raise ValueError(f"{name} is {threshold}, expected 0 to 1")
     if snapshot.classifies:
         raise SnapshotError(f"{snapshot.weights} is a classifier, which is used as it is; nothing is to be converted")
     weights = Path(weights) if weights else snapshot.weights.with_name(f"{snapshot.weights.stem}_inference.h5")
     snapshots.check_name(weights)
-    thresholds = {"score_threshold": score_threshold, "nms_threshold": nms_threshold}
     source = {"name": snapshot.weights.name, "weights_sha256": snapshot.record["weights_sha256"]}
     record = {**snapshot.record, "kind": "inference", "inference": thresholds, "converted_from": source}
-    if weights.exists() or weights.with_suffix(".json").exists():
-        return _same_conversion(weights, record)
+    if existing := _same_model(weights, record, ("converted_from", "inference", "classes")):
+        return existing
     detector, network = detectors.load(snapshot, "training")
     return snapshots.save(detector.inference_network(network, **thresholds), weights, record)
 
@@ -86,7 +89,7 @@ def adopt(
     Raises:
         SnapshotError: the file is refused, has another number of classes, or its backbone is unknown.
     """
-    found = keras_files.describe(path)
+    found = keras_retinanet.describe(path)
     if found.class_count != len(classes):
         raise SnapshotError(
             f"{path}: was trained for {found.class_count} classes, found {len(classes)}: {list(classes)}"
@@ -94,51 +97,36 @@ def adopt(
     if not (backbone or found.backbone):
         raise SnapshotError(f"{path}: its backbone is no ResNet and cannot be told; name it")
     sides = {"backbone": backbone or found.backbone, "image_size": min_side, "max_side": max_side}
-    weights = Path(path).with_name(f"{Path(path).stem}_adopted.h5")
-    source = {"name": Path(path).name, "sha256": files.sha256(path)}
-    settings = {**sides, **found.settings}
-    if weights.exists() or weights.with_suffix(".json").exists():
-        return _adopted_before(weights, source, classes, settings)
-    detector = detectors.create("retinanet", classes, **settings)
-    network = detector.network()
-    if found.kind == "inference":
-        network = detector.inference_network(network, **found.thresholds)
-    detectors.load_weights(network, Path(path))
+    detector = detectors.create("retinanet", classes, **{**sides, **found.settings})
     record = {
         "kind": found.kind,
         "detector": detector.name,
         "classes": classes,
         "settings": detector.record(),
         "preprocessing": detector.preprocessing,
-        "training": {"adopted_from": source},
+        "training": {"adopted_from": {"name": Path(path).name, "sha256": files.sha256(path)}},
     }
     if found.thresholds:
         record["inference"] = found.thresholds
+    weights = Path(path).with_name(f"{Path(path).stem}_adopted.h5")
+    if existing := _same_model(weights, record, ("training", "classes")):
+        return existing
+    network = detector.network()
+    if found.kind == "inference":
+        network = detector.inference_network(network, **found.thresholds)
+    detectors.load_weights(network, Path(path))
     return snapshots.save(network, weights, record)
 
 
-def _adopted_before(
-    weights: Path, source: dict[str, str], classes: dict[str, int], settings: dict[str, Any]
-) -> Snapshot:
-    """The snapshot at ``weights`` if it was adopted from the same file in the same way."""
+def _same_model(weights: Path, record: dict[str, Any], names: Sequence[str]) -> Snapshot | None:
+    """Return the snapshot at ``weights`` if it has the record's ``names`` and settings; refuse any other file."""
+    if not (weights.exists() or weights.with_suffix(".json").exists()):
+        return None
     with contextlib.suppress(SnapshotError):
         existing = snapshots.read(weights)
-        same = all(
-            existing.record["settings"].get(name) in (value, list(value) if isinstance(value, tuple) else value)
-            for name, value in settings.items()
-        )
-        if existing.record.get("training", {}).get("adopted_from") == source and existing.classes == classes and same:
-            return existing
-    raise SnapshotError(f"{weights} exists and is another model; move it away")
-
-
-def _same_conversion(weights: Path, record: dict[str, Any]) -> Snapshot:
-    """The snapshot at ``weights`` if it is what converting would give; anything else is not replaced."""
-    with contextlib.suppress(SnapshotError):
-        existing = snapshots.read(weights)
-        if all(
-            existing.record.get(name) == record[name] for name in ("converted_from", "inference", "classes", "settings")
-        ):
+        wanted, settings = json.loads(files.json_text(record)), existing.record["settings"]  # tuples become lists
+        same = all(settings.get(name, value) == value for name, value in wanted["settings"].items())
+        if same and all(existing.record.get(name) == wanted[name] for name in names):
             return existing
     raise SnapshotError(f"{weights} exists and is another model; choose another name or move it away")
 
@@ -159,3 +147,53 @@ def agreement(
         box_difference = max(box_difference, np.abs(one.boxes_xyxy - other.boxes_xyxy).max(initial=0))
         score_difference = max(score_difference, np.abs(one.scores - other.scores).max(initial=0))
     return Agreement(len(images_rgb), boxes, float(box_difference), float(score_difference))
+
+
+class DarknetFiles(NamedTuple):
+    """What `export_darknet` wrote."""
+
+    cfg: Path
+    weights: Path
+    names: Path
+    image_size: int  # side of the network's input
+
+
+def export_darknet(snapshot: Snapshot, folder: str | Path, force: bool = False) -> DarknetFiles:
+    """Write ``<stem>.cfg``, ``<stem>.weights`` and ``<stem>.names`` for OpenCV's DNN module and Darknet.
+
+    The network expects RGB from 0 to 1. It was trained on images fitted into a square at its top left, the rest black:
+    that shows it objects in their own shape. OpenCV's ``blobFromImage`` and Darknet stretch an image unless told
+    otherwise (Darknet: ``-letter_box``), which costs accuracy where images are far from square. OpenCV makes scores
+    below 0.2 zero.
+
+    Args:
+        snapshot: of a ``yolov4_tiny``, of either kind.
+        folder: where the files go; made if need be.
+        force: replace files of these names.
+
+    Raises:
+        SnapshotError: the snapshot is of another detector, a class name has a line end, or a file is there already.
+    """
+    detector = detectors.restore(snapshot)
+    if not hasattr(detector, "description"):
+        raise SnapshotError(
+            f"{snapshot.weights} is a {detector.name}, for which Darknet has no layers; expected a yolov4_tiny"
+        )
+    bad = [name for name in detector.classes if unwritable(name)]
+    if bad:
+        raise SnapshotError(f"{snapshot.weights}: class {bad[0]!r} has a line end or control character, rename it")
+    stem = Path(folder, snapshot.weights.stem)
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("cfg", "weights", "names")]
+    made = DarknetFiles(*paths, detector.description.image_size)
+    taken = [path for path in paths if path.exists()]
+    if taken and not force:
+        raise SnapshotError(f"{taken[0]} exists; choose another folder, or replace it with --force")
+    _, network = detectors.load(snapshot, snapshot.kind)
+    files.write_text(made.names, "".join(f"{name}\n" for name in detector.classes))
+    files.write_text(made.cfg, detector.description.text)
+    training = snapshot.record.get("training", {})
+    parameters = training.get("parameters", {})
+    images = parameters.get("steps", 0) * parameters.get("batch_size", 0) or training.get("images", 0)
+    images_seen = training.get("epoch", 0) * images  # counting repeats; 0 where the snapshot does not say
+    darknet_weights.write(network, detector.description, made.weights, images_seen)
+    return made

@@ -1,9 +1,6 @@
-"""Ask a snapshot what it sees: images in, the table out.
+"""Detect with a snapshot: images in, the table out, which goes to drawing, evaluation and export as it is."""
 
-A detection is an annotation with a score: the table goes to drawing, evaluation and export as it is.
-"""
-
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,23 +16,16 @@ from retinamask.progress import track
 
 
 class Detections(NamedTuple):
-    """What was found in one image.
+    """What was found in one image."""
 
-    Attributes:
-        boxes_xyxy: ``(N, 4)`` in its pixels.
-        scores: ``(N,)``, the best first.
-        labels: class ids ``(N,)``.
-        best_score: the highest score of the image, also below the threshold; 0 if nothing has a score.
-    """
-
-    boxes_xyxy: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    best_score: float = 0.0
+    boxes_xyxy: np.ndarray  # (N, 4) in its pixels
+    scores: np.ndarray  # (N,), the best first
+    labels: np.ndarray  # class ids (N,)
+    best_score: float = 0.0  # the highest score of the image, also below the threshold
 
 
 class Predictor:
-    """A detector with its network, ready to look at images.
+    """A detector with its network.
 
     Attributes:
         class_names: in the order of the labels.
@@ -71,7 +61,7 @@ class Predictor:
         """Detect in ``uint8`` RGB images of any size.
 
         Args:
-            images_rgb: the images.
+            images_rgb: arrays of shape ``(height, width, 3)``.
             score_threshold: keep detections at or above this score.
             suppress: ``any_class`` for one box a face, ``per_class`` for COCO figures; see `suppression`.
         """
@@ -79,21 +69,9 @@ class Predictor:
         return self.in_batch(batch, scales, [image.shape[1::-1] for image in images_rgb], score_threshold, suppress)
 
     def in_batch(
-        self,
-        batch: np.ndarray,
-        scales: list[float],
-        sizes_wh: list[tuple[int, int]],
-        score_threshold: float = 0.05,
-        suppress: str = "any_class",
+        self, batch: np.ndarray, scales: list[float], sizes_wh: list, score_threshold: float, suppress: str
     ) -> list[Detections]:
-        """Detect in network input that is ready.
-
-        Args:
-            batch: from the detector's ``batch`` or ``prepare``.
-            scales: resized size / original size of each image.
-            sizes_wh: the original sizes.
-            score_threshold, suppress: as above.
-        """
+        """Detect in the ``batch`` and ``scales`` that the detector's ``prepare`` makes of images of ``sizes_wh``."""
         detections = []
         outputs = (np.asarray(output) for output in self.network.predict_on_batch(batch))
         for boxes_xyxy, class_scores, scale, size_wh in zip(*outputs, scales, sizes_wh, strict=True):
@@ -106,7 +84,7 @@ class Predictor:
 
 
 class Seen(NamedTuple):
-    """An image file that was looked at, or the message that says why it could not be."""
+    """An image file and what was found in it, or why it cannot be read."""
 
     path: str
     image_rgb: np.ndarray | None
@@ -116,13 +94,13 @@ class Seen(NamedTuple):
 
 def look_at(
     predictor,
-    paths: Iterable[str],
+    paths: Sequence[str],
     folder: str | Path,
-    score_threshold: float = 0.05,
+    score_threshold: float,
     batch_size: int = 4,
     suppress: str = "any_class",
 ) -> Iterator[Seen]:
-    """Detect in image files, one after the other as `detect` does, so that memory holds one batch.
+    """Yield what `detect` finds, image by image, so that memory holds one batch.
 
     Raises:
         ValueError: ``score_threshold`` or ``batch_size`` is out of range.
@@ -131,7 +109,6 @@ def look_at(
         raise ValueError(
             f"score_threshold is {score_threshold} and batch_size {batch_size}, expected 0 to 1 and at least 1"
         )
-    paths = list(paths)
     for start in range(0, len(paths), batch_size):
         batch = []
         for path in paths[start : start + batch_size]:
@@ -147,7 +124,7 @@ def look_at(
 
 def detect(
     predictor,
-    paths: Iterable[str],
+    paths: Sequence[str],
     folder: str | Path,
     score_threshold: float = 0.05,
     batch_size: int = 4,
@@ -157,7 +134,7 @@ def detect(
 
     Args:
         predictor: a `Predictor` or a `retinamask.inference.two_stage.TwoStage`.
-        paths: image paths relative to ``folder``; they stand in the table as they are.
+        paths: image paths relative to ``folder``, as they get into the table.
         folder: where the paths start.
         score_threshold: keep detections at or above this score.
         batch_size: images per network call.
@@ -169,7 +146,7 @@ def detect(
     Raises:
         AnnotationError: not a single image could be read.
     """
-    paths, rows, unreadable = list(paths), [], []
+    rows, unreadable = [], []
     looked = look_at(predictor, paths, folder, score_threshold, batch_size, suppress)
     for seen in track(looked, "detecting", "image", len(paths)):
         if seen.problem:
@@ -182,22 +159,16 @@ def detect(
 
 
 def table_rows(path: str, detections: Detections, class_names: list[str]) -> list[tuple]:
-    """The rows of an image in the table; one without a box if nothing was found."""
-    found = [
-        (path, *map(float, box), class_names[label], float(score))
-        for box, score, label in zip(*detections[:3], strict=True)
-    ]
-    return found or [(path, *[None] * 6)]
+    """Return the rows of an image in the table; one without a box if nothing was found."""
+    found = zip(*detections[:3], strict=True)
+    rows = [(path, *map(float, box), class_names[label], float(score)) for box, score, label in found]
+    return rows or [(path, *[None] * 6)]
 
 
 def any_class(table: pd.DataFrame, nms_threshold: float = 0.5) -> pd.DataFrame:
-    """Leave one box a face in a table of detections that were suppressed ``per_class``, for drawing.
-
-    Rows of images without a box stay.
-    """
-    found = objects(table)
+    """Leave one box a face in a table of detections that were suppressed ``per_class``, and all rows without a box."""
     kept = [table.index[table["x1"].isna()]]
-    for _, rows in found.groupby("image_path", sort=False):
+    for _, rows in objects(table).groupby("image_path", sort=False):
         boxes_xyxy, scores = rows[BOX_COLUMNS].to_numpy(float), rows["score"].to_numpy(float)
         kept.append(rows.index[non_maximum(boxes_xyxy, scores, nms_threshold)])
     return table.loc[np.sort(np.concatenate(kept))]

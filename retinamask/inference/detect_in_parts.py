@@ -1,20 +1,23 @@
 """Detect in many images so that a kill costs little: parts on the disk while it runs, one CSV when it has finished.
 
-Above `detect`. ``OUT.parts`` beside the CSV holds what makes the run (``run.json``) and a part for every 64 images,
-each whole or absent. Memory holds one part, however many images there are.
+``OUT.parts`` beside the CSV holds what makes the run (``run.json``) and a part for every 64 images, each whole or
+absent. Memory holds one part, however many images there are.
 """
 
+import hashlib
 import json
+import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from retinamask.dataset import files
 from retinamask.dataset.annotations import DETECTION_COLUMNS, AnnotationError, detections_text, make_table, objects
-from retinamask.inference.detect import Seen, look_at, table_rows
+from retinamask.drawing.boxes import draw_boxes
+from retinamask.inference.detect import look_at, table_rows
 from retinamask.progress import track
 
 PART = 64  # images; fixed, since a part is known by its first image
@@ -22,102 +25,140 @@ PART = 64  # images; fixed, since a part is known by its first image
 
 @dataclass
 class Found:
-    """What a run found.
+    """What a run found: faces of each class, images without one, messages, and the highest score, however low."""
 
-    Attributes:
-        faces: how many of each class.
-        without: images without a face.
-        unreadable: messages.
-        best_score: the highest score of all images, also below the threshold.
-    """
-
-    faces: Counter[str] = field(default_factory=Counter)
+    faces: Counter[str]
     without: int = 0
     unreadable: list[str] = field(default_factory=list)
     best_score: float = 0.0
 
 
-def parts_of(out: Path, run: dict[str, Any], resume: bool, force: bool) -> Path:
-    """The folder of the parts, checked before the work; nothing is written yet.
+def detect_in_parts(
+    load: Callable[[], Any],
+    paths: Sequence[str],
+    out: Path,
+    run: Mapping[str, Any],
+    drawn: Mapping[str, Path],
+    resume: bool = False,
+    force: bool = False,
+    **options: Any,
+) -> Found:
+    """Detect in images and write the CSV; what a stopped run has done is kept in ``OUT.parts``.
 
     Args:
-        out: the CSV to be.
-        run: what decides what is found, as plain JSON values.
-        resume: take over the parts of a run that was stopped.
-        force: begin anew where parts lie.
+        load: gives the predictor; called when everything that can be wrong has been checked.
+        paths: images relative to the folder of ``out``.
+        out: the CSV to write; its folder is made.
+        run: what else decides the result, such as the weights, as plain JSON values.
+        drawn: for each image where to save it with its boxes drawn, from `drawn_paths`; empty for nowhere.
+        resume: take over the parts of the same run.
+        force: begin anew where parts or drawn images lie.
+        options: ``score_threshold``, ``suppress`` and ``batch_size`` of `retinamask.inference.detect.look_at`.
 
     Raises:
-        ValueError: there are parts, and they are of another run or not to be taken over.
+        ValueError: there are parts, and they are of another run or not to be taken over; a drawn image exists.
+        AnnotationError: not a single image could be read; there is no CSV then.
     """
-    folder = out.with_name(f"{out.name}.parts")
-    if not _parts(folder) or (force and not resume):
-        return folder
+    parts = out.with_name(f"{out.name}.parts")
+    images = {"images": len(paths), "images_sha256": hashlib.sha256("\n".join(paths).encode()).hexdigest()}
+    run = {**run, **{name: options[name] for name in ("score_threshold", "suppress")}, **images}
+    if any(parts.glob("part-*.json")) and not (force and not resume):
+        if not resume:
+            raise ValueError(f"{parts} holds parts of a run that was stopped; add --resume, or begin anew with --force")
+        before = json.loads((parts / "run.json").read_text(encoding="utf-8"))
+        other = [f"{name} was {before.get(name)}, now {new}" for name, new in run.items() if before.get(name) != new]
+        if other:
+            raise ValueError(f"{parts} is of another run: {'; '.join(other)}. Give what it had, or leave out --resume")
     if not resume:
-        raise ValueError(f"{folder} holds parts of a run that was stopped; add --resume, or begin anew with --force")
-    before = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    other = [f"{name} was {before.get(name)}, now {value}" for name, value in run.items() if before.get(name) != value]
-    if other:
-        raise ValueError(f"{folder} is of another run: {'; '.join(other)}. Give what it had, or leave out --resume")
-    return folder
-
-
-def detect_in_parts(
-    predictor, paths: list[str], folder: Path, parts: Path, run: dict[str, Any], resume: bool, **options: Any
-) -> Iterator[Seen]:
-    """Yield what is seen in each image that no part has yet; a part is written when its images have been dealt with.
-
-    Args:
-        predictor, paths, folder, options: as `retinamask.inference.detect.look_at` takes them.
-        parts, run, resume: as for `parts_of`.
-    """
+        for path in drawn.values():
+            if path.exists() and not force:
+                raise ValueError(f"{path} exists; choose another name, or replace it with --force")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    predictor = load()
     if not resume:
         shutil.rmtree(parts, ignore_errors=True)
     files.write_json(parts / "run.json", run)
-    first = {start: parts / f"part-{start:09}.json" for start in range(0, len(paths), PART)}
-    done = sum(len(paths[start : start + PART]) for start, part in first.items() if part.exists())
+    starts = {start: parts / f"part-{start:09}.json" for start in range(0, len(paths), PART)}
+    missing = [start for start, part in starts.items() if not part.exists()]
+    done = sum(len(paths[start : start + PART]) for start in starts if start not in missing)
+    classes = {name: label for label, name in enumerate(predictor.class_names)}
 
-    def seen_in_parts() -> Iterator[Seen]:
-        for start, part in first.items():
-            if part.exists():
-                continue
+    def written() -> Iterator[str]:
+        """Yield each image when it has been dealt with; its part is written before the next one's first image."""
+        for start in missing:
             rows, unreadable, best_score = [], [], 0.0
-            for seen in look_at(predictor, paths[start : start + PART], folder, **options):
-                yield seen
+            for seen in look_at(predictor, paths[start : start + PART], out.parent, **options):
                 if seen.problem:
                     unreadable.append(seen.problem)
                 else:
-                    rows += table_rows(seen.path, seen.detections, predictor.class_names)
+                    its_rows = table_rows(seen.path, seen.detections, predictor.class_names)
+                    rows += its_rows
                     best_score = max(best_score, seen.detections.best_score)
+                    if drawn:
+                        boxes = make_table(its_rows, DETECTION_COLUMNS)
+                        with files.replacing(drawn[seen.path]) as temporary:
+                            draw_boxes(seen.image_rgb, boxes, classes).save(temporary, quality=92)
+                yield seen.path
             table = make_table(rows, DETECTION_COLUMNS)
             counts = {"faces": objects(table)["class_name"].value_counts().to_dict()}
             counts |= {"without": int(table["x1"].isna().sum()), "unreadable": unreadable, "best_score": best_score}
-            files.write_json(part, {**counts, "csv": detections_text(table)})
+            files.write_json(starts[start], {**counts, "csv": detections_text(table)})
 
-    yield from track(seen_in_parts(), "detecting", "image", len(paths), done)
+    for _ in track(written(), "detecting", "image", len(paths), done):
+        pass
+    return _joined(list(starts.values()), out, predictor.class_names)
 
 
-def join_parts(parts: Path, out: Path) -> Found:
-    """Make the CSV of all parts and remove them.
-
-    Raises:
-        AnnotationError: not a single image could be read; there is no CSV then.
-    """
-    found = Found()
+def _joined(parts: list[Path], out: Path, class_names: Sequence[str]) -> Found:
+    """Make the CSV of all parts and remove them."""
+    found = Found(Counter(dict.fromkeys(class_names, 0)))
     with files.replacing(out) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        for part in _parts(parts):
+        for part in parts:
             record = json.loads(part.read_text(encoding="utf-8"))
             file.write(record["csv"])
             found.faces.update(record["faces"])
             found.without += record["without"]
             found.unreadable += record["unreadable"]
             found.best_score = max(found.best_score, record["best_score"])
-        if not found.faces and not found.without:
-            shutil.rmtree(parts)
+        if not found.faces.total() and not found.without:
+            shutil.rmtree(parts[0].parent)
             count = len(found.unreadable)
             raise AnnotationError(f"none of the {count} image(s) can be read, such as: {found.unreadable[0]}")
-    shutil.rmtree(parts)
+    shutil.rmtree(parts[0].parent)
     return found
 
 
-def _parts(folder: Path) -> list[Path]:
-    return sorted(folder.glob("part-*.json"))
+def drawn_paths(sources: Sequence[str], paths: Sequence[str], folder: Path, to: str) -> dict[str, Path]:
+    """Choose where each image goes when it is drawn: its folders below what all sources have in common are kept.
+
+    Args:
+        sources: images and folders as the user named them.
+        paths: the images found there, relative to ``folder``.
+        folder: where ``paths`` start.
+        to: the folder of the drawn images.
+
+    Raises:
+        ValueError: a drawn image would replace its original or another one, or be taken for an original next time.
+    """
+    top = Path(os.path.abspath(to))
+    whole = [Path(os.path.abspath(source)) for source in sources]
+    common = os.path.commonpath([source if source.is_dir() else source.parent for source in whole])
+    for source in sources:
+        if Path(source).is_dir() and Path(os.path.realpath(top)).is_relative_to(os.path.realpath(source)):
+            raise ValueError(
+                f"--save-images {to} lies in {source}, where drawn copies would be taken for images the next time; "
+                "choose a folder outside"
+            )
+    drawn: dict[str, Path] = {}
+    for path in paths:
+        image = Path(os.path.abspath(folder / path))
+        target = top / os.path.relpath(image, common)
+        if target == image:
+            raise ValueError(f"--save-images {to} would replace {image}; choose another folder")
+        if target.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+            target = target.with_name(f"{target.name}.jpg")
+        drawn[path] = target
+    for path, count in Counter(drawn.values()).items():
+        if count > 1:
+            raise ValueError(f"two images would be drawn as {path}; rename one of them")
+    return drawn

@@ -5,50 +5,111 @@ clipped to it, and ``scores`` ``(N,)`` of 0 to 1, most confident first. ``haar``
 take theirs from where ``retinamask fetch`` puts them unless they are given.
 """
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from retinamask.dataset import images
+from retinamask.dataset import boxes, images
+from retinamask.dataset import files as disk
 from retinamask.dataset.public import models
-from retinamask.detectors import snapshots
 from retinamask.detectors.darknet import cfg, sections, weights
+from retinamask.inference import tiles
 from retinamask.inference.detect import Predictor
-from retinamask.inference.face_finding import FaceDetector, Found, corners, loading
-from retinamask.inference.face_model_files import FaceModelError, by_suffix, check_published
+from retinamask.inference.suppression import non_maximum
 
 Files = Sequence[str | Path]
+Found = tuple[np.ndarray, np.ndarray]
+"""Boxes ``(N, 4)`` in pixels of the image and scores ``(N,)`` of 0 to 1, most confident first."""
 
+_SURE = 0.5  # the score from which a face counts for the rule of tiling
 _HAAR_WEIGHT = 3.0
 _HAAR_NEIGHBOURS = 4  # how many windows have to agree on a face
 _HAAR_SIDE = 800  # larger images are shrunk to this many pixels
+
+
+class FaceModelError(ValueError):
+    """A model file that cannot be used."""
+
+
+class FaceDetector:
+    """Find faces in images; a subclass has ``look`` at one image, which may be a tile of a larger one.
+
+    Args:
+        score_threshold: weaker boxes are dropped, 0 to 1.
+        nms_threshold: of two boxes that overlap more than this (IoU) the weaker goes, 0 to 1.
+        tiling: ``always``, ``never``, or ``auto``, which asks `tiles.faces_would_vanish`. Images larger than a tile
+            are then searched in tiles too, besides the whole.
+
+    Attributes:
+        name: as `face_detector` knows it.
+        network_side: pixels to which the longer side of an image is shrunk; ``None`` if it is not.
+        least_in_network: side in pixels of the smallest faces that the network finds in its input.
+    """
+
+    name: str
+    network_side: int | None = None
+    least_in_network = 0.0
+
+    def __init__(self, score_threshold: float = 0.1, nms_threshold: float = 0.4, tiling: str = "never"):
+        for name, threshold in (("score_threshold", score_threshold), ("nms_threshold", nms_threshold)):
+            if not 0 < threshold < 1:
+                raise ValueError(f"{name} of {self.name} is {threshold}, expected more than 0 and less than 1")
+        if tiling not in tiles.TILING:
+            raise ValueError(f"tiling is {tiling!r}, expected one of: {', '.join(tiles.TILING)}")
+        if tiling != "never" and not self.network_side:
+            raise ValueError(f"{self.name} searches every pixel; tiling has to be never, found {tiling!r}")
+        self.score_threshold, self.nms_threshold, self.tiling = score_threshold, nms_threshold, tiling
+
+    def __call__(self, image_rgb: np.ndarray) -> Found:
+        """Find faces in one image."""
+        if image_rgb.dtype != np.uint8 or image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or not image_rgb.size:
+            raise ValueError(
+                f"an image is {image_rgb.dtype} of shape {image_rgb.shape}, expected uint8 of (height, width, 3)"
+            )
+        found, size_wh = self._checked(image_rgb), image_rgb.shape[1::-1]
+        if self.tiling == "never" or max(size_wh) <= self.network_side:
+            return found
+        look = self.network_side, self.least_in_network
+        if self.tiling == "auto" and not tiles.faces_would_vanish(size_wh, found[0][found[1] >= _SURE], *look):
+            return found
+        side = tiles.tile_side(size_wh, self.network_side)
+        in_tiles = tiles.find_in_tiles(self._checked, image_rgb, side, self.nms_threshold)
+        return tiles.merge(*map(list, zip(found, in_tiles, strict=True)), self.nms_threshold)
+
+    def look(self, image_rgb: np.ndarray) -> Found:
+        """Return boxes and scores as the detector gives them; they may be weak, overlap and reach outside."""
+        raise NotImplementedError
+
+    def _checked(self, image_rgb: np.ndarray) -> Found:
+        """Return what `look` gives, clipped, strong enough and suppressed."""
+        boxes_xyxy, scores = self.look(image_rgb)
+        boxes_xyxy, scores = boxes.clip(boxes_xyxy, image_rgb.shape[1::-1]), np.asarray(scores, float).reshape(-1)
+        keep = (scores >= self.score_threshold) & (boxes.areas(boxes_xyxy) > 0)
+        boxes_xyxy, scores = boxes_xyxy[keep], np.clip(scores[keep], 0, 1)
+        kept = non_maximum(boxes_xyxy, scores, self.nms_threshold)
+        return boxes_xyxy[kept], scores[kept]
 
 
 class Haar(FaceDetector):
     """OpenCV's cascade of Haar features for frontal faces, which its wheel brings along; by P. Viola and M. Jones.
 
     It gives no probability. The score is 1 - exp(-w / 3) of the weight w with which the last stage accepted a window:
-    0.3 at 1, 0.86 at 6, which is about what faces have, 0.97 at 11.
+    0.3 at 1, 0.86 at 6, which is about what faces have, 0.97 at 11. ``files`` may name another cascade's ``.xml``.
     """
 
     name = "haar"
 
     def __init__(self, files: Files = (), **options: Any):
-        """Load the cascade.
-
-        Args:
-            files: another cascade's ``.xml``.
-            options: as `retinamask.inference.face_finding.FaceDetector`'s.
-        """
         super().__init__(**options)
         path = Path(cv2.data.haarcascades, "haarcascade_frontalface_default.xml")
         if files:
-            path = by_suffix(files, [".xml"])[".xml"]
-        with loading(path):
+            path = _by_suffix(files, [".xml"])[".xml"]
+        with _loading(path):
             self.cascade = cv2.CascadeClassifier(str(path))
         if self.cascade.empty():
             raise FaceModelError(f"{path}: no cascade that OpenCV can read; expected an .xml of cv2.data.haarcascades")
@@ -56,32 +117,25 @@ class Haar(FaceDetector):
     def look(self, image_rgb: np.ndarray) -> Found:
         scale = min(1.0, _HAAR_SIDE / max(image_rgb.shape[:2]))
         grey = cv2.cvtColor(images.resize(image_rgb, scale), cv2.COLOR_RGB2GRAY)
-        windows, _, weights = self.cascade.detectMultiScale3(
-            grey, scaleFactor=1.1, minNeighbors=_HAAR_NEIGHBOURS, outputRejectLevels=True
-        )
+        options = {"scaleFactor": 1.1, "minNeighbors": _HAAR_NEIGHBOURS, "outputRejectLevels": True}
+        windows, _, weights = self.cascade.detectMultiScale3(grey, **options)
         boxes_xywh = np.asarray(windows, float).reshape(-1, 4) / scale
-        return corners(boxes_xywh), 1 - np.exp(-np.clip(np.asarray(weights, float), 0, None) / _HAAR_WEIGHT)
+        return _corners(boxes_xywh), 1 - np.exp(-np.clip(np.asarray(weights, float), 0, None) / _HAAR_WEIGHT)
 
 
 class Res10(FaceDetector):
-    """OpenCV's ResNet-10 SSD of 300 x 300 pixels, a Caffe model; images are stretched to its square."""
+    """OpenCV's ResNet-10 SSD, ``.prototxt`` and ``.caffemodel``; images are stretched to its 300 x 300 pixels."""
 
     name = "res10"
     network_side = 300
     least_in_network = 20.0
 
     def __init__(self, files: Files = (), tiling: str = "auto", **options: Any):
-        """Load ``.prototxt`` and ``.caffemodel``.
-
-        Args:
-            files: both, in any order; where ``retinamask fetch res10`` puts them if left out.
-            tiling, options: as `retinamask.inference.face_finding.FaceDetector`'s.
-        """
         super().__init__(tiling=tiling, **options)
-        paths = by_suffix(files or models.kept_files("res10"), [".prototxt", ".caffemodel"])
+        paths = _by_suffix(files or models.kept_files("res10"), [".prototxt", ".caffemodel"])
         prototxt, caffemodel = paths[".prototxt"], paths[".caffemodel"]
-        check_published(caffemodel, "res10")
-        with loading(prototxt, caffemodel):
+        _check_published(caffemodel, "res10")
+        with _loading(prototxt, caffemodel):
             self.network = cv2.dnn.readNetFromCaffe(str(prototxt), str(caffemodel))
             self.look(np.zeros((300, 300, 3), np.uint8))
 
@@ -94,26 +148,19 @@ class Res10(FaceDetector):
 
 
 class YuNet(FaceDetector):
-    """OpenCV's ``FaceDetectorYN``; it finds faces of 10 to 300 pixels, so larger images are shrunk."""
+    """OpenCV's ``FaceDetectorYN``, an ``.onnx``; it finds faces of 10 to 300 pixels, so larger images are shrunk."""
 
     name = "yunet"
     network_side = 640
     least_in_network = 10.0
 
     def __init__(self, files: Files = (), **options: Any):
-        """Load the ``.onnx``.
-
-        Args:
-            files: it alone; where ``retinamask fetch yunet`` puts it if left out.
-            options: as `retinamask.inference.face_finding.FaceDetector`'s.
-        """
         super().__init__(**options)
-        path = by_suffix(files or models.kept_files("yunet"), [".onnx"])[".onnx"]
-        check_published(path, "yunet")
-        with loading(path):
-            self.network = cv2.FaceDetectorYN.create(
-                str(path), "", (64, 64), self.score_threshold, self.nms_threshold, 5000
-            )
+        path = _by_suffix(files or models.kept_files("yunet"), [".onnx"])[".onnx"]
+        _check_published(path, "yunet")
+        with _loading(path):
+            thresholds = self.score_threshold, self.nms_threshold
+            self.network = cv2.FaceDetectorYN.create(str(path), "", (64, 64), *thresholds, 5000)
             self.look(np.zeros((64, 64, 3), np.uint8))
 
     def look(self, image_rgb: np.ndarray) -> Found:
@@ -122,27 +169,25 @@ class YuNet(FaceDetector):
         self.network.setInputSize(bgr.shape[1::-1])
         _, faces = self.network.detect(bgr)
         faces = np.empty((0, 15)) if faces is None else faces  # x, y, width, height, five landmarks, score
-        return corners(faces[:, :4] / scale), faces[:, 14]
+        return _corners(faces[:, :4] / scale), faces[:, 14]
 
 
 class Darknet(FaceDetector):
     """Any Darknet detector that OpenCV reads, such as YOLOv4; images are stretched to its input, as Darknet does.
 
     OpenCV makes scores below 0.2 zero.
+
+    Args:
+        files: ``.cfg`` and ``.weights``, and if need be ``.names`` with a class a line, in any order.
+        classes: names of those that count as faces; all if left out.
+        options: those of `FaceDetector`.
     """
 
     name = "yolov4"
     least_in_network = 10.0
 
     def __init__(self, files: Files = (), classes: Sequence[str] = (), **options: Any):
-        """Load ``.cfg`` and ``.weights``.
-
-        Args:
-            files: both, and a ``.names`` with a class a line, in any order.
-            classes: names of those that count as faces; all if left out.
-            options: as `retinamask.inference.face_finding.FaceDetector`'s.
-        """
-        paths = by_suffix(files, [".cfg", ".weights"], [".names"])
+        paths = _by_suffix(files, [".cfg", ".weights"], [".names"])
         cfg_path, weights_path = paths[".cfg"], paths[".weights"]
         parsed = sections.parse(cfg.read(cfg_path), str(cfg_path))
         heads = [section for section in parsed if section.name == "yolo"]
@@ -152,10 +197,19 @@ class Darknet(FaceDetector):
         self.network_side = max(self.size_wh)
         super().__init__(**options)
         count = heads[0].integer("classes", 20, low=1)
-        self.columns = [5 + label for label in _labels(paths.get(".names"), count, classes)]
-        with loading(*paths.values()):
+        self.columns = [5 + label for label in _face_labels(paths.get(".names"), count, classes)]
+        with _loading(*paths.values()):
             self.network = cv2.dnn.readNetFromDarknet(str(cfg_path), str(weights_path))
-            _check_count(self.network, cfg_path, weights_path)
+            # OpenCV takes weights that are cut short as they are.
+            layers = [self.network.getLayer(name) for name in self.network.getLayerNames()]
+            learnt = [layer for layer in layers if layer.type in ("Convolution", "BatchNorm")]
+            asked = sum(blob.size for layer in learnt for blob in layer.blobs)
+            found = len(weights.read(weights_path).numbers)
+            if found != asked:
+                raise FaceModelError(
+                    f"{weights_path} holds {found:,} numbers, {cfg_path} asks for {asked:,}; it is cut short or "
+                    "belongs to another cfg"
+                )
             self.outputs = self.network.getUnconnectedOutLayersNames()
             self.look(np.zeros((*self.size_wh[::-1], 3), np.uint8))
 
@@ -166,34 +220,19 @@ class Darknet(FaceDetector):
         boxes_xywh = np.concatenate([rows[:, :2] - rows[:, 2:4] / 2, rows[:, 2:4]], axis=1)
         scores = rows[:, self.columns].max(axis=1)
         strong = scores >= self.score_threshold  # thousands are not, and suppression compares each with each
-        return corners(boxes_xywh[strong] * [width, height, width, height]), scores[strong]
-
-
-class DarknetTiny(Darknet):
-    """`Darknet` under the name of the smaller network."""
-
-    name = "yolov4_tiny"
+        return _corners(boxes_xywh[strong] * [width, height, width, height]), scores[strong]
 
 
 class OwnSnapshot(FaceDetector):
-    """Any of this project's detectors; all of its classes are faces."""
+    """Any of this project's detectors, by its ``.h5`` or ``.json``; all of its classes are faces."""
 
     name = "snapshot"
 
     def __init__(self, files: Files = (), **options: Any):
-        """Load the snapshot.
-
-        Args:
-            files: its ``.h5`` or ``.json``.
-            options: as `retinamask.inference.face_finding.FaceDetector`'s.
-        """
         super().__init__(**options)
         if len(files) != 1:
             raise FaceModelError(f"{len(files)} files, expected one: the .h5 or .json of a snapshot")
-        snapshot = snapshots.read(files[0])
-        if snapshot.classifies:
-            raise FaceModelError(f"{snapshot.weights} is a classifier and finds no boxes; expected that of a detector")
-        self.predictor = Predictor.load(snapshot)
+        self.predictor = Predictor.load(files[0])
 
     def look(self, image_rgb: np.ndarray) -> Found:
         (found,) = self.predictor([image_rgb], self.score_threshold)
@@ -201,7 +240,8 @@ class OwnSnapshot(FaceDetector):
 
 
 FACE_DETECTORS: dict[str, type[FaceDetector]] = {
-    detector.name: detector for detector in (Haar, Res10, YuNet, Darknet, DarknetTiny, OwnSnapshot)
+    **{detector.name: detector for detector in (Haar, Res10, YuNet)},
+    **{"yolov4": Darknet, "yolov4_tiny": Darknet, "snapshot": OwnSnapshot},
 }
 
 
@@ -226,20 +266,7 @@ def face_detector(name: str, files: Files = (), **options: Any) -> FaceDetector:
     return kind(files, **options)
 
 
-def _check_count(network: cv2.dnn.Net, cfg_path: Path, weights_path: Path) -> None:
-    """Refuse weights that are not as many as the cfg asks for: OpenCV takes a file that is cut short as it is."""
-    layers = [network.getLayer(name) for name in network.getLayerNames()]
-    learnt = [layer for layer in layers if layer.type in ("Convolution", "BatchNorm")]
-    expected = sum(blob.size for layer in learnt for blob in layer.blobs)
-    found = len(weights.read(weights_path).numbers)
-    if found != expected:
-        raise FaceModelError(
-            f"{weights_path} holds {found:,} numbers, {cfg_path} asks for {expected:,}; it is cut short or belongs to "
-            "another cfg"
-        )
-
-
-def _labels(names_path: Path | None, count: int, classes: Sequence[str]) -> list[int]:
+def _face_labels(names_path: Path | None, count: int, classes: Sequence[str]) -> list[int]:
     """Return which of ``count`` classes count as faces."""
     if names_path is None:
         if classes:
@@ -255,3 +282,52 @@ def _labels(names_path: Path | None, count: int, classes: Sequence[str]) -> list
     if unknown:
         raise FaceModelError(f"{names_path} has no class {', '.join(unknown)}; it has {', '.join(names[:20])}")
     return [names.index(name) for name in classes or names]
+
+
+def _corners(boxes_xywh: np.ndarray) -> np.ndarray:
+    """Convert left, top, width and height to ``xyxy``."""
+    return np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:4]], axis=1)
+
+
+@contextlib.contextmanager
+def _loading(*paths: Path) -> Iterator[None]:
+    """Turn OpenCV's error on files that it cannot load into one that names them."""
+    try:
+        yield
+    except FaceModelError:
+        raise
+    except (cv2.error, SystemError, ValueError) as error:  # SystemError: how its cascades fail
+        listed = " with ".join(map(str, paths))
+        reason = " ".join(str(error).split())[:200]
+        raise FaceModelError(
+            f"{listed}: OpenCV {cv2.__version__} cannot use it ({reason}); it is cut short, damaged or of "
+            "another kind, fetch it again"
+        ) from None
+
+
+def _by_suffix(given: Files, expected: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Path]:
+    """Sort model files by their endings, of which those expected must be there, once each."""
+    wanted = f"expected {' and '.join(expected)}{''.join(f', and {suffix} if you like' for suffix in optional)}"
+    found: dict[str, Path] = {}
+    for path in map(Path, given):
+        if path.suffix not in (*expected, *optional) or path.suffix in found:
+            raise FaceModelError(f"{path}: no use for this file, {wanted}, one of each")
+        if not path.is_file():
+            raise FaceModelError(f"{path} does not exist; {wanted}")
+        found[path.suffix] = path
+    missing = [suffix for suffix in expected if suffix not in found]
+    if missing:
+        listed = ", ".join(map(str, given)) or "nothing"
+        raise FaceModelError(f"no {' and no '.join(missing)} file among {listed}; {wanted}")
+    return found
+
+
+def _check_published(path: Path, name: str) -> None:
+    """Refuse a damaged copy of a file of the catalogue: as long as it, or called like it, but with other bytes."""
+    for file in models.CATALOGUE[name].files:
+        size = path.stat().st_size
+        if (path.name == file.name or size == file.size_bytes) and disk.sha256(path) != file.sha256:
+            raise FaceModelError(
+                f"{path} has {size:,} bytes and is not the published {file.name} of {file.size_bytes:,} bytes; it is "
+                "cut short or damaged, fetch it again"
+            )

@@ -4,9 +4,9 @@ Below `detect`, NumPy only: the same for every detector, and for a network that 
 keras-retinanet's ``FilterDetections`` gives, but nothing of it is built into a network.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
+
+from retinamask.dataset import boxes
 
 SUPPRESS = ("any_class", "per_class")
 """``any_class``: a face has one box, of its best class; keras-retinanet's ``class_specific_filter=False``.
@@ -74,38 +74,33 @@ def non_maximum(
     Returns:
         Indices of what stays, the most confident first; of equal scores the first.
     """
-    edges = np.asarray(boxes_xyxy, np.float32).reshape(-1, 4).T
-    kept = np.empty(0, np.int64)
-    for left in _most_confident_first(np.asarray(scores)):
-        left = left[~_same(edges[:, left, None], edges[:, None, kept], nms_threshold, inside).any(axis=1)]
-        same = _same(edges[:, left, None], edges[:, None, left], nms_threshold, inside)
-        alive = np.ones(len(left), bool)
-        for index in range(len(left)):
-            if alive[index]:
-                alive[index + 1 :] &= ~same[index, index + 1 :]
-        kept = np.append(kept, left[alive])[:most]
-        if len(kept) == most:
-            break
-    return kept
-
-
-def _most_confident_first(scores: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the indices in chunks, equal scores in their order."""
-    left = np.arange(len(scores))
-    while len(left):
-        weakest = np.partition(scores[left], -_SORTED)[-_SORTED] if len(left) > _SORTED else -np.inf
-        strong = scores[left] >= weakest
-        order = left[strong][np.argsort(-scores[left[strong]], kind="stable")]
-        left = left[~strong]
+    # As in TensorFlow's, an inverted box covers what the upright one would: an untrained network gives such.
+    corners = np.asarray(boxes_xyxy, float).reshape(-1, 2, 2)
+    boxes_xyxy, scores = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1), np.asarray(scores)
+    kept, waiting = np.empty(0, np.int64), np.arange(len(scores))
+    while len(waiting) and len(kept) < most:
+        weakest = np.partition(scores[waiting], -_SORTED)[-_SORTED] if len(waiting) > _SORTED else -np.inf
+        strong = scores[waiting] >= weakest
+        order = waiting[strong][np.argsort(-scores[waiting[strong]], kind="stable")]
+        waiting = waiting[~strong]
         for start in range(0, len(order), _CHUNK):
-            yield order[start : start + _CHUNK]
+            left = order[start : start + _CHUNK]
+            left = left[~_same(boxes_xyxy[left], boxes_xyxy[kept], nms_threshold, inside).any(axis=1)]
+            same = _same(boxes_xyxy[left], boxes_xyxy[left], nms_threshold, inside)
+            alive = np.ones(len(left), bool)
+            for index in range(len(left)):
+                if alive[index]:
+                    alive[index + 1 :] &= ~same[index, index + 1 :]
+            kept = np.append(kept, left[alive])
+            if len(kept) >= most:
+                break
+    return kept[:most]
 
 
-def _same(one: np.ndarray, other: np.ndarray, nms_threshold: float, inside: float) -> np.ndarray:
-    """Whether boxes are of one face, broadcast; the edges x1, y1, x2, y2 are the first axis."""
-    shared = np.maximum(np.minimum(one[2], other[2]) - np.maximum(one[0], other[0]), 0)
-    shared = shared * np.maximum(np.minimum(one[3], other[3]) - np.maximum(one[1], other[1]), 0)
-    area, other_area = ((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+def _same(one_xyxy: np.ndarray, other_xyxy: np.ndarray, nms_threshold: float, inside: float) -> np.ndarray:
+    """Tell which boxes are of one face, ``bool (N, M)``."""
+    shared = boxes.intersections(one_xyxy, other_xyxy)
+    area, other_area = boxes.areas(one_xyxy)[:, None], boxes.areas(other_xyxy)
     # Without a division: a union of 0 overlaps nothing.
     same = shared > nms_threshold * (area + other_area - shared)
     return same if inside >= 1 else same | (shared > inside * np.minimum(area, other_area))

@@ -13,11 +13,8 @@ from retinamask.inference.suppression import non_maximum
 
 TILING = ("auto", "always", "never")
 
-Finder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""From ``uint8`` RGB to boxes ``(N, 4)`` in its pixels and scores ``(N,)``."""
-
 _TILES_ALONG = 4  # about as many along the longer side at most, for the time that it takes
-_NEAR = 1.5
+_NEAR = 1.5  # times the least size that a network finds
 _OVERLAP = 0.25  # of a tile's side, with the next tile
 _INSIDE = 0.7  # share of a box within a stronger one from which it is taken for a part of the same face
 _EDGE = 0.01  # of a tile's side: how near to a cut a box counts as cut
@@ -36,13 +33,10 @@ def faces_would_vanish(
 ) -> bool:
     """Decide for ``tiling="auto"`` whether an image larger than a tile needs tiles, from what was found in the whole.
 
-    It does if nothing was found, or the smallest face that was found is shown to the network at less than 1.5 times the
-    least size that it finds: others may be just too small.
+    It does if nothing was found, or the network saw the smallest face near the least size: others may be too small.
     """
-    if not len(boxes_xyxy):
-        return True
-    sides = np.sqrt(boxes.areas(boxes_xyxy))
-    return bool(sides.min() * network_side / max(size_wh) < _NEAR * least_in_network)
+    smallest = np.sqrt(boxes.areas(boxes_xyxy)).min(initial=np.inf)
+    return not len(boxes_xyxy) or bool(smallest * network_side / max(size_wh) < _NEAR * least_in_network)
 
 
 def tile_side(size_wh: tuple[int, int], network_side: int) -> int:
@@ -50,25 +44,27 @@ def tile_side(size_wh: tuple[int, int], network_side: int) -> int:
     return max(network_side, -(-max(size_wh) // _TILES_ALONG))
 
 
-def find_in_tiles(find: Finder, image_rgb: np.ndarray, tile: int, nms_threshold: float) -> tuple[np.ndarray, ...]:
+def find_in_tiles(
+    find: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], image_rgb: np.ndarray, tile: int, nms_threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Find faces in all tiles, in pixels of the whole image; those that a cut goes through are left out.
 
     Args:
-        find: finds the faces of one tile.
-        image_rgb: shape ``(height, width, 3)``.
+        find: gives boxes ``(N, 4)`` and scores ``(N,)`` of one tile.
+        image_rgb: ``uint8``, shape ``(height, width, 3)``.
         tile: side of the square tiles in pixels; those of a smaller image are as small as it is.
         nms_threshold: as in `non_maximum`.
-
-    Returns:
-        Boxes ``(N, 4)`` and scores ``(N,)``.
     """
     height, width = image_rgb.shape[:2]
-    found_boxes, found_scores = [np.empty((0, 4))], [np.empty(0)]
+    near, found_boxes, found_scores = _EDGE * tile, [np.empty((0, 4))], [np.empty(0)]
     for top in tile_corners(height, tile):
         for left in tile_corners(width, tile):
             part = image_rgb[top : top + tile, left : left + tile]
             boxes_xyxy, scores = find(part)
-            whole = _not_cut(boxes_xyxy, part.shape[1::-1], (left, top), (width, height))
+            corner_xy, tile_wh = np.array([left, top]), np.array(part.shape[1::-1])
+            cut_before = (boxes_xyxy[:, :2] < near) & (corner_xy > 0)
+            cut_after = (boxes_xyxy[:, 2:] > tile_wh - near) & (corner_xy + tile_wh < [width, height])
+            whole = ~(cut_before | cut_after).any(axis=1)
             found_boxes.append(boxes_xyxy[whole] + [left, top, left, top])
             found_scores.append(scores[whole])
     return merge(found_boxes, found_scores, nms_threshold)
@@ -81,14 +77,3 @@ def merge(
     all_boxes, all_scores = np.concatenate(boxes_xyxy), np.concatenate(scores)
     kept = non_maximum(all_boxes, all_scores, nms_threshold, inside=_INSIDE)
     return all_boxes[kept], all_scores[kept]
-
-
-def _not_cut(
-    boxes_xyxy: np.ndarray, tile_wh: tuple[int, int], corner_xy: tuple[int, int], size_wh: tuple[int, int]
-) -> np.ndarray:
-    """Return which boxes of a tile stay clear of those of its edges that are not the image's own."""
-    tile_wh, corner_xy = np.array(tile_wh), np.array(corner_xy)
-    near = _EDGE * tile_wh.max()
-    cut_before = (boxes_xyxy[:, :2] < near) & (corner_xy > 0)
-    cut_after = (boxes_xyxy[:, 2:] > tile_wh - near) & (corner_xy + tile_wh < np.array(size_wh))
-    return ~(cut_before | cut_after).any(axis=1)

@@ -1,8 +1,4 @@
-"""The two-stage recipe: a face detector says where, a classifier says what is worn; one detector seen from outside.
-
-Above `face_detectors` and `classify`. Has the interface of `retinamask.inference.detect.Predictor`, so that
-detecting, drawing, evaluating and comparing take it as they take the others.
-"""
+"""The two-stage recipe: a face detector says where, a classifier says what is worn; one predictor seen from outside."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,16 +9,26 @@ from retinamask.dataset import boxes, crops
 from retinamask.detectors.snapshots import Snapshot
 from retinamask.inference.classify import Classifier
 from retinamask.inference.detect import Detections
-from retinamask.inference.face_detectors import Files, face_detector
-from retinamask.inference.face_finding import Found
+from retinamask.inference.face_detectors import Files, Found, face_detector
 from retinamask.inference.suppression import filter_detections
 
 
 class TwoStage:
-    """Faces found by one model and named by another.
+    """Faces found by one model and named by another, called as a `retinamask.inference.detect.Predictor` is.
+
+    Args:
+        find_faces: from `retinamask.inference.face_detectors.face_detector`, or anything that is called as such.
+        classifier: a `Classifier`, an `Ensemble`, or anything that has ``classes`` and ``margin`` and gives
+            probabilities ``(N, classes)`` of ``N`` images.
+        box_margin: boxes are enlarged on each side by this share of their own side, as far as the image goes,
+            when the classifier has seen them: face detectors draw tighter than people who annotate heads.
+        margin: what the classifier sees around a face, see `retinamask.dataset.crops.crop`; its own if left out.
 
     Attributes:
         class_names: those of the classifier, in the order of their ids.
+
+    Raises:
+        ValueError: a margin is not 0 to 5.
     """
 
     def __init__(
@@ -32,23 +38,9 @@ class TwoStage:
         box_margin: float = 0.0,
         margin: float | None = None,
     ):
-        """Put the two together.
-
-        Args:
-            find_faces: from `retinamask.inference.face_detectors.face_detector`, or anything that is called as such.
-            classifier: a `Classifier`, an `Ensemble`, or anything that has ``classes`` and ``margin`` and gives
-                probabilities ``(N, classes)`` of ``N`` images.
-            box_margin: boxes are enlarged on each side by this share of their own side, as far as the image goes,
-                when the classifier has seen them: face detectors draw tighter than people who annotate heads.
-            margin: what the classifier sees around a face, see `retinamask.dataset.crops.crop`; its own if left out.
-
-        Raises:
-            ValueError: a margin is not 0 to 5.
-        """
         if not 0 <= box_margin <= 5:
             raise ValueError(f"box_margin is {box_margin}, expected 0 to 5, as a share of a box's sides")
-        self.find_faces, self.classifier = find_faces, classifier
-        self.box_margin = box_margin
+        self.find_faces, self.classifier, self.box_margin = find_faces, classifier, box_margin
         self.margin = classifier.margin if margin is None else margin
         self.class_names = sorted(classifier.classes, key=classifier.classes.get)
 
@@ -62,13 +54,7 @@ class TwoStage:
         margin: float | None = None,
         **options,
     ) -> "TwoStage":
-        """From a classifier's snapshot and a face detector's name.
-
-        Args:
-            snapshot: of a mask classifier.
-            box_margin, margin: as above.
-            name, files, options: as `retinamask.inference.face_detectors.face_detector` takes them.
-        """
+        """Load a classifier's snapshot and `face_detector(name, files, **options)`."""
         classifier = Classifier.load(snapshot)  # first, because it says when the snapshot is none
         return cls(face_detector(name, files, **options), classifier, box_margin=box_margin, margin=margin)
 
@@ -81,35 +67,22 @@ class TwoStage:
         classifier together, but for those that are weaker than ``score_threshold`` already. The face detector has
         suppressed overlapping faces; ``any_class`` gives a face its most probable class, ``per_class`` a box for each.
         """
-        faces = [self._strong(image_rgb, score_threshold) for image_rgb in images_rgb]
-        cut = [
-            face_rgb
-            for image_rgb, (boxes_xyxy, _) in zip(images_rgb, faces, strict=True)
-            for face_rgb in crops.crop(image_rgb, boxes_xyxy, self.margin)
-        ]
+        faces, cut = [], []
+        for image_rgb in images_rgb:
+            boxes_xyxy, scores = self.find_faces(image_rgb)
+            parts = crops.squares(boxes_xyxy, image_rgb.shape[1::-1], self.margin)
+            inside = (parts[:, 2:] > parts[:, :2]).all(axis=1)
+            keep = (scores >= min(score_threshold, scores.max(initial=0))) & inside  # the best one gives `best_score`
+            faces.append((boxes_xyxy[keep], scores[keep]))
+            cut += crops.crop(image_rgb, boxes_xyxy[keep], self.margin)
         probabilities = np.asarray(self.classifier(cut)) if cut else np.empty((0, len(self.class_names)))
         ends = np.cumsum([len(scores) for _, scores in faces])
         detections = []
         for image_rgb, (boxes_xyxy, scores), end in zip(images_rgb, faces, ends, strict=True):
             class_scores = scores[:, None] * probabilities[end - len(scores) : end]
-            found = filter_detections(
-                self._enlarged(boxes_xyxy, image_rgb.shape[1::-1]),
-                class_scores,
-                score_threshold,
-                nms_threshold=1.0,
-                suppress=suppress,
-                max_detections=class_scores.size,
-            )
+            grow_wh = self.box_margin * (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2])
+            enlarged = np.concatenate([boxes_xyxy[:, :2] - grow_wh, boxes_xyxy[:, 2:] + grow_wh], axis=1)
+            enlarged = boxes.clip(enlarged, image_rgb.shape[1::-1])
+            found = filter_detections(enlarged, class_scores, score_threshold, 1.0, suppress, class_scores.size)
             detections.append(Detections(*found, float(class_scores.max(initial=0))))
         return detections
-
-    def _strong(self, image_rgb: np.ndarray, score_threshold: float) -> Found:
-        """Drop faces that cannot reach the threshold, save the best one, and those that lie outside the image."""
-        boxes_xyxy, scores = self.find_faces(image_rgb)
-        parts = crops.squares(boxes_xyxy, image_rgb.shape[1::-1], self.margin)
-        keep = (scores >= min(score_threshold, scores.max(initial=0))) & (parts[:, 2:] > parts[:, :2]).all(axis=1)
-        return boxes_xyxy[keep], scores[keep]
-
-    def _enlarged(self, boxes_xyxy: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
-        grow_wh = self.box_margin * (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2])
-        return boxes.clip(np.concatenate([boxes_xyxy[:, :2] - grow_wh, boxes_xyxy[:, 2:] + grow_wh], axis=1), size_wh)

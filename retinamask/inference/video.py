@@ -1,7 +1,4 @@
-"""Detect in a video: frames in, drawn frames out, and the table of what was found when.
-
-Any `Predictor` does, one-stage or two-stage. A few frames at a time are in memory, whatever the video's length.
-"""
+"""Detect in a video: frames in, drawn frames out, and the table of what was found when; a few frames are in memory."""
 
 import contextlib
 import time
@@ -13,10 +10,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from retinamask.dataset import files
 from retinamask.dataset.annotations import DETECTION_COLUMNS, make_table, objects
-from retinamask.evaluation.video_drawing import FrameDrawing
-from retinamask.inference import video_files, video_source
+from retinamask.drawing.frame import FrameDrawing
+from retinamask.inference import video_files
 from retinamask.inference.detect import table_rows
 from retinamask.progress import track
 
@@ -76,7 +72,7 @@ def annotate_video(
     rows, tables, remarks, done, drawing = [], [], [], 0, None
     finished = deque([(time.perf_counter(), 0)], maxlen=_SPEED_BATCHES + 1)
     output = video_files.video_file(out_video) if out_video is not None else contextlib.nullcontext()
-    with video_source.frames(source) as video, output as writer:
+    with video_files.frames(source) as video, output as writer:
         name = name or (video.name if video.live else Path(source).name)
         stream, size = islice(video, limit), 1 if video.live else batch_size
         batches = iter(lambda: list(islice(stream, size)), [])
@@ -126,8 +122,3 @@ def counts_by_frame(table: pd.DataFrame, classes: Iterable[str]) -> pd.DataFrame
     boxes = objects(table)
     counts = boxes.groupby(["frame", "seconds", "class_name"]).size().unstack("class_name", fill_value=0)
     return counts.reindex(index=every, columns=pd.Index(classes), fill_value=0).astype(int)
-
-
-def write_counts(counts: pd.DataFrame, path: str | Path) -> None:
-    """Write `counts_by_frame` as a CSV with the header ``frame,seconds,<class>,...``."""
-    files.write_text(path, counts.to_csv(lineterminator="\n"))

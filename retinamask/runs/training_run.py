@@ -8,10 +8,9 @@ from pathlib import Path
 from PIL import Image
 
 from retinamask.dataset import files
-from retinamask.evaluation import learning_rate_plots, plots
+from retinamask.evaluation import plots
 from retinamask.evaluation.augmentation_sheet import augmentation_sheet
-from retinamask.evaluation.live_figure import LiveFigure
-from retinamask.evaluation.tensorboard import TensorBoardWatcher
+from retinamask.evaluation.watchers import LiveFigure, TensorBoardWatcher
 from retinamask.training import learning_rate_finder
 from retinamask.training.examples import Examples
 from retinamask.training.settings import TrainingSettings
@@ -51,7 +50,7 @@ class TrainingRun:
     def learning_rate(self) -> Image.Image:
         """Draw the rate of each step: ``learning_rate.png``."""
         updates = self.settings.steps or math.ceil(len(self.examples) / self.settings.batch_size)
-        curve = learning_rate_plots.learning_rate_curve(self.settings, updates)
+        curve = plots.learning_rate_curve(self.settings, updates)
         return plots.keep(curve, Path(self.run_dir, "learning_rate.png"))
 
     def find_learning_rate(self) -> Image.Image:
@@ -59,7 +58,7 @@ class TrainingRun:
         found = learning_rate_finder.rates_and_losses(self.examples, self.settings, self.weights)
         suggested = learning_rate_finder.suggested(found)
         print(f"suggested learning_rate: {suggested:.1e}, used: {self.settings.learning_rate:.1e}")
-        figure = learning_rate_plots.learning_rate_finding(found)
+        figure = plots.learning_rate_finding(found)
         return plots.keep(figure, Path(self.run_dir, "learning_rate_finding.png"))
 
     def train(self) -> Trained:

@@ -45,7 +45,7 @@ class Learner:
     def freeze_backbone(self, frozen: bool) -> None:
         """Freeze or unfreeze the backbone; nothing happens if it is so already."""
         if frozen != self._is_frozen:
-            self.detector.rest_backbone(self.network, frozen)
+            self.detector.freeze_backbone(self.network, frozen)
             self.step.trace()
             self._is_frozen = frozen
 

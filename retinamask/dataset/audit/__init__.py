@@ -56,7 +56,7 @@ class AuditSettings:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found.
+    """The result of an audit.
 
     Attributes:
         source: what was audited.

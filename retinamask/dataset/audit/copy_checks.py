@@ -143,8 +143,8 @@ def _difference(names: list[str], other_names: list[str], overlaps: np.ndarray, 
     """How the annotations of two copies differ, in words; places count only if ``strict``: near ones may be cropped."""
     counts = [Counter(names), Counter(other_names)]
     if counts[0] != counts[1]:
-        said = [", ".join(f"{count} {name}" for name, count in sorted(each.items())) or "nothing" for each in counts]
-        return " against ".join(said)
+        shown = [", ".join(f"{count} {name}" for name, count in sorted(each.items())) or "nothing" for each in counts]
+        return " against ".join(shown)
     for name, row in zip(names, overlaps, strict=True):
         same_class = [overlap for overlap, known in zip(row, other_names, strict=True) if known == name]
         if max(same_class) < SAME_PLACE <= row.max():

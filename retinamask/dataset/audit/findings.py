@@ -1,4 +1,4 @@
-"""What the audit finds: one table of findings, the worst first."""
+"""Findings of the audit, and their table, the worst first."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""What is audited: an annotation CSV or a folder of annotations, and what one look at each of its images tells."""
+"""Read the annotations to audit, a CSV or a folder, and look once at each of their images."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -111,7 +111,7 @@ def read_source(
 
 
 class Look(NamedTuple):
-    """What is known of one image file; without ``size_wh`` it could not be read and ``trouble`` says why."""
+    """Facts about one image file; without ``size_wh`` it could not be read and ``trouble`` says why."""
 
     path: str  # as in the table
     size_wh: tuple[int, int] | None = None  # as stored in the file
@@ -150,4 +150,4 @@ def look_at(paths: Sequence[str], folder: str | Path, max_pixels: int = images.M
     chunks = (paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK))
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and hashlib sums outside Python's lock
         looks = (found for chunk in chunks for found in pool.map(look, chunk))
-        return list(track(looks, "looking", "image", len(paths)))
+        return list(track(looks, "checking", "image", len(paths)))

@@ -12,7 +12,10 @@ from retinamask.dataset.formats.entries import Asked, Entry, FoundObject, Proble
 from retinamask.dataset.image_files import is_image, walk
 
 # the folders of data sets; a YOLO export whose labels are lost is not one of the classes images and labels
-NO_CLASSES = ("images", "labels", "annotations", "train", "val", "valid", "test")
+NO_CLASSES = (
+    *("images", "jpegimages", "labels", "annotations", "xml", "xmls"),
+    *("train", "training", "val", "valid", "validation", "test", "testing"),
+)
 
 
 def select(files: list[Path]) -> list[Path]:

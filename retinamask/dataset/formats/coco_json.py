@@ -30,7 +30,9 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
     for name in _roots(document):
         yield Problem("note", str(path), f"category {name!r} is only the supercategory of others; it is no class")
     images: dict[int | str, tuple] = {}
-    yield from _read_images(path, parsing.member(document, "images", list), images)
+    records = parsing.member(document, "images", list)
+    listed = {repr(record.get("id")) for record in records if isinstance(record, dict)}
+    yield from _read_images(path, records, images)
     found: dict[int | str, list[FoundObject]] = {image_id: [] for image_id in images}
     seen: dict[int | str, dict] = {}
     strays = 0
@@ -51,7 +53,7 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
             found[image_id].append(found_object(where, _object, annotation, categories))
         except ValueError as error:
             yield Problem("dropped box", where, str(error))
-            strays += image_id is None
+            strays += image_id is None or repr(image_id) not in listed
     if strays and not all(found.values()):  # they may belong to images that otherwise seem to show nothing
         images = {image_id: image for image_id, image in images.items() if found[image_id]}
         left_out = f"{len(found) - len(images)} image(s) without any are left out"

@@ -1,4 +1,4 @@
-"""What the readers of this folder give: an image's annotation as its file has it, and what is wrong with it."""
+"""Pass on an image's annotation as its file has it, and what is wrong with it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ class FoundObject(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What an annotation file says of one image."""
+    """One image's annotation, as its file has it."""
 
     source: Path  # the annotation file
     where: str  # how messages name the entry
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a format may know besides the file that it reads."""
+    """The context in which a format reads a file."""
 
     root: Path  # the folder that the user named, or that of the file
     classes: dict[str, int] | None  # if given, there are no others
@@ -54,7 +54,7 @@ class Format(NamedTuple):
     """An annotation format: how to find its files, read one and write a table."""
 
     entries: Callable[[Path, Asked], Iterable[Entry | Problem | Path]]
-    """What one file says: entries, problems, and paths of images that it names without annotation."""
+    """Reads one file: gives entries, problems, and paths of images that it names without annotation."""
     select: Callable[[list[Path]], list[Path]]  # of all files below a folder those that may be its annotations
     file: str  # how messages call a file
     expected: str  # and what they say is missing

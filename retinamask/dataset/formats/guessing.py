@@ -1,6 +1,7 @@
 """Which format a file or a folder is in, told by what lies there and how it begins."""
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from pathlib import Path
 from retinamask.dataset.annotations import AnnotationError, parse_csv
 from retinamask.dataset.formats import cvat, labelme, open_images, parsing, via, vott, yolo
 from retinamask.dataset.formats.class_folders import folder_classes
-from retinamask.dataset.image_files import is_image, walk
+from retinamask.dataset.image_files import walk
 
 LOOKED_FOR = {
     "voc": "XML files (Pascal VOC, labelImg)",
@@ -22,8 +23,10 @@ LOOKED_FOR = {
     "labelme": "JSON files with shapes, one an image (LabelMe)",
     "via": "a JSON file with regions (VGG Image Annotator 1 or 2)",
     "vott": "a JSON file with assets and regions, or a CSV with image,xmin,ymin,xmax,ymax,label (VoTT 2)",
-    "class_folders": "folders called like classes, with images in them",
+    "class_folders": "two or more folders called like classes, with images in them",
 }
+
+log = logging.getLogger(__name__)
 
 _HEAD_BYTES = 65_536  # of a file that are enough to tell
 _TOOLS = {
@@ -88,19 +91,15 @@ def guess(sources: Iterable[str | Path]) -> str:
     del found[None]
     shown = ", ".join(map(str, sources))
     formats = [name for name in found if name != "csv"] or list(found)
-    if not formats and all(source.is_dir() for source in sources):
-        names = folder_classes(sources)  # one of them is enough, unless images lie beside it
-        if (
-            len(names) >= 2
-            or names
-            and (len(sources) >= 2 or not any(is_image(path) for source in sources for path in source.iterdir()))
-        ):
-            return "class_folders"
+    if not formats and all(source.is_dir() for source in sources) and len(folder_classes(sources)) >= 2:
+        return "class_folders"  # one folder of images may be called anything
     if not formats and damaged:
         raise AnnotationError("\n".join([*damaged[:20], f"no other annotations in {shown}"]))
     if not formats:
         listed = "".join(f"\n- {name}: {text}" for name, text in LOOKED_FOR.items())
         raise AnnotationError(f"no annotations that are known in {shown}; looked for:{listed}")
+    for message in damaged[:20]:  # what else is wrong with files of the format itself, its reader says
+        log.warning("%s", message)
     if len(formats) > 1:
         counts = ", ".join(f"{name} ({found[name]} file(s))" for name in sorted(formats))
         raise AnnotationError(f"annotations of several formats in {shown}: {counts}; name the one to read")

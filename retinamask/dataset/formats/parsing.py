@@ -38,7 +38,7 @@ def read_text(path: Path, max_bytes: int) -> str:
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:
-    """What messages say of a text in another encoding."""
+    """Describe a text in another encoding."""
     return f"not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
 
 
@@ -144,7 +144,7 @@ def sized_box(record: dict, names: tuple[str, ...], label: str = "found ") -> li
 
 
 def called(value) -> str:
-    """What a JSON value is, short enough for a message."""
+    """Describe a JSON value, short enough for a message."""
     if isinstance(value, dict):
         return f"an object with {len(value)} member(s)"
     if isinstance(value, list):

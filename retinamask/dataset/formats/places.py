@@ -9,8 +9,8 @@ The written path counts from each of these folders, in this order:
 3. if the user named a folder of images, only that: the part of it that is called as the annotation's own folder
    (``train/``), if there is one, else itself, else its ``images/``.
 
-Of a path that is absolute or leads up and out of the named folders, only the file's name counts: it is of another
-computer or of another time.
+Of an absolute path only the file's name counts besides, since it may be of another computer; of one that leads up and
+out of the named folders too, but only in a folder of images that the user named.
 """
 
 import os
@@ -62,9 +62,9 @@ class Places:
         climbs = plain != written
         if climbs and (found := named(entry.source.parent / written)):
             return found
-        leads_out = climbs and not inside(entry.source.parent / written)
+        name_alone = climbs and self.image_folder is not None and not inside(entry.source.parent / written)
         for folder in folders:
-            for name in _spellings(plain, folder, not climbs, leads_out):
+            for name in _spellings(plain, folder, not climbs, name_alone):
                 if found := named(folder / name):
                     return found
         if found := self.of_own_stem(entry, root):

@@ -28,20 +28,20 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
     document = parsing.load_json(path, dict)
     project = "_via_img_metadata" in document
     records = parsing.member(document, "_via_img_metadata", dict) if project else document
-    said: dict[str, dict[str, None]] = defaultdict(dict)  # attribute: what it says
+    values: dict[str, dict[str, None]] = defaultdict(dict)  # attribute: what it says
     for record in records.values():
         regions = record.get("regions") if isinstance(record, dict) else None
         for region in regions.values() if isinstance(regions, dict) else regions if isinstance(regions, list) else ():
             attributes = region.get("region_attributes") if isinstance(region, dict) else None
             for name, value in attributes.items() if isinstance(attributes, dict) else ():
-                said |= {name: said[name] | dict.fromkeys(_texts(value))} if _texts(value) else {}
-    if len(said) > 1:
-        listed = "; ".join(f"{name!r} ({', '.join(list(texts)[:5])})" for name, texts in said.items())
+                values |= {name: values[name] | dict.fromkeys(_texts(value))} if _texts(value) else {}
+    if len(values) > 1:
+        listed = "; ".join(f"{name!r} ({', '.join(list(texts)[:5])})" for name, texts in values.items())
         raise ValueError(
-            f"regions have {len(said)} attributes, and nothing says which is the class: {listed}; "
+            f"regions have {len(values)} attributes, and nothing says which is the class: {listed}; "
             "keep that one alone in a copy of the file"
         )
-    attribute = next(iter(said), "")
+    attribute = next(iter(values), "")
 
     def entry(where: str, record) -> Entry:
         name = parsing.text(record, "filename")

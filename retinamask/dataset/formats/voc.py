@@ -4,6 +4,7 @@ labelImg's numbers are taken as 0-based half-open edges, without a shift.
 """
 
 import math
+import re
 from pathlib import Path
 from xml.sax.handler import ContentHandler
 from xml.sax.saxutils import escape
@@ -22,6 +23,7 @@ MAX_BYTES = 16 * 1024 * 1024  # a labelImg file with 10,000 boxes has 4 MB
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 # what VOC, VOC 2007 and their tools have beside objects; other elements may hold text, but no elements
 _HEAD = ("folder", "filename", "path", "source", "owner", "size", "segmented")
+_FOUR_NUMBERS = re.compile(r"(?<![\d.:-])\d+(\.\d+)?([\s,;]+\d+(\.\d+)?){3}")
 _TELLING = ("object", "bndbox", "name", *_EDGES)
 _ONCE = {f"object/{path}" for path in ("name", "bndbox", *(f"bndbox/{edge}" for edge in _EDGES))}
 # labels of body parts (VOC) and attributes (CVAT) are not those of the object
@@ -87,8 +89,8 @@ class _Handler(ContentHandler):
             self._refuse(f"found <{name}>, expected Pascal VOC's <annotation>")
         elif path == "object":
             self.objects.append((self._locator.getLineNumber(), {}, []))
-        elif depth and attrs and name not in _HEAD:
-            self._refuse(f"unknown <{name}> with attributes, which may be a box; expected <object>")
+        elif depth and name not in _HEAD and (attrs or name in _TELLING):
+            self._refuse(f"<{name}> in <annotation>, which may be a box; expected <object>")
         self._paths.append(path)
         self._text.clear()
 
@@ -98,11 +100,13 @@ class _Handler(ContentHandler):
     def endElement(self, name):
         path, text = self._paths.pop(), "".join(self._text).strip()
         self._text.clear()
-        if not text or not path:
+        if not text:
             return
         if path.startswith("object/"):
             texts = self.objects[-1][1]
             texts[path] = texts.get(path) or text
+        elif path not in _HEAD and _FOUR_NUMBERS.search(text):
+            self._refuse(f"{text[:80]!r} in <{path or name}> may be a box; expected <object>")
         elif self.head.setdefault(path, text) != text and name == "filename":
             self._refuse(f"a second <filename>, {text!r}; keep one")
 

@@ -1,4 +1,4 @@
-"""What all writers of this folder share: the images with their boxes, checked, and a new folder to write into."""
+"""Shared by all writers: the images with their boxes, checked, and a new folder to write into."""
 
 import contextlib
 import os

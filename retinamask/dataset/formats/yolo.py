@@ -43,7 +43,7 @@ def label_files(files: list[Path]) -> list[Path]:
         path
         for path in texts
         if looks_like_labels(path)
-        or not (is_image_list(path) or path.name.lower().startswith(("readme", "license")))
+        or not (is_image_list(path) or path.name.lower().startswith(("readme.", "license.")))
         or (path.stat().st_size == 0)
     ]
 
@@ -97,7 +97,7 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem | Path]:
 
 
 def _labels(path: Path, asked: Asked, own: list[str] | None = None) -> Iterator[Entry | Problem]:
-    """One label file, and what is to be said about its class list."""
+    """Yield the entry of one label file, and notes on its class list."""
     names = (own or _names(path, asked)) if read_text(path).strip() else []
     for name, count in Counter(names).items():
         if count > 1:

@@ -1,4 +1,4 @@
-"""Read a Darknet ``.cfg`` and check it: the layers and heads that `network`, `decoding` and `weights` work from.
+"""Read a Darknet ``.cfg`` and check it: the layers and heads that `network` and `weights` work from.
 
 The file format is AlexeyAB's, https://github.com/AlexeyAB/darknet (``src/parser.c``); the layers are those of
 YOLOv4-tiny and its variant with three heads. Anything else is refused, so that a network is never built differently
@@ -186,17 +186,7 @@ def describe(text: str, source: str = "cfg", class_count: int | None = None, ima
             training_only = _TRAINING_ONLY.get(section.name, "").split()
             section.only_knows([*_KNOWN[section.name].split(), *training_only])
             ignored |= dict.fromkeys(name for name in section.options if name in training_only)
-    side = _side(sections[0])
-    walk = _Walk(class_count)
-    for section in sections[1:]:
-        walk.add(section)
-    if not walk.heads:
-        raise CfgError(f"{source}: no [yolo] section, expected one after each last [convolutional]")
-    return Network(side, tuple(walk.layers), tuple(walk.heads), walk.heads[0].class_count, tuple(ignored), text)
-
-
-def _side(net: Section) -> int:
-    """Return the side of the input."""
+    net = sections[0]
     width, height = (net.integer(name, None, 1, 10**6) for name in ("width", "height"))
     found = f"[net] has width={width} and height={height}"
     if width != height:
@@ -206,7 +196,12 @@ def _side(net: Section) -> int:
         net.refuse(f"{found}, expected multiples of {SIDE_STEP} up to {_MAX_SIDE}, such as {near}", "width")
     if net.integer("channels", 3) != 3:
         net.refuse(f"[net] has channels={net.options['channels'].value}, expected channels=3 (RGB)", "channels")
-    return width
+    walk = _Walk(class_count)
+    for section in sections[1:]:
+        walk.add(section)
+    if not walk.heads:
+        raise CfgError(f"{source}: no [yolo] section, expected one after each last [convolutional]")
+    return Network(width, tuple(walk.layers), tuple(walk.heads), walk.heads[0].class_count, tuple(ignored), text)
 
 
 class _Walk:
@@ -299,7 +294,24 @@ class _Walk:
             )
         section.choice("iou_loss", "mse", ("ciou",))
         section.number("truth_thresh", 1.0, 1.0, 1.0)
-        anchors, classes = self._anchors(section), self._classes(section)
+        first = next((earlier for earlier in self.sections if earlier.name == "yolo"), section)
+        count, values = section.integer("num", None, 1, 100), section.numbers("anchors", 0.1, 10 * _MAX_SIDE)
+        if len(values) != 2 * count:
+            section.refuse(f"[yolo] has {len(values)} numbers in anchors, expected 2 * num = {2 * count}", "anchors")
+        anchors = np.array(values).reshape(count, 2)
+        if self.heads and not np.array_equal(anchors, self.heads[0].all_anchors_wh):
+            line = first.options["anchors"].line
+            section.refuse(f"other anchors than in line {line}, expected the same in every [yolo]", "anchors")
+        classes = section.integer("classes", 20, 1, MAX_CLASSES)
+        if self.heads and classes != self.heads[0].class_count:
+            found = f"[yolo] has classes={classes}, the one in line {first.line} has {self.heads[0].class_count}"
+            section.refuse(f"{found}; expected the same", "classes")
+        if self.class_count not in (None, classes):
+            section.refuse(
+                f"[yolo] has classes={classes}, expected classes={self.class_count}; write that in every [yolo], and "
+                f"filters=(classes + 5) * anchors in mask in the [convolutional] above it",
+                "classes",
+            )
         mask = section.integers("mask", list(range(len(anchors))), 0, len(anchors) - 1)
         if len(set(mask)) < len(mask):
             section.refuse(f"[yolo] has mask={','.join(map(str, mask))}, expected each anchor once", "mask")
@@ -325,30 +337,3 @@ class _Walk:
         )
         self.heads.append(head)
         return Yolo(**place, filters=last.filters, scale=last.scale)
-
-    def _anchors(self, section: Section) -> np.ndarray:
-        count = section.integer("num", None, 1, 100)
-        values = section.numbers("anchors", 0.1, 10 * _MAX_SIDE)
-        if len(values) != 2 * count:
-            section.refuse(f"[yolo] has {len(values)} numbers in anchors, expected 2 * num = {2 * count}", "anchors")
-        anchors = np.array(values).reshape(count, 2)
-        if self.heads and not np.array_equal(anchors, self.heads[0].all_anchors_wh):
-            first = self._first_yolo().options["anchors"].line
-            section.refuse(f"other anchors than in line {first}, expected the same in every [yolo]", "anchors")
-        return anchors
-
-    def _classes(self, section: Section) -> int:
-        found = section.integer("classes", 20, 1, MAX_CLASSES)
-        if self.heads and found != self.heads[0].class_count:
-            first = f"line {self._first_yolo().line} has {self.heads[0].class_count}"
-            section.refuse(f"[yolo] has classes={found}, the one in {first}; expected the same", "classes")
-        if self.class_count not in (None, found):
-            section.refuse(
-                f"[yolo] has classes={found}, expected classes={self.class_count}; write that in every [yolo], and "
-                f"filters=(classes + 5) * anchors in mask in the [convolutional] above it",
-                "classes",
-            )
-        return found
-
-    def _first_yolo(self) -> Section:
-        return next(section for section in self.sections if section.name == "yolo")

@@ -1,7 +1,6 @@
-"""The Keras network of a Darknet ``.cfg``: pixels in, the raw map of each head out.
+"""The Keras network of a Darknet ``.cfg``: pixels in, the raw map of each head out, which `decode` turns into boxes.
 
-`cfg` describes the layers, `decoding` turns raw maps into boxes. The numbers are Darknet's
-and those of OpenCV's ``cv2.dnn.readNetFromDarknet``; the tests compare with the latter.
+The numbers are Darknet's and those of OpenCV's ``cv2.dnn.readNetFromDarknet``; the tests compare with the latter.
 """
 
 import functools
@@ -16,6 +15,8 @@ EPSILON = 1e-5
 """What Darknet adds to a variance. OpenCV adds 1e-6, so a layer gives 0.05 % more there at a variance of 0.01."""
 
 OBJECTNESS_AT_START = 0.01
+MAX_EXPONENT = 10.0
+"""An anchor grows at most e^10 = 22026 fold: wider than any image, but never infinite, which would make losses NaN."""
 
 
 def build(network: Network, momentum: float = 0.9, seed: int | None = None):
@@ -58,7 +59,7 @@ def build(network: Network, momentum: float = 0.9, seed: int | None = None):
 
 
 def _convolve(features, layer: Convolutional, head: Head | None, momentum: float, seed: int | None):
-    """Add padding, convolution, normalisation and activation of a ``[convolutional]``, the last of ``head`` if any."""
+    """Add a ``[convolutional]``, the last of ``head`` if any."""
     keras = _keras.prepare()
     number = f"{layer.index:02d}"
     if seed is not None:
@@ -91,7 +92,7 @@ def _convolve(features, layer: Convolutional, head: Head | None, momentum: float
 
 @functools.cache
 def channel_group() -> type:
-    """Return the one layer that Keras lacks; made late because it needs TensorFlow."""
+    """Give the class of the one layer that Keras lacks."""
     keras = _keras.prepare()
 
     class ChannelGroup(keras.layers.Layer):
@@ -109,3 +110,40 @@ def channel_group() -> type:
             return {**super().get_config(), "groups": self.groups, "group_id": self.group_id}
 
     return ChannelGroup
+
+
+def decode(raw, head: Head, canvas_wh):
+    """Turn a head's raw map into boxes and probabilities of every place and anchor, in the graph.
+
+    Bochkovskiy et al., *YOLOv4*, https://arxiv.org/abs/2004.10934, section 3.4 ("eliminate grid sensitivity" is
+    ``scale_x_y``); widths and heights as in *YOLO9000*, https://arxiv.org/abs/1612.08242, section 2.
+
+    Args:
+        raw: ``(B, h, w, anchors * (5 + classes))`` from `build`, of any float type.
+        head: what the cfg says about it.
+        canvas_wh: width and height of the network's input in pixels, numbers or scalar tensors.
+
+    Returns:
+        Boxes ``(B, h * w * anchors, 4)`` as left, top, right, bottom in pixels of the input, not clipped to it;
+        objectness ``(B, h * w * anchors)``; probabilities of the classes given an object, each on its own,
+        ``(B, h * w * anchors, classes)``. All ``float32``, by row, column and anchor, as OpenCV's region layer.
+    """
+    import tensorflow as tf
+
+    anchors, values = len(head.mask), 5 + head.class_count
+    batch, height, width = tf.unstack(tf.shape(raw)[:3])
+    maps = tf.reshape(tf.cast(raw, tf.float32), (batch, height, width, anchors, values))
+    cell_xy = tf.stack(tf.meshgrid(tf.range(width), tf.range(height)), axis=-1)[:, :, None]
+    cell_xy, grid_wh = tf.cast(cell_xy, tf.float32), tf.cast(tf.stack([width, height]), tf.float32)
+    canvas_wh = tf.stack([tf.cast(side, tf.float32) for side in (canvas_wh[0], canvas_wh[1])])
+    within_xy = tf.sigmoid(maps[..., :2]) * head.scale_x_y - (head.scale_x_y - 1) / 2
+    centres = (cell_xy + within_xy) / grid_wh * canvas_wh
+    exponents = tf.minimum(maps[..., 2:4], MAX_EXPONENT)
+    halves = tf.exp(exponents) * tf.constant(head.anchors_wh / 2, tf.float32)
+    boxes = tf.concat([centres - halves, centres + halves], axis=-1)
+    count = height * width * anchors
+    return (
+        tf.reshape(boxes, (batch, count, 4)),
+        tf.reshape(tf.sigmoid(maps[..., 4]), (batch, count)),
+        tf.reshape(tf.sigmoid(maps[..., 5:]), (batch, count, head.class_count)),
+    )

@@ -1,6 +1,5 @@
 """The text of YOLOv4-tiny's cfg for a user's own classes, with two or three heads.
 
-`files` writes it into a folder for Darknet, and the detector is built from it.
 Layers, options and numbers: https://github.com/AlexeyAB/darknet ``cfg/yolov4-tiny-custom.cfg`` and
 ``cfg/yolov4-tiny-3l.cfg``; what depends on the classes: "How to train (to detect your custom objects)" there.
 """
@@ -60,7 +59,13 @@ def yolov4_tiny_cfg(
         raise ValueError(f"levels is {levels}, expected 2 (yolov4-tiny) or 3 (yolov4-tiny-3l)")
     if batches < 1:
         raise ValueError(f"max_batches is {batches}, expected 1 or more")
-    anchors = _by_area(YOLOV4_TINY_ANCHORS[levels] if anchors_wh is None else anchors_wh, levels)
+    anchors = np.asarray(YOLOV4_TINY_ANCHORS[levels] if anchors_wh is None else anchors_wh, dtype=float)
+    wanted = (ANCHORS_PER_HEAD * levels, 2)
+    if anchors.shape != wanted:
+        raise ValueError(f"anchors_wh has shape {anchors.shape}, expected {wanted}: a width and a height each")
+    if not (np.isfinite(anchors).all() and (anchors > 0).all()):
+        raise ValueError(f"anchors_wh is {anchors.tolist()}, expected numbers of pixels above 0")
+    anchors = anchors[np.argsort(anchors.prod(axis=1), kind="stable")]  # as masks expect them
     rate_falls = {"first": batches * 8 // 10, "second": batches * 9 // 10}
     sections = [_section("net", _NET.format(side=image_size, batches=batches, **rate_falls)), *_trunk()]
     for level in range(levels):
@@ -69,23 +74,12 @@ def yolov4_tiny_cfg(
 
 
 def batches_for(class_count: int, image_count: int = 0) -> int:
-    """Return how many updates Darknet's guide asks for: 2000 a class, at least 6000 and as many as training images."""
+    """Count the updates that Darknet's guide asks for: 2000 a class, at least 6000 and as many as training images."""
     return max(LEAST_BATCHES, BATCHES_PER_CLASS * class_count, image_count)
 
 
-def _by_area(anchors_wh: Sequence[tuple[float, float]] | np.ndarray, levels: int) -> np.ndarray:
-    """Return the anchors by growing area, as masks expect them."""
-    anchors = np.asarray(anchors_wh, dtype=float)
-    wanted = (ANCHORS_PER_HEAD * levels, 2)
-    if anchors.shape != wanted:
-        raise ValueError(f"anchors_wh has shape {anchors.shape}, expected {wanted}: a width and a height each")
-    if not (np.isfinite(anchors).all() and (anchors > 0).all()):
-        raise ValueError(f"anchors_wh is {anchors.tolist()}, expected numbers of pixels above 0")
-    return anchors[np.argsort(anchors.prod(axis=1), kind="stable")]
-
-
 def _trunk() -> list[str]:
-    """Return what the heads share: 28 sections, strides 2 to 32."""
+    """The 28 sections that the heads share, strides 2 to 32."""
     sections = [_convolution(32, stride=2), _convolution(64, stride=2)]
     for filters in _BLOCKS:
         sections += [
@@ -102,7 +96,7 @@ def _trunk() -> list[str]:
 
 
 def _head(level: int, levels: int, class_count: int, anchors_wh: np.ndarray) -> list[str]:
-    """Return the sections of one head, level 0 the coarsest; a finer one starts where the one before it branched."""
+    """The sections of one head, level 0 the coarsest; a finer one starts where the one before it branched."""
     filters = 512 >> level
     sections = []
     if level:

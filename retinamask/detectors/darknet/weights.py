@@ -32,7 +32,7 @@ class DarknetWeights:
     numbers: np.ndarray
 
     def to_bytes(self) -> bytes:
-        """Return the bytes of the file."""
+        """Give the bytes of the file."""
         seen = struct.pack("<Q" if _counts_in_64_bits(self.version) else "<i", self.seen)
         return struct.pack("<3i", *self.version) + seen + self.numbers.astype("<f4").tobytes()
 
@@ -118,7 +118,14 @@ def write(model, network: Network, path: str | Path, seen: int = 0) -> None:
         path: the file; an existing one is replaced.
         seen: images seen in training, from which Darknet continues its schedule.
     """
-    numbers = np.concatenate([part.ravel() for layer in network.convolutions for part in _stored(model, layer)])
+    parts = []
+    for layer in network.convolutions:
+        kernel, *bias = model.get_layer(f"conv_{layer.index:02d}").get_weights()
+        if layer.batch_normalize:
+            gamma, beta, mean, variance = model.get_layer(f"norm_{layer.index:02d}").get_weights()
+            bias = [beta, gamma, mean, variance]
+        parts += [*bias, kernel.transpose(3, 2, 0, 1).ravel()]
+    numbers = np.concatenate(parts)
     content = DarknetWeights(VERSION, seen, numbers).to_bytes()
     with files.replacing(path) as temporary:
         temporary.write_bytes(content)
@@ -130,7 +137,7 @@ def _counts_in_64_bits(version: tuple[int, int, int]) -> bool:
 
 
 def _arrays(layer: Convolutional, numbers: np.ndarray, path: Path) -> dict[str, list[np.ndarray]]:
-    """Return the Keras weights of a convolution and of its normalisation by name, from its part of a file."""
+    """Give the Keras weights of a convolution and of its normalisation by name, from its part of a file."""
     filters = layer.filters
     vectors = numbers[: -filters * layer.in_channels * layer.size**2].reshape(-1, filters)
     kernel = numbers[vectors.size :].reshape(filters, layer.in_channels, layer.size, layer.size).transpose(2, 3, 1, 0)
@@ -145,17 +152,8 @@ def _arrays(layer: Convolutional, numbers: np.ndarray, path: Path) -> dict[str, 
     return {f"conv_{layer.index:02d}": [kernel], f"norm_{layer.index:02d}": [gamma, beta, mean, variance]}
 
 
-def _stored(model, layer: Convolutional) -> list[np.ndarray]:
-    """Return the arrays of a convolution in the order of the file."""
-    kernel, *bias = model.get_layer(f"conv_{layer.index:02d}").get_weights()
-    if layer.batch_normalize:
-        gamma, beta, mean, variance = model.get_layer(f"norm_{layer.index:02d}").get_weights()
-        bias = [beta, gamma, mean, variance]
-    return [*bias, kernel.transpose(3, 2, 0, 1)]
-
-
 def _heads_of_other_classes(network: Network, found: int) -> dict[int, int]:
-    """Return by index how many of the ``found`` numbers each last convolution has, if only the classes differ."""
+    """Give by index how many of the ``found`` numbers each last convolution has, if only the classes differ."""
     trunk = sum(layer.parameters for layer in network.convolutions)
     per_filter, filters_per_class = {}, {}
     for layer, head in zip(network.last_convolutions, network.heads, strict=True):

@@ -1,16 +1,19 @@
-"""keras-retinanet's own ``.h5`` files: looked through before anything in them is believed.
+"""keras-retinanet's own files and commands: its ``.h5`` are checked before anything in them is believed.
 
-tf-keras runs the code of a Lambda layer stored in an ``.h5``, with ``safe_mode`` too. So a file's
-``model_config`` is read as plain JSON and every class it names must be on a list; links out of the file are
-refused. `describe` says what network the file holds, so that ours can be built and take its weights.
+tf-keras runs the code of a Lambda layer stored in an ``.h5``, with ``safe_mode`` too. So a file's ``model_config`` is
+read as plain JSON and every class it names must be on a list; links out of the file are refused. The commands run as
+installed, under today's TensorFlow, and read only files that pass the check.
 """
 
+import importlib
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from retinamask.detectors import _keras
 from retinamask.detectors.snapshots import SnapshotError
 
 _LAYERS = """
@@ -23,6 +26,14 @@ _INITIALIZERS = """
     TruncatedNormal VarianceScaling Zeros
 """
 ALLOWED = frozenset((_LAYERS + _INITIALIZERS).split())
+_USUAL_FILTER = {"nms": True, "class_specific_filter": True, "max_detections": 300}  # of convert-model without options
+
+COMMANDS = {
+    "train": "keras_retinanet.bin.train",
+    "evaluate": "keras_retinanet.bin.evaluate",
+    "convert-model": "keras_retinanet.bin.convert_model",
+    "debug": "keras_retinanet.bin.debug",
+}
 
 
 class KerasFile(NamedTuple):
@@ -53,8 +64,7 @@ def check(path: str | Path) -> dict[str, Any]:
         config = json.loads(text)
     except (TypeError, ValueError):
         raise SnapshotError(f"{path}: holds no whole model; expected an .h5 that keras-retinanet wrote") from None
-    foreign = sorted(set(_class_names(config)) - ALLOWED)
-    if foreign:
+    if foreign := sorted(set(_class_names(config)) - ALLOWED):
         raise SnapshotError(
             f"{path}: its network names {', '.join(foreign)}, which no RetinaNet has and which may run code of the "
             "file's author; it is not loaded"
@@ -71,21 +81,26 @@ def describe(path: str | Path) -> KerasFile:
     except KeyError as error:
         raise SnapshotError(f"{path}: has no layer {error}; expected a RetinaNet of keras-retinanet") from None
     anchors = [layer["config"] for layer in layers.values() if layer["class_name"] == "Anchors"]
+    settings = {}
+    if anchors:
+        settings = {f"{name}s": tuple(level[name] for level in anchors) for name in ("size", "stride")}
+        settings |= {name: tuple(anchors[0][name]) for name in ("ratios", "scales")}
     filters = [layer["config"] for layer in layers.values() if layer["class_name"] == "FilterDetections"]
-    _refuse_other_filters(filters, path)
     thresholds = {name: filters[0][name] for name in ("score_threshold", "nms_threshold")} if filters else {}
-    kind = "inference" if filters else "training"
-    return KerasFile(kind, class_count, _backbone(layers), _anchor_settings(anchors), thresholds)
-
-
-def _refuse_other_filters(filters: list[dict], path: str | Path) -> None:
-    """A converted model must end as keras-retinanet's ``convert-model`` makes it end without options."""
-    usual = {"nms": True, "class_specific_filter": True, "max_detections": 300}
-    other = [f"{name}={filters[0][name]}" for name in usual if filters and filters[0].get(name) != usual[name]]
+    other = [
+        f"{name}={filters[0][name]}"
+        for name, usual in _USUAL_FILTER.items()
+        if filters and filters[0].get(name) != usual
+    ]
     if other:
         raise SnapshotError(
             f"{path}: was converted with {', '.join(other)}, which is not taken over; give the training snapshot"
         )
+    backbone = "resnet50" if "res4f_branch2a" in layers else None
+    if backbone is None:  # stage 4 of the larger ones has 23 and 36 blocks
+        blocks = {int(found[1]) for name in layers if (found := re.match(r"res4b(\d+)_branch2a$", name))}
+        backbone = {22: "resnet101", 35: "resnet152"}.get(max(blocks, default=0))
+    return KerasFile("inference" if filters else "training", class_count, backbone, settings, thresholds)
 
 
 def _class_names(config: Any) -> Iterator[str]:
@@ -115,20 +130,29 @@ def _refuse_links(group, path: str | Path) -> None:
             raise SnapshotError(f"{path}: {item.name} lies in another file; a snapshot is whole, it is not loaded")
 
 
-def _backbone(layers: dict[str, dict]) -> str | None:
-    """The ResNet that has these layers: stage 4 has 6, 23 or 36 blocks."""
-    if "res4f_branch2a" in layers:
-        return "resnet50"
-    blocks = {int(found[1]) for name in layers if (found := re.match(r"res4b(\d+)_branch2a$", name))}
-    return {22: "resnet101", 35: "resnet152"}.get(max(blocks, default=0))
+def run(command: str, arguments: list[str]) -> None:
+    """Run one of keras-retinanet's commands with the arguments that it knows.
 
+    Raises:
+        ValueError: no such command, or a model that `check` refuses.
+    """
+    if command not in COMMANDS:
+        raise ValueError(f"keras-retinanet has no command {command!r}; it has: {', '.join(COMMANDS)}")
+    _keras.prepare()
+    from keras_retinanet import models
 
-def _anchor_settings(anchors: list[dict]) -> dict[str, Any]:
-    if not anchors:
-        return {}
-    return {
-        "sizes": tuple(level["size"] for level in anchors),
-        "strides": tuple(level["stride"] for level in anchors),
-        "ratios": tuple(anchors[0]["ratios"]),
-        "scales": tuple(anchors[0]["scales"]),
-    }
+    load_model = models.load_model
+
+    def checked(filepath, *arguments, **options):
+        check(filepath)
+        return load_model(filepath, *arguments, **options)
+
+    models.load_model = checked
+    try:
+        with warnings.catch_warnings():
+            # What a package of 2020 calls is deprecated today, which its user can do nothing about.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", message="The initializer RandomNormal is unseeded")
+            importlib.import_module(COMMANDS[command]).main(arguments)
+    finally:
+        models.load_model = load_model

@@ -1,0 +1,1 @@
+"""Drawing: boxes on images, contact sheets, frames of videos, and the style that all figures share."""
