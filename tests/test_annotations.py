@@ -117,7 +117,7 @@ def test_of_very_many_bad_lines_twenty_are_named(csv_path):
     with pytest.raises(AnnotationError) as raised:
         read_annotations(written(csv_path, "b.jpg\n" * 1000))
     lines = str(raised.value).splitlines()
-    assert (len(lines), lines[-1]) == (21, "... and 980 more lines")
+    assert (len(lines), lines[-1]) == (21, "... and 980 more")
 
 
 # --- Annotation files that are accepted ---

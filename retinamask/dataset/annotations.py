@@ -36,6 +36,12 @@ class AnnotationError(ValueError):
     """An annotation file or table is not what it should be; the message says where and why."""
 
 
+def first_lines(messages: list[str], most: int = 20) -> str:
+    """The first messages, a line each, and how many more there are."""
+    more = [f"... and {len(messages) - most} more"] if len(messages) > most else []
+    return "\n".join([*messages[:most], *more])
+
+
 def make_table(rows: Iterable[tuple], columns: list[str] = COLUMNS) -> pd.DataFrame:
     """Build a table from tuples in the order of ``columns``; ``None`` marks what is missing.
 
@@ -250,8 +256,7 @@ def parse_csv(
         except ValueError as error:
             bad.append(f"{path} line {line}: {error}")
     if bad:
-        more = [f"... and {len(bad) - 20} more lines"] if len(bad) > 20 else []
-        raise AnnotationError("\n".join(bad[:20] + more))
+        raise AnnotationError(first_lines(bad))
     if not rows:
         raise AnnotationError(f"{path} is empty; expected rows of {','.join(columns)}")
     return rows, extra

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from retinamask.dataset.annotations import AnnotationError, read_classes
+from retinamask.dataset.annotations import AnnotationError, first_lines, read_classes
 from retinamask.dataset.copies import ImageGroups, by_path, image_groups
 from retinamask.dataset.crops import CLASSES_CSV, FACES_CSV, GROUP_BY
 from retinamask.dataset.formats import read_mapped
@@ -61,8 +61,7 @@ def read_face_folders(folder: str | Path, strict: bool = False) -> FaceFolders:
     table, classes, problems = read_mapped([folder], folder, known=known, format_name="class_folders")
     left_out = [*no_images(folder), *map(str, problems)]
     if strict and left_out:
-        more = [f"... and {len(left_out) - 20} more"] if len(left_out) > 20 else []
-        raise AnnotationError("\n".join([f"{folder} is not sound:", *left_out[:20], *more]))
+        raise AnnotationError(f"{folder} is not sound:\n{first_lines(left_out)}")
     found = sorted(table["class_name"].unique())
     if len(found) < 2:
         raise AnnotationError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retinamask.dataset import images
-from retinamask.dataset.annotations import AnnotationError, relative_path
+from retinamask.dataset.annotations import AnnotationError, first_lines, relative_path
 
 # what lies beside images for a reason: annotations, lists, notes, networks' settings, results
 _COMPANIONS = (
@@ -109,7 +109,7 @@ def find_images(sources: Iterable[str | Path], folder: str | Path) -> tuple[list
                 notes.append(f"{shown(relative)}: the name is not UTF-8; rename it")
     if not found:
         listed, expected = ", ".join(map(shown, sources)), ", ".join(images.EXTENSIONS)
-        raise AnnotationError("\n".join([f"no image below {listed}; expected files ending in {expected}", *notes[:20]]))
+        raise AnnotationError(first_lines([f"no image below {listed}; expected files ending in {expected}", *notes]))
     return list(found), notes
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from retinamask.dataset.annotations import AnnotationError, parse_csv
+from retinamask.dataset.annotations import AnnotationError, first_lines, parse_csv
 from retinamask.dataset.formats import cvat, labelme, open_images, parsing, via, vott, yolo
 from retinamask.dataset.formats.class_folders import folder_classes
 from retinamask.dataset.image_files import walk
@@ -94,7 +94,7 @@ def guess(sources: Iterable[str | Path]) -> str:
     if not formats and all(source.is_dir() for source in sources) and len(folder_classes(sources)) >= 2:
         return "class_folders"  # one folder of images may be called anything
     if not formats and damaged:
-        raise AnnotationError("\n".join([*damaged[:20], f"no other annotations in {shown}"]))
+        raise AnnotationError(f"{first_lines(damaged)}\nno other annotations in {shown}")
     if not formats:
         listed = "".join(f"\n- {name}: {text}" for name, text in LOOKED_FOR.items())
         raise AnnotationError(f"no annotations that are known in {shown}; looked for:{listed}")

@@ -48,24 +48,23 @@ class Places:
             ValueError: there is none, or several of one stem.
         """
         folders = self._folders(entry, root)
-        limits = [os.path.abspath(folder) for folder in (root, self.image_folder) if folder is not None]
-
-        def inside(path: Path) -> bool:
-            return any(_is_inside(path, limit) for limit in limits)
+        limits = [folder for folder in (root, self.image_folder) if folder is not None]
 
         def named(path: Path) -> Path | None:
             path = Path(os.path.normpath(path))
-            return self._named(path) if inside(path) else None
+            return self._named(path) if any(_is_inside(path, limit) for limit in limits) else None
 
         written = entry.written_name.replace("\\", "/")
         plain = re.sub(r"^(\.\./)+", "", written)
-        climbs = plain != written
-        if climbs and (found := named(entry.source.parent / written)):
-            return found
-        name_alone = climbs and self.image_folder is not None and not inside(entry.source.parent / written)
+        climbs, name_alone = plain != written, False
+        if climbs:
+            if found := named(entry.source.parent / written):
+                return found
+            inside = any(_is_inside(entry.source.parent / written, limit) for limit in limits)
+            name_alone = self.image_folder is not None and not inside
         for folder in folders:
             for name in _spellings(plain, folder, not climbs, name_alone):
-                if found := named(folder / name):
+                if found := named(folder / name) if "/" in name else self._named(folder / name):
                     return found
         if found := self.of_own_stem(entry, root):
             return found
@@ -166,6 +165,8 @@ def _spellings(written: str, folder: Path, whole: bool, name_alone: bool) -> lis
     parts = written.split("/")
     if not parts[-1]:
         return []
+    if whole and len(parts) == 1 and ":" not in written:
+        return parts
     if _ABSOLUTE.match(written):
         return [written, parts[-1]]
     own = os.path.abspath(folder).split(os.sep)

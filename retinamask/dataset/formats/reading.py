@@ -13,7 +13,7 @@ import pandas as pd
 
 from retinamask import progress
 from retinamask.dataset import boxes, images
-from retinamask.dataset.annotations import AnnotationError, looks_like_shares, make_table, relative_path
+from retinamask.dataset.annotations import AnnotationError, first_lines, looks_like_shares, make_table, relative_path
 from retinamask.dataset.formats.class_names import likely_slips, unwritable
 from retinamask.dataset.formats.entries import Asked, Entry, Format, Problem
 from retinamask.dataset.formats.places import Places, labels_of
@@ -178,7 +178,7 @@ def _table(
         _take(*found, reading)
     _take_unannotated(with_unannotated, pool, reading, where)
     if not reading.annotated:
-        listed = "\n".join(map(str, reading.problems[:20]))
+        listed = first_lines(list(map(str, reading.problems)))
         raise AnnotationError(f"none of the {count} {reading.form.counted} could be used:\n{listed}")
     reading.problems += [Problem("note", where, slip) for slip in likely_slips(reading.names, reading.classes)]
     return make_table(reading.rows), reading.problems
@@ -230,15 +230,16 @@ def _kept(entry: Entry, relative: str, size_wh: tuple[int, int], reading: _Readi
         boxes_xyxy = in_pixels(boxes_xyxy, size_wh)
     clipped = boxes.clip(boxes_xyxy, size_wh)
     reaches = np.abs(boxes_xyxy - clipped).max(axis=1, initial=0).tolist()
-    areas, whole = boxes.areas(clipped).tolist(), boxes.areas(boxes.whole_pixels(clipped)).tolist()
+    whole = boxes.whole_pixels(clipped)
+    outside, gone = ((edges[:, :2] >= edges[:, 2:]).any(axis=1).tolist() for edges in (clipped, whole))
     image = f"the image of {size_wh[0]} x {size_wh[1]} pixels"
     kept, found = [], []
     for number, (item, box) in enumerate(zip(entry.objects, boxes_xyxy.tolist(), strict=True)):
         reach = reaches[number]
         wrong = item.wrong or _what_is_wrong(item.name, box, entry.relative, reading.classes)
-        if not wrong and (not areas[number] or reach > CLIP_LIMIT):
+        if not wrong and (outside[number] or reach > CLIP_LIMIT):
             wrong = f"box {_shown(box)} lies outside {image}"
-        if not wrong and not whole[number]:
+        if not wrong and gone[number]:
             wrong = f"box {_shown(box)} is under one pixel"
         reading.names[item.name] = None
         if wrong:

@@ -70,6 +70,7 @@ class _Handler(ContentHandler):
         self.objects: list[tuple[int, dict[str, str], list[str]]] = []  # line, texts, what stands there twice
         self._paths: list[str] = []  # of the open elements, below <annotation>
         self._text: list[str] = []
+        self.characters = self._text.append  # expat calls it most of all, here without Python between
 
     def startElement(self, name, attrs):
         depth = len(self._paths)
@@ -93,9 +94,6 @@ class _Handler(ContentHandler):
             self._refuse(f"<{name}> in <annotation>, which may be a box; expected <object>")
         self._paths.append(path)
         self._text.clear()
-
-    def characters(self, content):
-        self._text.append(content)
 
     def endElement(self, name):
         path, text = self._paths.pop(), "".join(self._text).strip()

@@ -14,7 +14,14 @@ import numpy as np
 import pandas as pd
 
 from retinamask.dataset import boxes, images
-from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError, check_classes, image_paths, objects
+from retinamask.dataset.annotations import (
+    BOX_COLUMNS,
+    AnnotationError,
+    check_classes,
+    first_lines,
+    image_paths,
+    objects,
+)
 from retinamask.dataset.formats.class_names import unwritable
 
 
@@ -64,7 +71,7 @@ def pictures(table: pd.DataFrame, classes: dict[str, int], csv_folder: str | Pat
             bad.append(f"{paths[image_path]}: a box reaches past the image of {width} x {height} pixels; clip it")
         found.append(Picture(paths[image_path], sizes[image_path], boxes_xyxy, rows["class_name"].tolist()))
     if bad:
-        raise AnnotationError("\n".join(bad[:20] + ([f"... and {len(bad) - 20} more"] if len(bad) > 20 else [])))
+        raise AnnotationError(first_lines(bad))
     return found
 
 
