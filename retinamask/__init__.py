@@ -22,8 +22,10 @@ _HOME = {
     "read_detections": "dataset.annotations",
     "write_detections": "dataset.annotations",
     "write_format": "face",
-    "audit": "face",
+    "count_boxes": "dataset.annotations",
+    "audit": "reports",
     "split": "face",
+    "split_faces": "face",
     "draw_sample": "dataset.sample",
     # training
     "train": "face",
@@ -33,15 +35,21 @@ _HOME = {
     "load": "model",
     "Model": "model",
     "convert": "inference.convert",
+    "compare": "face",
+    "export_darknet": "inference.convert",
     "annotate_video": "inference.video",
     # results
-    "evaluate": "face",
+    "evaluate": "reports",
+    "evaluate_classifier": "reports",
     "precision_recall": "evaluation.coco",
     "draw": "face",
     "contact_sheet": "face",
+    "plot_classes": "face",
+    "plot_box_sizes": "face",
     # notebooks
     "run": "runs.runner",
     "enter": "runs.enter",
+    "TrainingRun": "runs.training_run",
 }
 
 __all__ = [*_HOME, "__version__"]

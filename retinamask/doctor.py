@@ -1,7 +1,4 @@
-"""What is installed, and what is wrong with it in one line each.
-
-Beside the command line; everything here only looks.
-"""
+"""Report what is installed, and what is wrong with it in one line each; nothing is changed."""
 
 import importlib
 import importlib.util
@@ -38,14 +35,14 @@ _REINSTALL = "run: pip install -r requirements.txt"
 
 
 def report() -> tuple[list[str], list[str]]:
-    """Look at everything.
+    """Check the environment.
 
     Returns:
-        Lines that say what there is, and lines that say what is wrong (empty if nothing is).
+        Lines on what is installed, and lines on what is wrong (empty if nothing is).
     """
     facts, faults = [f"Python {platform.python_version()} on {platform.platform()}"], []
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        faults.append(f"Python {platform.python_version()}: expected 3.11 to 3.13; make the environment anew with one")
+        faults.append(f"Python {platform.python_version()}: expected 3.11 to 3.13; make a new environment with one")
     for name, prefix in NEEDED.items():
         found = installed(name)
         facts.append(f"{name} {found or 'is not installed'}")
@@ -58,7 +55,7 @@ def report() -> tuple[list[str], list[str]]:
 
 
 def installed(name: str) -> str | None:
-    """The installed version of a distribution."""
+    """Return the installed version of a distribution."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -66,7 +63,7 @@ def installed(name: str) -> str | None:
 
 
 def opencv_faults(facts: list[str], find: Callable[[str], str | None] = installed) -> Iterator[str]:
-    """OpenCV's wheels all write the same ``cv2`` folder: exactly one may be there, and not version 5."""
+    """Find more than one OpenCV wheel, which all write the same ``cv2`` folder, or version 5."""
     found = {name: number for name in OPENCV_WHEELS if (number := find(name))}
     facts.append("OpenCV wheels: " + (", ".join(f"{name} {number}" for name, number in found.items()) or "none"))
     if len(found) > 1:
@@ -77,7 +74,7 @@ def opencv_faults(facts: list[str], find: Callable[[str], str | None] = installe
 
 
 def overlap_faults(facts: list[str]) -> Iterator[str]:
-    """keras-retinanet's compiled part, which needs a C compiler when it is installed."""
+    """Find that keras-retinanet's compiled part is missing, which needs a C compiler when it is installed."""
     try:
         importlib.import_module("keras_retinanet.utils.compute_overlap")
         facts.append("keras-retinanet's compiled overlap extension: there")
@@ -89,7 +86,7 @@ def overlap_faults(facts: list[str]) -> Iterator[str]:
 
 
 def keras_faults(facts: list[str]) -> Iterator[str]:
-    """TensorFlow with Keras 2, and the devices it computes on."""
+    """Report TensorFlow with Keras 2 and its devices, or why it does not start."""
     try:
         from retinamask.detectors._keras import device_line
 

@@ -1,4 +1,4 @@
-"""The public functions that put several layers together, see ``import retinamask as rm``.
+"""The public functions that put several layers together, see ``import retinamask as rm``; `reports` has others.
 
 On top of everything but the notebooks' runner and the commands.
 """
@@ -9,22 +9,28 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from PIL import Image
 
 from retinamask import detectors
-from retinamask.dataset import formats, splits
-from retinamask.dataset.annotations import image_paths, objects, relative_path
-from retinamask.dataset.audit import Audit, AuditSettings, read_source
-from retinamask.dataset.audit import audit as audit_source
+from retinamask.dataset import face_folders, formats, splits
+from retinamask.dataset.anchors import Anchors
+from retinamask.dataset.annotations import class_ids, image_paths, moved, read_classes, relative_path
 from retinamask.dataset.copies import image_groups
+from retinamask.dataset.crops import cut_faces
+from retinamask.dataset.face_folders import read_face_folders
+from retinamask.dataset.images import image_size as size_of
 from retinamask.dataset.images import read_image
-from retinamask.drawing import boxes
+from retinamask.detectors.snapshots import Snapshot
 from retinamask.drawing import contact_sheet as sheets
-from retinamask.evaluation import coco
+from retinamask.drawing.boxes import draw_boxes
+from retinamask.evaluation import plots
 from retinamask.evaluation.in_training import epoch_evaluation
 from retinamask.evaluation.watchers import TensorBoardWatcher
+from retinamask.inference.convert import Agreement, agreement
+from retinamask.inference.detect import Predictor
 from retinamask.model import rgb_array
-from retinamask.runs.training_settings import training_settings
+from retinamask.runs.parameters import training_settings
 from retinamask.training.examples import Examples
 from retinamask.training.snapshot_keeper import refuse_existing
 from retinamask.training.train import Trained
@@ -32,15 +38,20 @@ from retinamask.training.train import train as train_examples
 
 
 def read_annotations(
-    source: str | Path | Iterable[str | Path], folder: str | Path = ".", **options: Any
+    source: str | Path | Iterable[str | Path],
+    folder: str | Path = ".",
+    known: dict[str, int] | str | Path | None = None,
+    class_map: dict[str, str] | str | None = None,
+    **options: Any,
 ) -> tuple[pd.DataFrame, dict[str, int], list[formats.Problem]]:
     """Read annotations of any known format into a table, see `retinamask.dataset.formats.read_mapped`.
 
     Args:
         source: an annotation file, a folder of them, or several of these.
         folder: what the image paths of the table are relative to; the working folder if left out.
-        options: ``image_folder``, ``known`` (classes, name to id), ``with_unannotated``, ``format_name`` and
-            ``class_map``.
+        known: the classes, name to id, or a class list; ``classes.csv`` in a folder ``source`` if left out and there.
+        class_map: old class names to new ones, as ``"Mask=mask,NoMask=no_mask"`` or as a dict.
+        options: ``image_folder``, ``with_unannotated`` and ``format_name``.
 
     Returns:
         Rows ``image_path, x1, y1, x2, y2, class_name``, the classes (name to id), and what was wrong with the files.
@@ -49,7 +60,11 @@ def read_annotations(
         >>> table, classes, problems = rm.read_annotations("data/mine")
     """
     sources = [source] if isinstance(source, (str, Path)) else list(source)
-    return formats.read_mapped(sources, folder, **options)
+    if not known and len(sources) == 1 and Path(sources[0], "classes.csv").is_file():
+        known = Path(sources[0], "classes.csv")
+    known = read_classes(known) if isinstance(known, (str, Path)) and known else known or None
+    class_map = formats.parse_class_map(class_map) if isinstance(class_map, str) and class_map else class_map or None
+    return formats.read_mapped(sources, folder, known=known, class_map=class_map, **options)
 
 
 def write_format(
@@ -71,20 +86,6 @@ def write_format(
     formats.write(to, table, classes, out, folder, **options)
 
 
-def audit(source: str | Path, **settings: Any) -> Audit:
-    """Read every image and annotation of a data set and list what is wrong, the worst first.
-
-    Args:
-        source: a folder of annotations and images, or an annotation file.
-        settings: fields of `retinamask.dataset.audit.AuditSettings`, such as ``image_size=512``.
-
-    Example:
-        >>> for finding in rm.audit("data/mine").findings:
-        ...     print(finding)
-    """
-    return audit_source(read_source(source), AuditSettings(**settings))
-
-
 def split(
     table: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed: int = 0, folder: str | Path = "."
 ) -> dict[str, pd.DataFrame]:
@@ -102,6 +103,48 @@ def split(
     """
     groups = image_groups(image_paths(table), folder)
     return splits.split(table, val, test, seed, groups)
+
+
+def split_faces(
+    source: str | Path | tuple[Mapping[str, pd.DataFrame], dict[str, int]],
+    folder: str | Path,
+    val: float = 0.2,
+    seed: int = 0,
+    margin: float = 0.2,
+    resume: bool = False,
+) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
+    """Split class folders, or cut the faces out of the training and validation images of a split.
+
+    Args:
+        source: a folder with a folder of faces for each class, of which near copies stay in one part; or tables
+            ``train``, ``val`` and ``test`` with their classes.
+        folder: what image paths are relative to; gets ``faces_train`` and ``faces_val`` with the faces cut out.
+        val: share of the class folders for validation.
+        seed: decides which face of class folders goes where.
+        margin: around a face that is cut out, as a share of its box's longer side.
+        resume: take faces that have been cut out before.
+
+    Returns:
+        Tables ``train`` and ``val`` of faces, with a split also its ``test``, and the classes.
+
+    Example:
+        >>> parts, classes = rm.split_faces("faces/", "runs/faces")
+    """
+    parts = {}
+    if isinstance(source, tuple):
+        images, classes = source
+        parts["test"] = images["test"]
+        for name in ("train", "val"):
+            cut_out = Path(folder, f"faces_{name}")
+            if not (resume and cut_out.is_dir()):
+                left_out = cut_faces(images[name], folder, cut_out, margin, classes=classes, replace=True).left_out
+                print(*left_out, sep="\n", end="\n" * bool(left_out))
+            parts[name] = moved(read_face_folders(cut_out).table, cut_out, folder)
+        return parts, classes
+    found = read_face_folders(source)
+    print(*found.left_out, sep="\n", end="\n" * bool(found.left_out))
+    train, val_faces, _ = face_folders.split_faces(found.table, source, val, seed)
+    return {"train": moved(train, source, folder), "val": moved(val_faces, source, folder)}, found.classes
 
 
 def train(
@@ -178,7 +221,7 @@ def draw(
         if path not in set(table["image_path"]):
             raise ValueError(f"{path} is not in the table; it has {', '.join(image_paths(table)[:5])} ...")
         tables = [None if rows is None else rows[rows["image_path"] == path] for rows in tables]
-    return boxes.draw_boxes(pixels, tables[0], _class_ids(table), tables[1])
+    return draw_boxes(pixels, tables[0], class_ids(table), tables[1])
 
 
 def contact_sheet(
@@ -187,6 +230,8 @@ def contact_sheet(
     images: int = 24,
     columns: int = 6,
     folder: str | Path = ".",
+    title: str = "",
+    score_threshold: float = 0,
 ) -> Image.Image:
     """Draw the first images of a table with their boxes on one sheet.
 
@@ -196,31 +241,66 @@ def contact_sheet(
         images: how many at most.
         columns: images in a row.
         folder: what the table's paths are relative to.
+        title: heading of the sheet.
+        score_threshold: detections from this score on are drawn.
 
     Example:
         >>> rm.contact_sheet(model.detect("photos/")).save("sheet.png")
     """
-    examples = sheets.examples(image_paths(table)[:images], folder, table, ground_truth)
-    return sheets.contact_sheet(examples, _class_ids(table), columns=columns, cell_size=256)
+    strong = table[table["score"] >= score_threshold] if "score" in table else table
+    examples = sheets.examples(image_paths(table)[:images], folder, strong, ground_truth)
+    classes = class_ids(table, *([] if ground_truth is None else [ground_truth]))
+    return sheets.contact_sheet(examples, classes, columns=columns, cell_size=256, title=title)
 
 
-def evaluate(detections: pd.DataFrame, annotations: pd.DataFrame) -> dict[str, Any]:
-    """Judge detections by the twelve COCO figures, see `retinamask.evaluation.coco.evaluate`.
-
-    Args:
-        detections: made with a low ``score_threshold`` such as 0.05 and ``suppress="per_class"``.
-        annotations: of the images that were looked at, with the same paths.
-
-    Returns:
-        A figure from 0 to 1 for each of ``AP``, ``AP50``, ``AP75``, ..., and ``per_class``.
+def plot_classes(parts: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw how many boxes each class has in each part of a split.
 
     Example:
-        >>> found = model.detect(list(test["image_path"].unique()), score_threshold=0.05, suppress="per_class")
-        >>> rm.evaluate(found, test)["AP50"]
+        >>> rm.plot_classes(parts)
     """
-    return coco.evaluate(annotations, detections, _class_ids(annotations, detections))
+    labelled = pd.concat([part.assign(split=name) for name, part in parts.items()])
+    return plots.class_counts(labelled, class_ids(labelled), split_column="split")
 
 
-def _class_ids(*tables: pd.DataFrame) -> dict[str, int]:
-    names = dict.fromkeys(name for table in tables for name in objects(table)["class_name"])
-    return {name: number for number, name in enumerate(sorted(names))}
+def plot_box_sizes(table: pd.DataFrame, image_size: int, folder: str | Path = ".") -> Figure:
+    """Draw the sizes and aspect ratios of the boxes at the network's input, with a RetinaNet's anchors.
+
+    Args:
+        table: annotations.
+        image_size: side in pixels of the square that images are fitted into.
+        folder: what the table's paths are relative to.
+
+    Example:
+        >>> rm.plot_box_sizes(table, 512)
+    """
+    sizes = {path: size_of(Path(folder, path)) for path in image_paths(table)}
+    anchors = Anchors()
+    return plots.box_sizes(table, sizes, anchors.sizes, image_size, anchors.ratios)
+
+
+def compare(
+    snapshot: Snapshot,
+    converted: Snapshot,
+    table: pd.DataFrame,
+    folder: str | Path = ".",
+    score_threshold: float = 0.05,
+    most: int = 10,
+) -> Agreement:
+    """Compare a training snapshot with the model converted from it, box by box.
+
+    Args:
+        snapshot, converted: of `convert`.
+        table: of which the first ``most`` images are looked at.
+        folder: what the table's paths are relative to.
+        score_threshold: boxes from this score on are compared.
+
+    Returns:
+        The largest differences of boxes and scores; true if they mean nothing.
+
+    Example:
+        >>> bool(rm.compare(trained.best, rm.convert(trained.best), parts["test"]))
+    """
+    images_rgb = [read_image(Path(folder, path)) for path in image_paths(table)[:most]]
+    original = Predictor.load(snapshot, converted.record["inference"]["nms_threshold"])
+    return agreement(original, Predictor.load(converted), images_rgb, score_threshold)

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from retinamask.dataset.annotations import DETECTION_COLUMNS, make_table
+from retinamask.dataset.annotations import DETECTION_COLUMNS, image_paths, make_table
 from retinamask.dataset.image_files import find_images
 from retinamask.detectors import snapshots
 from retinamask.inference.detect import Predictor, detect, table_rows
 from retinamask.inference.two_stage import TwoStage
 
-Picture = str | Path | np.ndarray | Image.Image
+Picture = str | Path | np.ndarray | Image.Image  # a path may be a folder's
 
 
 class Model:
@@ -37,30 +37,31 @@ class Model:
         self.classes = snapshot.classes
 
     def __repr__(self) -> str:
-        behind = f" behind {self._face_detector}" if self._face_detector else ""
-        return f"Model({self.snapshot}{behind})"
+        faces = f", faces by {self._face_detector}" if self._face_detector else ""
+        return f"Model({self.snapshot}{faces})"
 
     def detect(
         self,
-        source: Picture | Sequence[Picture],
+        source: Picture | Sequence[Picture] | pd.DataFrame,
         score_threshold: float = 0.5,
         suppress: str = "any_class",
         batch_size: int = 4,
+        folder: str | Path = ".",
     ) -> pd.DataFrame:
         """Detect faces.
 
         Args:
             source: an image file, a folder of images, a ``uint8`` array (RGB ``(height, width, 3)``, RGBA or grey), a
-                PIL image, or a list of these.
+                PIL image, or a list of these; or a table, of which the images are looked at.
             score_threshold: keep detections at or above this score, 0 to 1.
             suppress: ``any_class`` for one box per face, ``per_class`` for COCO figures.
             batch_size: images per call of the network.
+            folder: what the image paths of the result, and of a table, are relative to.
 
         Returns:
             Rows ``image_path, x1, y1, x2, y2, class_name, score`` in pixels of the upright image, one without a box for
-            an image in which nothing was found. Paths are relative to the working folder; images that are no files are
-            called ``image 1``, ``image 2``, ... Files that cannot be read are left out and listed in
-            ``table.attrs["problems"]``.
+            an image in which nothing was found. Images that are no files are called ``image 1``, ``image 2``, ...
+            Files that cannot be read are left out and listed in ``table.attrs["problems"]``.
 
         Raises:
             ValueError: there is no image, none can be read, or an array is not of that kind.
@@ -69,19 +70,22 @@ class Model:
             >>> model = rm.load("snapshots/mine_best.h5")
             >>> model.detect("photos/").query("class_name == 'no_mask'")
         """
-        given = list(source) if isinstance(source, (list, tuple)) else [source]
         options = {"score_threshold": score_threshold, "suppress": suppress}
-        files = [item for item in given if isinstance(item, (str, Path))]
-        pictures = [rgb_array(item) for item in given if not isinstance(item, (str, Path))]
-        rows, problems = [], []
+        given = list(source) if isinstance(source, (list, tuple)) else [source]
+        if isinstance(source, pd.DataFrame):
+            files, pictures, paths, problems = [], [], image_paths(source), []
+        else:
+            files = [item for item in given if isinstance(item, (str, Path))]
+            pictures = [rgb_array(item) for item in given if not isinstance(item, (str, Path))]
+            paths, problems = find_images(files, folder) if files or not given else ([], [])
+        rows = []
         for start in range(0, len(pictures), batch_size):
             found = self.predictor(pictures[start : start + batch_size], **options)
             for number, detections in enumerate(found, start + 1):
                 rows += table_rows(f"image {number}", detections, self.predictor.class_names)
         table = make_table(rows, DETECTION_COLUMNS)
-        if files or not given:
-            paths, problems = find_images(files, ".")
-            in_files, unreadable = detect(self.predictor, paths, ".", batch_size=batch_size, **options)
+        if paths:
+            in_files, unreadable = detect(self.predictor, paths, folder, batch_size=batch_size, **options)
             problems += unreadable
             table = pd.concat([table, in_files], ignore_index=True) if rows else in_files
         table.attrs["problems"] = problems
@@ -89,12 +93,15 @@ class Model:
 
 
 def load(
-    snapshot: str | Path, face_detector: str | None = None, face_model: Iterable[str | Path] = (), **options: Any
+    snapshot: str | Path | snapshots.Snapshot,
+    face_detector: str | None = None,
+    face_model: Iterable[str | Path] = (),
+    **options: Any,
 ) -> Model:
-    """Load a detector, or a classifier of faces behind a face detector.
+    """Load a detector, or a face detector with a classifier of its faces.
 
     Args:
-        snapshot: the ``.h5`` of a snapshot of either kind; its ``.json`` lies beside it.
+        snapshot: a snapshot of either kind, or its ``.h5``.
         face_detector: for a classifier: ``haar``, ``res10``, ``yunet``, ``yolov4``, ``yolov4_tiny`` or ``snapshot``.
         face_model: the face detector's files; what ``retinamask fetch`` fetched if left out.
         options: of the face detector (``score_threshold``, ``nms_threshold``, ``classes``, ``tiling``), and of
@@ -108,7 +115,7 @@ def load(
         >>> rm.load("snapshots/mine_best.h5")
         Model(snapshots/mine_best.h5 (retinanet resnet50, training model, 512 px, classes mask, no_mask))
     """
-    found = snapshots.read(snapshot)
+    found = snapshot if isinstance(snapshot, snapshots.Snapshot) else snapshots.read(snapshot)
     if face_detector:
         return Model(found, TwoStage.load(found, face_detector, face_model, **options), face_detector)
     if found.classifies:

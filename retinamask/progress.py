@@ -10,7 +10,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-LINE_SECONDS = 30.0  # between two lines in a log; work that is done sooner says nothing
+LINE_SECONDS = 30.0  # between two lines in a log; shorter work prints nothing
 
 
 def track(
@@ -49,12 +49,10 @@ def track(
         now = time.monotonic()
         if now - last >= LINE_SECONDS:
             last = now
-            print(_line(what, unit, here, total, (here - done) / (now - start)), file=sys.stderr, flush=True)
-
-
-def _line(what: str, unit: str, here: int, total: int | None, rate: float) -> str:
-    if total is None:
-        return f"{what}: {here} {unit}s, {rate:.3g} a second"
-    left = (total - here) / rate if rate else float("inf")
-    minutes = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
-    return f"{what}: {here} of {total} {unit}s, {rate:.3g} a second, {minutes} left"
+            rate = (here - done) / (now - start)
+            line = f"{what}: {here} {unit}s, {rate:.3g} a second"
+            if total is not None:
+                left = (total - here) / rate if rate else float("inf")
+                minutes = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
+                line = f"{what}: {here} of {total} {unit}s, {rate:.3g} a second, {minutes} left"
+            print(line, file=sys.stderr, flush=True)

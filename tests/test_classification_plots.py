@@ -1,6 +1,9 @@
 """Pictures of what a classifier says of faces: the right faces, in the right order, the wrong ones marked."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
@@ -8,7 +11,7 @@ from PIL import Image
 from retinamask.dataset.annotations import AnnotationError, make_table
 from retinamask.drawing.style import GREEN, VERMILLION
 from retinamask.evaluation import classification, classification_plots
-from retinamask.evaluation.classification_plots import Cell, prediction_grid
+from retinamask.evaluation.classification_plots import prediction_grid
 from retinamask.inference.classify import classify_faces
 
 CLASSES = {"with_mask": 0, "without_mask": 1}
@@ -119,13 +122,20 @@ def test_the_most_confident_mistake_is_the_first(classified):
     assert none.texts[0].get_text() == "All 6 faces are right."
 
 
-def test_the_grid_keeps_the_shape_of_a_face(tmp_path):
+def faces_of(faces_rgb, classes, names=None) -> SimpleNamespace:
+    """What the grid reads of `Classified`: each face is of the first class."""
+    names = names or [f"{number}.png" for number in range(len(faces_rgb))]
+    faces = pd.DataFrame({"image_path": names, "class_name": list(classes)[0]})
+    probabilities = np.full((len(faces), len(classes)), 0.5)
+    return SimpleNamespace(faces=faces, classes=classes, probabilities=probabilities, face_rgb=faces_rgb.__getitem__)
+
+
+def test_the_grid_keeps_the_shape_of_a_face():
     wide = np.full((10, 40, 3), 200, dtype=np.uint8)
-    figure = prediction_grid([Cell(wide, "a", "a", 1, "a.png"), Cell(wide[:, :0], "a", "b", 1, "b.png")])
+    figure = prediction_grid(faces_of([wide, wide[:, :0]], CLASSES), np.array([0, 1]), [0, 1], "")
     left, right, bottom, top = figure.axes[0].images[0].get_extent()
     assert (right - left, bottom - top) == pytest.approx((1, 0.25))
     assert not figure.axes[1].images  # a face without a pixel
-    assert prediction_grid([]).texts[0].get_text() == "There are no faces."
 
 
 def test_the_matrix_has_true_classes_in_its_rows():
@@ -169,7 +179,9 @@ def test_strange_names_can_be_drawn(tmp_path):
         classification_plots.confusion_matrix(figures),
         classification_plots.roc_curves(classification.roc(*judged), figures),
         classification_plots.calibration_curves(classification.calibration(*judged), figures),
-        prediction_grid([Cell(face, name, "other", 0.5, name) for name in STRANGE_NAMES], title="".join(STRANGE_NAMES)),
+        prediction_grid(
+            faces_of([face] * 24, classes, (STRANGE_NAMES * 24)[:24]), labels, range(24), "".join(STRANGE_NAMES)
+        ),
     ]
     for number, figure in enumerate(drawn):
         figure.savefig(tmp_path / f"{number}.png", dpi=40)

@@ -17,6 +17,8 @@ from retinamask.dataset.sample import CLASSES
 from retinamask.detectors.darknet.template import yolov4_tiny_cfg
 from retinamask.training.settings import AugmentationSettings, TrainingSettings
 
+ROOT = Path(__file__).parents[1]
+
 
 def test_sample_and_annotations(tmp_path, capsys):
     assert main(["sample", "--out", str(tmp_path / "s"), "--images", "3", "--size", "64"]) == 0
@@ -280,22 +282,33 @@ def test_every_command_explains_itself(command, capsys):
     assert "default: None" not in shown and "default: False" not in shown
 
 
-def commands_of_the_readme() -> list[str]:
-    """Lines of its code blocks that call this program, without comments, and those in its sentences."""
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = [line.split("  #")[0].strip() for line in text.splitlines() if line.startswith("retinamask ")]
-    return lines + re.findall(r"`(retinamask [a-z-]+ [^`]*--[^`]*)`", text.replace("\n", " "))
+def commands_of_the_pages() -> list[str]:
+    """Lines of code blocks of the README and docs/ that call this program, and those in sentences, without comments."""
+    found = []
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        lines = [re.sub(r"^[A-Z_]+=\S+ ", "", line.split("  #")[0].strip()) for line in text.splitlines()]
+        lines += re.findall(r"`(retinamask [a-z-]+ [^`]*--[^`]*)`", text.replace("\n", " "))
+        found += [line for line in lines if line.startswith("retinamask ")]
+    return [line for line in dict.fromkeys(found) if "..." not in line and "--help" not in line]
 
 
-ROOT = Path(__file__).parents[1]
-COMPLETE = [line for line in commands_of_the_readme() if "..." not in line and "--help" not in line]
-
-
-@pytest.mark.parametrize("command", COMPLETE)
-def test_the_commands_of_the_readme_exist(command):
+@pytest.mark.parametrize("command", commands_of_the_pages())
+def test_the_commands_of_the_pages_exist(command):
     assert callable(cli._parser().parse_args(shlex.split(command)[1:]).command)
 
 
-def test_the_commands_of_the_readme_are_found():
-    assert len(COMPLETE) > 20 and any("--face-detector res10" in line for line in COMPLETE)
-    assert any("detect 0 --snapshot S --out-video" in line for line in COMPLETE)
+def test_the_commands_of_the_pages_are_found():
+    complete = commands_of_the_pages()
+    assert len(complete) > 30 and any("--face-detector res10" in line for line in complete)
+    assert any("detect 0 --snapshot snapshots/mine_best.h5 --out-video" in line for line in complete)
+
+
+@pytest.mark.parametrize("command", every_command())
+def test_the_first_line_of_a_command_begins_with_a_verb(command):
+    (choices,) = [action.choices for action in cli._parser()._actions if action.choices]
+    first = choices[command].description.split()[0]
+    assert first in {
+        "Draw", "Read", "Write", "Convert", "Fetch", "Find", "Split", "Open", "Train", "Cut", "Evaluate", "Detect",
+        "Check", "Report", "Run", "Export",
+    }  # fmt: skip

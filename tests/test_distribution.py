@@ -16,7 +16,7 @@ from train_worker import losses, train_runs
 
 from retinamask import detectors
 from retinamask.dataset.sample import CLASSES
-from retinamask.training import cluster, distribution
+from retinamask.training import distribution
 from retinamask.training.settings import TrainingError, TrainingSettings
 
 SCRIPT = Path(__file__).with_name("train_worker.py")
@@ -200,11 +200,11 @@ def test_only_the_loss_of_a_worker_is_taken_for_one(monkeypatch):
 def test_a_cluster_is_read(monkeypatch):
     config = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "[::1]:2"]}, "task": {"type": "worker", "index": 1}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
-    assert cluster.read_cluster() == cluster.Cluster(("a:1", "b:1", "[::1]:2"), 2)
+    assert distribution.read_cluster() == distribution.Cluster(("a:1", "b:1", "[::1]:2"), 2)
     monkeypatch.setenv("TF_CONFIG", json.dumps({**config, "task": {"type": "chief", "index": 0}}))
-    assert cluster.read_cluster().index == 0
+    assert distribution.read_cluster().index == 0
     monkeypatch.setenv("TF_CONFIG", " ")
-    assert cluster.read_cluster() is None
+    assert distribution.read_cluster() is None
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_workers_wait_for_each_other():
     addresses, ready, all_there = tuple(f"127.0.0.1:{port}" for port in ports), [], threading.Barrier(3)
 
     def join(index: int) -> None:
-        cluster.wait_for_all(cluster.Cluster(addresses, index), seconds=60)
+        distribution.wait_for_all(distribution.Cluster(addresses, index), seconds=60)
         with socket.create_server(("", ports[index])):  # TensorFlow answers there from now on
             ready.append(index)
             all_there.wait(60)
@@ -257,11 +257,11 @@ def test_workers_wait_for_each_other():
 def test_a_worker_that_does_not_come_is_named():
     here, there = free_ports(2)
     with pytest.raises(TrainingError, match=rf"1 of 2 workers did not answer within 0 s: 127.0.0.1:{there}"):
-        cluster.wait_for_all(cluster.Cluster((f"127.0.0.1:{here}", f"127.0.0.1:{there}"), 0), seconds=0)
+        distribution.wait_for_all(distribution.Cluster((f"127.0.0.1:{here}", f"127.0.0.1:{there}"), 0), seconds=0)
 
 
 def test_a_port_that_is_taken_is_named():
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(TrainingError, match=f"port {port}, which TF_CONFIG gives this worker, cannot be opened"):
-            cluster.wait_for_all(cluster.Cluster((f"127.0.0.1:{port}", "127.0.0.1:1"), 0))
+            distribution.wait_for_all(distribution.Cluster((f"127.0.0.1:{port}", "127.0.0.1:1"), 0))

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import retinamask as rm
@@ -131,11 +132,16 @@ def test_from_annotations_to_figures(tmp_path, monkeypatch):
     assert sum(part["image_path"].nunique() for part in parts.values()) == 12
     network = {"detector": "retinanet", "backbone": "mobilenet128_0.25", "image_size": 64}
     trained = rm.train(parts, classes, **network, epochs=1, steps=1, batch_size=2, precision="float32", out="net")
-    model = rm.load(trained.best.weights)
+    model = rm.load(trained.best)
     assert repr(model).startswith("Model(net_best.h5 (retinanet mobilenet128_0.25, training model, 64 px")
-    images = list(parts["test"]["image_path"].unique())
-    figures = rm.evaluate(model.detect(images, score_threshold=0.01, suppress="per_class"), parts["test"])
-    assert 0 <= figures["AP50"] <= 1
+    detections = model.detect(parts["test"], score_threshold=0.01, suppress="per_class")
+    figures = rm.evaluate(detections, parts["test"], folder=".")
+    assert 0 <= figures["AP50"] <= 1 and list(figures.table()["name"][:2]) == ["AP", "AP50"]
+    assert rm.count_boxes(table, classes)["boxes"].sum() == table["x1"].count()
+    pictures = [rm.plot_classes(parts), rm.plot_box_sizes(table, 64), figures.plot()]
+    assert all(isinstance(picture, Figure) for picture in pictures)
+    assert rm.contact_sheet(detections, parts["test"], images=2, columns=2, score_threshold=0.5).width > 500
+    assert rm.compare(trained.best, rm.convert(trained.best), parts["test"], most=1)
     with pytest.raises(ValueError, match="net_best.h5 exists; choose another run name"):
         rm.train(parts, classes, **network, out="net")
     with pytest.raises(ValueError, match="epcohs"):

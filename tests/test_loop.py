@@ -83,10 +83,7 @@ def run(tmp_path, monkeypatch):
         stem = tmp_path / name
         log_csv = tmp_path / f"{name}.csv"
         loop = Loop(learner, None, steps, stem, distribution.strategy(), evaluate, list(watchers), log_csv)
-        saved = checkpoints.newest(stem)
-        if saved:
-            loop.restore(saved)
-        loop.run()
+        loop.run(checkpoints.newest(stem))
         return loop
 
     return start

@@ -9,7 +9,7 @@ import pytest
 
 from retinamask.dataset import annotations, images
 from retinamask.detectors import _keras
-from retinamask.training import multi_scale
+from retinamask.training import input_pipeline
 from retinamask.training.examples import Examples
 from retinamask.training.input_pipeline import batches
 from retinamask.training.settings import NO_AUGMENTATION
@@ -48,10 +48,10 @@ def sides_of(dataset, count):
 
 
 def test_the_sides_are_multiples_of_32_within_the_factor():
-    assert multi_scale.sides(416, 1.4) == [320, 352, 384, 416, 448, 480, 512, 544, 576]  # 416 / 1.4 = 297.1, 582.4
-    assert multi_scale.sides(96, 1.5) == [64, 96, 128]
+    assert input_pipeline.sides(416, 1.4) == [320, 352, 384, 416, 448, 480, 512, 544, 576]  # 416 / 1.4 = 297.1, 582.4
+    assert input_pipeline.sides(96, 1.5) == [64, 96, 128]
     with pytest.raises(ValueError, match="image_size 50 and multi_scale 1.1 leave no side that 32 divides"):
-        multi_scale.sides(50, 1.1)
+        input_pipeline.sides(50, 1.1)
 
 
 def test_a_side_holds_for_ten_updates_and_all_sides_come(examples):

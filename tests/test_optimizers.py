@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from retinamask.detectors import _keras
-from retinamask.training.optimizers import Optimizer, decays
+from retinamask.training.learner import Optimizer, decays
 from retinamask.training.settings import OPTIMIZERS, TrainingSettings
 
 keras = _keras.prepare()
@@ -233,7 +233,7 @@ _keras.prepare()
 import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from retinamask.training.optimizers import Optimizer
+from retinamask.training.learner import Optimizer
 from retinamask.training.settings import TrainingSettings
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 for name, precision in [("adam", "float32"), ("adamw", "float32"), ("sgd", "float32"), ("adamw", "float16")]:

@@ -93,7 +93,7 @@ def test_every_detector_is_trained_and_shows_its_pictures(tiny, tmp_path, monkey
         common = {"snapshots_dir": str(folder), "run_dir": str(run_dir)}
         run_cells("03_convert_snapshot", monkeypatch, score_threshold=0.01, **common)
         done = run_cells("05_evaluate", monkeypatch, **common)
-        assert done.variables["model"].kind == "inference" and len(done.pictures) == 1
+        assert done.variables["model"].snapshot.kind == "inference" and len(done.pictures) == 1
         assert json.loads((run_dir / "metrics.json").read_text())["images"] > 0
 
 
@@ -151,8 +151,13 @@ def test_a_notebook_is_clean(path):
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     for cell in code:
         assert not any(line.lstrip().startswith(("!", "%")) for line in cell.source.splitlines())
-        kinds = (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
-        assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(cell.source)))
+        nodes = list(ast.walk(ast.parse(cell.source)))
+        assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) for node in nodes)
+        imports = {ast.unparse(node) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)}
+        assert imports <= {
+            "import retinamask as rm", "import pandas as pd", "from pathlib import Path",
+            "from IPython.display import display",
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from retinamask.dataset import images
-from retinamask.training import pixel_cache, pixel_file
+from retinamask.training import pixel_cache
 from retinamask.training.pixel_cache import PixelCacheError, open_pixels
 
 SIZES_WH = [(90, 60), (33, 80), (64, 64), (1, 50), (127, 41)]
@@ -41,7 +41,7 @@ def paths():
 
 
 def the_file(folder):
-    (found,) = (folder / pixel_file.FOLDER).glob("*.pixels")
+    (found,) = (folder / pixel_cache.FOLDER).glob("*.pixels")
     return found
 
 
@@ -121,7 +121,7 @@ def test_every_table_finds_the_file_beside_the_images(folder, tmp_path, no_decod
     assert the_file(inside).samefile(first.where)
     no_decoding()
     again = open_pixels(run, [f"../../data/images/{path}" for path in paths()], to_48, "file")
-    assert again.where == first.where and not (run / pixel_file.FOLDER).exists()
+    assert again.where == first.where and not (run / pixel_cache.FOLDER).exists()
     np.testing.assert_array_equal(again.read(4), first.read(4))
 
 
@@ -130,7 +130,7 @@ def test_where_images_must_not_be_written_beside_the_file_is_in_the_folder_of_th
     run.mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     pixels = open_pixels(run, [f"../{path}" for path in paths()], to_48, "file")
-    assert the_file(run).samefile(pixels.where) and not (folder / pixel_file.FOLDER).exists()
+    assert the_file(run).samefile(pixels.where) and not (folder / pixel_cache.FOLDER).exists()
     assert pixels.read(2).any()
 
 
@@ -150,7 +150,7 @@ def test_a_changed_image_makes_the_file_anew_and_removes_the_old_one(folder):
     cv2.imwrite(str(folder / "0.png"), np.full((60, 90, 3), 77, np.uint8))
     pixels = open_pixels(folder, paths(), to_48, "file")
     assert (pixels.read(0) == 77).all() and the_file(folder) != old
-    assert len(list((folder / pixel_file.FOLDER).glob("*.index"))) == 1
+    assert len(list((folder / pixel_cache.FOLDER).glob("*.index"))) == 1
 
 
 def test_another_time_of_change_is_a_change(folder, no_decoding):
@@ -171,7 +171,7 @@ def test_another_scale_has_a_file_of_its_own(folder, no_decoding):
 
 def test_what_nobody_used_for_long_is_removed(folder):
     forgotten = open_pixels(folder, paths(), to_32, "file").where
-    half_written = folder / pixel_file.FOLDER / ".abc-0123.pixels"
+    half_written = folder / pixel_cache.FOLDER / ".abc-0123.pixels"
     half_written.touch()
     for path in (half_written, forgotten, forgotten.replace(".pixels", ".index")):
         os.utime(path, (1, 1))
@@ -221,7 +221,7 @@ def test_a_full_disk_is_told_before_anything_is_written(folder, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1000, 900, 100))
     with pytest.raises(PixelCacheError, match=r"\.pixels.*100 bytes are free; 16,784 bytes are needed.*cache='memory'"):
         open_pixels(folder, paths(), to_48, "file")
-    assert list((folder / pixel_file.FOLDER).glob("*.pixels")) == []
+    assert list((folder / pixel_cache.FOLDER).glob("*.pixels")) == []
 
 
 def test_a_disk_that_fills_up_while_writing_leaves_nothing(folder, monkeypatch):
@@ -234,12 +234,12 @@ def test_a_disk_that_fills_up_while_writing_leaves_nothing(folder, monkeypatch):
     monkeypatch.setattr(pixel_cache, "_decoded", then_full)
     with pytest.raises(PixelCacheError, match="No space left on device"):
         open_pixels(folder, paths(), to_48, "file")
-    assert [path.name for path in (folder / pixel_file.FOLDER).iterdir()] == [".gitignore"]
+    assert [path.name for path in (folder / pixel_cache.FOLDER).iterdir()] == [".gitignore"]
 
 
 def test_a_folder_that_must_not_be_written_is_told(folder, monkeypatch):
     monkeypatch.setattr(pixel_cache, "MEMORY_BYTES", 10)
-    (folder / pixel_file.FOLDER).write_text("a file stands where the folder belongs")
+    (folder / pixel_cache.FOLDER).write_text("a file stands where the folder belongs")
     with pytest.raises(PixelCacheError, match=r"cannot be written \(.*cache='memory'"):
         open_pixels(folder, paths(), to_48, "auto")
 
@@ -253,7 +253,7 @@ def test_auto_takes_memory_as_long_as_it_is_little(folder, monkeypatch, capsys):
 
 def test_git_does_not_see_the_cache(folder):
     open_pixels(folder, paths(), to_48, "file")
-    assert (folder / pixel_file.FOLDER / ".gitignore").read_text() == "*\n"
+    assert (folder / pixel_cache.FOLDER / ".gitignore").read_text() == "*\n"
 
 
 def test_the_index_is_plain_json(folder):

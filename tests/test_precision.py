@@ -9,7 +9,7 @@ import pytest
 
 from retinamask import detectors
 from retinamask.detectors import _keras
-from retinamask.training import precision, precision_choice
+from retinamask.training import precision
 from retinamask.training.settings import TrainingError, TrainingSettings
 
 NONE, VOLTA, TURING, AMPERE, PASCAL = [], [(7, 0)], [(7, 5)], [(8, 0)], [(6, 1)]
@@ -42,15 +42,15 @@ def machine(monkeypatch, tmp_path):
 )
 def test_auto_on_gpus_goes_by_the_weakest(machine, gpus, expected):
     machine(gpus)
-    assert precision_choice.choose("auto") == expected
+    assert precision.choose("auto") == expected
 
 
 def test_auto_on_a_processor_without_the_instructions_is_float32(machine):
     machine()
-    assert precision_choice.choose("auto") == "float32"
+    assert precision.choose("auto") == "float32"
     machine(flags="")
     precision.PROCESSOR.unlink()  # not Linux
-    assert precision_choice.choose("auto") == "float32"
+    assert precision.choose("auto") == "float32"
 
 
 @pytest.fixture
@@ -64,9 +64,12 @@ def short(monkeypatch, tmp_path):
         """``seconds``: what steps in float32 and bfloat16 take, in turn; None if nothing may be measured."""
         given = {name: iter([9.0, *each]) for name, each in zip(("float32", "bfloat16"), seconds or (), strict=False)}
         steppers = {name: lambda name=name: next(given[name]) for name in given}
-        monkeypatch.setattr(precision_choice, "_steppers", lambda *_: steppers or pytest.fail("measured"))
-        return precision_choice.precision_to_use(
-            examples, TrainingSettings(**settings), steps, SimpleNamespace(cluster_resolver=None)
+
+        def timers(*_):
+            return steppers or pytest.fail("measured")
+
+        return precision.precision_to_use(
+            examples, TrainingSettings(**settings), steps, SimpleNamespace(cluster_resolver=None), timers
         )
 
     return chosen
@@ -92,12 +95,12 @@ def test_auto_on_a_processor_decides_with_a_margin_and_remembers(machine, short,
 @pytest.mark.skipif(sys.platform != "linux", reason="the cache folder is elsewhere")
 def test_a_memory_that_is_damaged_or_cannot_be_written_is_measured_again(machine, short, capsys):
     machine(flags="flags : amx_bf16\n")
-    precision_choice.memory().parent.mkdir(parents=True)
-    precision_choice.memory().write_text("{")
+    precision.memory().parent.mkdir(parents=True)
+    precision.memory().write_text("{")
     assert short(([1.0] * 5, [0.5] * 5)) == "bfloat16" and short() == "bfloat16"
-    precision_choice.memory().unlink()
-    precision_choice.memory().parent.rmdir()
-    precision_choice.memory().parent.write_text("a file in the place of the folder")
+    precision.memory().unlink()
+    precision.memory().parent.rmdir()
+    precision.memory().parent.write_text("a file in the place of the folder")
     assert short(([1.0] * 5, [0.5] * 5)) == "bfloat16"
     assert "cannot be remembered" in capsys.readouterr().out
 
@@ -113,16 +116,16 @@ def test_nothing_is_measured_for_a_short_run_or_where_the_precision_is_given(mac
 def test_bfloat16_is_given_when_asked_for_and_said_to_be_slow(machine, caplog, gpus, warned):
     machine(gpus)
     with caplog.at_level(logging.WARNING):
-        assert precision_choice.choose("bfloat16") == "bfloat16"
+        assert precision.choose("bfloat16") == "bfloat16"
     assert ("emulated and slow" in caplog.text) == warned
 
 
 def test_float16_needs_a_gpu(machine):
     machine()
     with pytest.raises(TrainingError, match="take bfloat16 or float32"):
-        precision_choice.choose("float16")
+        precision.choose("float16")
     machine(PASCAL)
-    assert precision_choice.choose("float16") == "float16"
+    assert precision.choose("float16") == "float16"
 
 
 def test_policies(machine):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from retinamask.training.cluster import Cluster, read_cluster
+from retinamask.training.distribution import Cluster, read_cluster
 
 PAGE = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text(encoding="utf-8")
 

@@ -28,9 +28,9 @@ def held(path):
 
 
 def saving(epoch):
-    def save(path, best):
+    def save(path):
         record = {"kind": "training", "detector": "d", "classes": {"mask": 0}, "settings": {}}
-        return snapshots.save(Network(f"epoch {epoch}"), path, {**record, "training": {"epoch": epoch, "best": best}})
+        return snapshots.save(Network(f"epoch {epoch}"), path, {**record, "training": {"epoch": epoch, "best": False}})
 
     return save
 

@@ -230,14 +230,6 @@ def test_a_copy_stands_on_its_own(links, tmp_path, monkeypatch):
     assert (text_of(tmp_path / "a.h5"), text_of(tmp_path / "b.h5")) == ("second", "first")
 
 
-@pytest.mark.parametrize("left", ["run_best.h5", "run_last.json", "run_checkpoint-00000001.npz"])
-def test_a_stem_is_free_where_nothing_of_a_run_is_left(left, tmp_path):
-    (tmp_path / "run_log.csv").write_text("")
-    assert snapshots.free_stem(tmp_path, "run") == tmp_path / "run"
-    (tmp_path / left).write_text("")
-    assert snapshots.free_stem(tmp_path, "run") == tmp_path / "run-2"
-
-
 def python(code, *arguments):
     """Run code in a process of its own, where this file's names are there and ``path`` is the first argument."""
     header = (

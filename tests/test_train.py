@@ -18,7 +18,7 @@ from retinamask.dataset import annotations, images
 from retinamask.dataset.sample import CLASSES
 from retinamask.detectors import _keras, snapshots, starting_weights
 from retinamask.evaluation.watchers import Watcher
-from retinamask.training import checkpoints, distribution, input_pipeline, run_identity, training_errors
+from retinamask.training import checkpoints, distribution, input_pipeline
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import (
@@ -29,7 +29,7 @@ from retinamask.training.settings import (
     known_in,
     settings_of,
 )
-from retinamask.training.train import train
+from retinamask.training.train import check_same_run, explained, run_identity, train
 
 PLAIN = {"batch_size": 4, "learning_rate": 1e-3, "schedule": "constant", "warm_up": 0.0, "seed": 1}
 
@@ -103,9 +103,7 @@ def test_a_step_has_the_losses_that_keras_retinanet_computes(small, batch_of):
 
 def test_a_batch_in_parts_has_the_gradients_of_the_whole(frozen, batch_of):
     whole, parts = learner_of(frozen), learner_of(frozen, accumulate=4)
-    (one_loss, one), (other_loss, other) = (
-        learner.step.gradients(batch_of(PLAIN_SETTINGS)) for learner in (whole, parts)
-    )
+    (one_loss, one), (other_loss, other) = (learner.gradients(batch_of(PLAIN_SETTINGS)) for learner in (whole, parts))
     assert float(one_loss) == pytest.approx(float(other_loss), rel=1e-5) and float(one_loss) > 1
     for gradient, in_parts in zip(one, other, strict=True):
         scale = np.abs(gradient).max()
@@ -219,7 +217,7 @@ def test_a_run_that_is_over_is_not_trained_again(trained, tiny, table, capsys):
 
 
 def test_another_run_is_not_resumed(small, table, tiny, tmp_path):
-    before = run_identity.identity(Examples(table, tiny, small), PLAIN_SETTINGS, "none")
+    before = run_identity(Examples(table, tiny, small), PLAIN_SETTINGS, "none")
     checkpoints.save(tmp_path / "x", 3, {}, {"identity": before})
     with pytest.raises(TrainingError, match="learning_rate: 0.001 then, 0.01 now"):
         run_of(small, table, tiny, tmp_path / "x", resume=True, **{**PLAIN, "learning_rate": 1e-2})
@@ -231,7 +229,7 @@ def test_a_batch_that_does_not_fit_is_said_to_be_cut(small, table, tiny, tmp_pat
     def too_large(*_):
         raise tensorflow.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-    monkeypatch.setattr("retinamask.training.steps.TrainingStep.__call__", too_large)
+    monkeypatch.setattr("retinamask.training.learner.Learner.step", too_large)
     with pytest.raises(TrainingError, match="a part of 2 images does not fit into memory; .*accumulate=2"):
         run_of(small, table, tiny, tmp_path / "x")
 
@@ -252,7 +250,7 @@ def test_decoded_images_that_vanish_are_made_anew_by_resuming(small, table, tiny
 def test_advice_for_a_batch_that_does_not_fit_can_be_followed(tmp_path, parts, advice):
     with (
         pytest.raises(TrainingError, match=advice),
-        training_errors.explained(TrainingSettings(batch_size=6, accumulate=parts), tmp_path),
+        explained(TrainingSettings(batch_size=6, accumulate=parts), tmp_path),
     ):
         raise MemoryError
 
@@ -260,10 +258,10 @@ def test_advice_for_a_batch_that_does_not_fit_can_be_followed(tmp_path, parts, a
 def test_a_disk_that_is_full_is_said_to_be(tmp_path):
     with (
         pytest.raises(TrainingError, match="the disk is full; free space, then resume. The last good .*log.csv"),
-        training_errors.explained(TrainingSettings(), tmp_path),
+        explained(TrainingSettings(), tmp_path),
     ):
         raise OSError(errno.ENOSPC, "No space left on device", "log.csv")
-    with pytest.raises(FileNotFoundError), training_errors.explained(TrainingSettings(), tmp_path):
+    with pytest.raises(FileNotFoundError), explained(TrainingSettings(), tmp_path):
         raise FileNotFoundError("gone")
 
 
@@ -275,7 +273,7 @@ def test_what_goes_by_the_ap50_is_refused_where_nothing_measures_it(small, table
 
 def test_a_run_is_not_resumed_with_fewer_images(small, table, tiny, tmp_path):
     examples = Examples(table, tiny, small)
-    checkpoints.save(tmp_path / "x", 3, {}, {"identity": run_identity.identity(examples, PLAIN_SETTINGS, "none")})
+    checkpoints.save(tmp_path / "x", 3, {}, {"identity": run_identity(examples, PLAIN_SETTINGS, "none")})
     examples.paths.pop()
     with pytest.raises(TrainingError, match="readable images: 12 then, 11 now"):
         train(examples, PLAIN_SETTINGS, tmp_path / "x", resume=True)
@@ -284,13 +282,13 @@ def test_a_run_is_not_resumed_with_fewer_images(small, table, tiny, tmp_path):
 def test_a_run_of_an_earlier_version_goes_on_where_later_settings_are_at_their_defaults(small, table, tiny, tmp_path):
     def identity(**multi_scale):
         settings = TrainingSettings(**PLAIN, augmentation=AugmentationSettings(**multi_scale))
-        return json.loads(json.dumps(run_identity.identity(Examples(table, tiny, small), settings, "none")))
+        return json.loads(json.dumps(run_identity(Examples(table, tiny, small), settings, "none")))
 
     before = identity()
     del before["augmentation"]["multi_scale"], before["early_stop"]
-    run_identity.check_same_run(before, identity(), tmp_path / "x")
+    check_same_run(before, identity(), tmp_path / "x")
     with pytest.raises(TrainingError, match="'multi_scale': 1.0, .* then"):
-        run_identity.check_same_run(before, identity(multi_scale=1.4), tmp_path / "x")
+        check_same_run(before, identity(multi_scale=1.4), tmp_path / "x")
 
 
 def test_earlier_snapshots_are_not_overwritten(trained, small, table, tiny):

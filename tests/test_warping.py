@@ -11,7 +11,7 @@ import pytest
 from retinamask import detectors
 from retinamask.dataset import images
 from retinamask.detectors import _keras
-from retinamask.training import input_pipeline, warping
+from retinamask.training import augmentation, input_pipeline
 from retinamask.training.augmentation import augment
 from retinamask.training.settings import NO_AUGMENTATION, AugmentationSettings
 
@@ -27,7 +27,7 @@ def face(seed: int = 0, size_wh=SIZE_WH) -> np.ndarray:
 
 def warped(image, seed=(0, 1), **settings) -> np.ndarray:
     _keras.prepare()
-    return warping.warped(image_tensor(image), seed, replace(NO_AUGMENTATION, **settings)).numpy()
+    return augmentation.warped(image_tensor(image), seed, replace(NO_AUGMENTATION, **settings)).numpy()
 
 
 def image_tensor(image):
@@ -40,8 +40,8 @@ def draws(seed) -> np.ndarray:
     _keras.prepare()
     import tensorflow
 
-    own = tensorflow.random.experimental.stateless_fold_in(seed, warping._WARPING)
-    return tensorflow.random.stateless_uniform((warping._DRAWS,), own, alg="philox").numpy()
+    own = tensorflow.random.experimental.stateless_fold_in(seed, augmentation._WARPING)
+    return tensorflow.random.stateless_uniform((augmentation._WARP_DRAWS,), own, alg="philox").numpy()
 
 
 def by_opencv(image, matrix) -> np.ndarray:
@@ -128,7 +128,7 @@ def test_the_same_seed_gives_the_same_face_in_a_graph_too():
 
 
 def test_nothing_is_asked_for_by_default():
-    assert not warping.is_asked_for(AugmentationSettings()) and warping.is_asked_for(EVERYTHING)
+    assert not augmentation.warps(AugmentationSettings()) and augmentation.warps(EVERYTHING)
 
 
 @pytest.mark.parametrize(("name", "value"), [("rotate", 181), ("shift", 1.5), ("shear", -0.1), ("erase", 2)])
@@ -162,7 +162,7 @@ def test_a_face_keeps_its_class_however_far_a_zoom_goes():
 def test_faces_are_stretched_in_the_graph_as_outside(canvas_wh):
     _keras.prepare()
     box = np.float32([[0, 11, 30, 44]])
-    image, boxes = warping.stretched(image_tensor(face()), box, canvas_wh)
+    image, boxes = augmentation.stretched(image_tensor(face()), box, canvas_wh)
     expected = images.stretch(face(), canvas_wh)
     assert image.shape == expected.shape and np.abs(image.numpy().astype(int) - expected).max() <= 1
     width, height = canvas_wh

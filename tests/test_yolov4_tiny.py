@@ -11,7 +11,7 @@ from retinamask.detectors.darknet import weights as darknet_weights
 from retinamask.detectors.darknet.loss import LOSSES
 from retinamask.detectors.darknet.template import YOLOV4_TINY_ANCHORS
 from retinamask.inference.convert import convert
-from retinamask.training import distribution, input_pipeline, multi_scale
+from retinamask.training import distribution, input_pipeline
 from retinamask.training.examples import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import AugmentationSettings, TrainingSettings
@@ -240,7 +240,7 @@ def test_a_run_is_trained_converted_and_read_again(tiny_yolo, examples, tmp_path
 
 @pytest.mark.slow
 def test_changing_sides_go_through_one_graph_in_parts_too(examples, monkeypatch):
-    monkeypatch.setattr(multi_scale, "UPDATES", 1)
+    monkeypatch.setattr(input_pipeline, "UPDATES", 1)
     varied = AugmentationSettings(multi_scale=1.5)
     learner = learner_of(examples.detector, accumulate=2, learning_rate=1e-6, augmentation=varied, seed=0)
     seen = set()
@@ -249,7 +249,7 @@ def test_changing_sides_go_through_one_graph_in_parts_too(examples, monkeypatch)
     ):
         seen.add(batch["images"].shape[1])
         assert np.isfinite(learner.step(batch, step)["total_loss"])
-    assert seen == {64, 96, 128} and learner.step._step.experimental_get_tracing_count() == 2
+    assert seen == {64, 96, 128} and learner._update.experimental_get_tracing_count() == 2
 
 
 def test_the_backbone_is_what_all_heads_stand_on():

@@ -73,16 +73,16 @@ def penalised(build):
 
 def die_before(step: int, signal_number: int) -> None:
     """Let this process send itself a signal when it is about to do step number ``step``, counted from 1."""
-    from retinamask.training.steps import TrainingStep
+    from retinamask.training.learner import Learner
 
-    going_on = TrainingStep.__call__
+    going_on = Learner.step
 
     def dying(self, batch, done: int):
         if done + 1 == step:
             os.kill(os.getpid(), signal_number)
         return going_on(self, batch, done)
 
-    TrainingStep.__call__ = dying
+    Learner.step = dying
 
 
 def main(path: Path) -> None:

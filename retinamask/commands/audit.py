@@ -11,7 +11,7 @@ from retinamask.commands.parsing import add_command, refuse_existing
 
 def add_commands(subparsers) -> None:
     """Declare the commands of this file."""
-    text = "Look for all that can be wrong with a data set: images, boxes, classes, copies, splits, anchors."
+    text = "Find what is wrong with a data set: images, boxes, classes, copies, splits, anchors."
     audit = add_command(subparsers, "audit", audit_command, text)
     audit.add_argument("source", metavar="SRC", help="an annotation CSV, or a folder of labelImg XML")
     audit.add_argument("--classes", help="class list; classes.csv beside SRC if left out")

@@ -9,19 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from retinamask.commands.parsing import add_command, refuse_existing
-from retinamask.commands.training import add_settings
+from retinamask.commands.training import add_network_settings, add_settings, network_settings, numbers
 
-NETWORK_OPTIONS = {
-    "image_height": (int, "of the input in pixels"),
-    "image_width": (int, "of the input in pixels"),
-    "alpha": (float, "width of MobileNetV2; ImageNet weights: 0.35, 0.5, 0.75, 1.0, 1.3, 1.4"),
-    "pooling": (str, "average or max"),
-    "dense": (str, "units of the layers between pooling and answer, such as 128 or 256,64; none for no layer"),
-    "dropout": (float, "share of the inputs of those layers that an update does not see"),
-    "loss": (str, "categorical or binary"),
-    "fine_tune_blocks": (int, "of 18 blocks, how many from the last learn once the backbone is no longer frozen"),
-    "normalisation": (str, "frozen or live; live if left out and the weights start from none"),
-}
 DEFAULTS = {
     "epochs": 10,
     "batch_size": 32,
@@ -63,14 +52,13 @@ def add_commands(subparsers) -> None:
     text = "imagenet, none, or an .h5: a backbone's or a snapshot; all but none are frozen for "
     text += f"{FREEZE_EPOCHS} epochs unless --freeze-epochs is given"
     train.add_argument("--weights", default="imagenet", help=text)
-    network = train.add_argument_group("the network; an option that is not given is the classifier's own")
-    for name, (kind, text) in NETWORK_OPTIONS.items():
-        network.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, help=text)
+    add_network_settings(train, ["mask_classifier"], left_out=("class_weights", "margin"))
     text = "how much an image of each class counts, by id, such as 1,2.5; balanced: all classes the same"
-    network.add_argument("--class-weights", default="", help=text)
+    weights = {"type": lambda given: given if given in ("", "balanced") else numbers(float)(given), "default": ""}
+    train.add_argument("--class-weights", help=text, **weights)
     add_settings(train, ("mosaic", "multi_scale", "visible_share"), **DEFAULTS)
 
-    text = "Judge a mask classifier on class folders or on the boxes of a table: figures, curves, and its mistakes."
+    text = "Evaluate a mask classifier on class folders or on the boxes of a table: figures, curves, and its mistakes."
     judge = add_command(subparsers, "evaluate-classifier", evaluate_classifier_command, text)
     _add_source(judge)
     judge.add_argument("--snapshot", required=True, nargs="+", help="snapshot of a classifier; several are averaged")
@@ -173,17 +161,15 @@ def train_classifier_command(given: argparse.Namespace) -> None:
     by_chance = given.split_by_chance
     parts = split_faces(faces.table, folder, given.val_share, settings.seed, given.group_by, by_chance)
     print(
-        f"{len(parts.train)} images to learn from and {len(parts.val)} for validation, dealt out in "
+        f"{len(parts.train)} images for training and {len(parts.val)} for validation, in "
         f"{parts.groups.numbers.max() + 1} groups; {len(faces.left_out)} left out or noted"
     )
-    network = {name: vars(given)[name] for name in NETWORK_OPTIONS if name in given}
-    if "dense" in network:
-        network["dense"] = () if given.dense == "none" else _numbers("dense", given.dense, int)
+    network = network_settings(given, ["mask_classifier"]) | {"class_weights": ()}
     if given.class_weights == "balanced":
         network["class_weights"] = balanced_weights(parts.train["class_name"], faces.classes)
     elif given.class_weights:
-        network["class_weights"] = _numbers("class-weights", given.class_weights, float)
-    detector = detectors.create_for("mask_classifier", faces.classes, given.weights, margin=given.margin, **network)
+        network["class_weights"] = given.class_weights
+    detector = detectors.create_for("mask_classifier", faces.classes, given.weights, **network)
 
     class Tables(Watcher):  # writes when training begins: a run that is refused leaves those of another alone
         def started(self, run) -> None:
@@ -201,20 +187,13 @@ def train_classifier_command(given: argparse.Namespace) -> None:
         print(f"best: {trained.best}\nlast: {trained.last}")
 
 
-def _numbers(name: str, text: str, kind: type) -> tuple:
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"--{name} is {text!r}, expected numbers with commas between them, such as 128,64") from None
-
-
 def evaluate_classifier_command(given: argparse.Namespace) -> None:
     from retinamask.dataset import files, formats
     from retinamask.dataset.face_folders import no_images
+    from retinamask.detectors import snapshots
     from retinamask.evaluation import classification
-    from retinamask.evaluation.classification_plots import all_figures
     from retinamask.evaluation.plots import keep
-    from retinamask.inference.classify import Classifier, Ensemble, classify_faces
+    from retinamask.reports import evaluate_classifier
 
     out = Path(given.out) if given.out else None
     if out:
@@ -222,30 +201,24 @@ def evaluate_classifier_command(given: argparse.Namespace) -> None:
     if given.count < 1:
         raise ValueError(f"--count is {given.count}, expected at least 1")
     _check_format(given)
-    members = [Classifier.load(snapshot, given.flip) for snapshot in given.snapshot]
-    classifier = members[0] if len(members) == 1 else Ensemble(members)
-    decision = given.threshold, given.threshold_class
-    classification.check_threshold(classifier.classes, *decision)  # before the work, not after it
+    known = snapshots.read(given.snapshot[0]).classes
     class_map = formats.parse_class_map(given.class_map) if given.class_map else None
-    folder, table, _, problems = _read(given, classifier.classes, class_map=class_map)
+    folder, table, _, problems = _read(given, known, class_map=class_map)
     class_folders = Path(given.source).is_dir() and given.format in (None, "class_folders")
     others = no_images(folder) if class_folders else []
     messages = [*others, *map(str, problems)]
     if given.strict and messages:
         raise ValueError("\n".join([f"{given.source} is not sound:", *messages[:20]]))
     _report(messages)
-    classified = classify_faces(classifier, table, folder)
-    _report(classified.left_out)
+    judged = evaluate_classifier(given.snapshot, table, folder, given.threshold, given.threshold_class, given.flip)
+    _report(judged.faces.left_out)
     lost = [problem for problem in problems if problem.action in ("skipped file", "dropped box")]
-    judged = classified.labels, classified.probabilities, classified.classes
-    figures = classification.figures(*judged, *decision)
-    figures["left_out"] = len(others) + len(lost) + len(classified.left_out)
-    print(classification.summary(figures))
+    judged.figures["left_out"] = len(others) + len(lost) + len(judged.faces.left_out)
+    print(classification.summary(judged.figures))
     if out:
-        predicted = classification.decide(classified.probabilities, classified.classes, *decision)
-        for name, figure in all_figures(classified, predicted, figures, given.count).items():
+        for name, figure in judged.pictures(given.count).items():
             keep(figure, out / f"{name}.png")
-        rows = classified.table(predicted).to_csv(index=False, lineterminator="\n")
+        rows = judged.faces.table(judged.predicted).to_csv(index=False, lineterminator="\n")
         files.write_text(out / "predictions.csv", rows)
-        files.write_json(out / FIGURES, figures)
+        files.write_json(out / FIGURES, judged.figures)
         print(f"written: {out}")

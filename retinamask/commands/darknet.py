@@ -19,7 +19,7 @@ def add_commands(subparsers) -> None:
     files.add_argument("--images", default="link", help="link or copy the images into DIR")
     files.add_argument("--seed", type=int, default=0, help="of the split, if none lies beside the CSV, and of kmeans")
 
-    text = "Say what is wrong with a Darknet folder before it trains: class counts, cfg, image lists, label files."
+    text = "Check a Darknet folder before it trains: class counts, cfg, image lists, label files."
     check = add_command(subparsers, "darknet-check", darknet_check_command, text)
     check.add_argument("data", help="obj.data")
     check.add_argument("cfg", help="the cfg to train with it")

@@ -18,7 +18,7 @@ def add_commands(subparsers) -> None:
     sample.add_argument("--size", type=int, default=256, help="side of a scene in pixels")
     sample.add_argument("--seed", type=int, default=0, help="the same seed draws the same scenes")
 
-    text = "Turn annotations of any known format into annotations.csv and classes.csv, checked."
+    text = "Read annotations of any known format into annotations.csv and classes.csv, checked."
     table = add_command(subparsers, "annotations", annotations_command, text)
     table.add_argument("sources", nargs="+", metavar="SRC", help="folders with annotations, or annotation files")
     table.add_argument("--out", default="annotations.csv", help="the CSV to write; image paths are relative to it")
@@ -32,7 +32,7 @@ def add_commands(subparsers) -> None:
     table.add_argument("--force", action="store_true", help="replace an existing CSV")
     _add_reading(table)
 
-    text = "Write annotations of one format in another, into a new folder."
+    text = "Convert annotations of one format to another, into a new folder."
     convert = add_command(subparsers, "convert-annotations", convert_annotations_command, text)
     convert.add_argument("source", metavar="SRC", help="a folder with annotations, or an annotation file")
     convert.add_argument("folder", metavar="DST", help="a new or empty folder")

@@ -30,7 +30,8 @@ def add_commands(subparsers) -> None:
     theirs.add_argument("--image-min-side", type=int, default=800, help="shorter side that it was trained at")
     theirs.add_argument("--image-max-side", type=int, default=1333, help="longer side at most")
 
-    evaluate = add_command(subparsers, "evaluate", evaluate_command, "The twelve COCO figures, and per class.")
+    text = "Evaluate detections: the twelve COCO figures, also per class."
+    evaluate = add_command(subparsers, "evaluate", evaluate_command, text)
     evaluate.add_argument("annotations", help="CSV of the held-out images")
     evaluate.add_argument("classes", help="classes.csv")
     judged = evaluate.add_mutually_exclusive_group(required=True)
@@ -65,10 +66,10 @@ def convert_command(given) -> None:
 
 def evaluate_command(given) -> None:
     from retinamask.dataset import annotations
-    from retinamask.dataset.copies import copies_remark
     from retinamask.detectors import snapshots
-    from retinamask.evaluation import coco
+    from retinamask.evaluation.coco import MEANINGS
     from retinamask.inference.detect import detect
+    from retinamask.reports import evaluate
 
     if given.out:
         refuse_existing(Path(given.out), given.force)
@@ -88,11 +89,10 @@ def evaluate_command(given) -> None:
         for message in unreadable:
             print(f"counted as without detections: {message}", file=sys.stderr)
         print(f"detections from score {options['score_threshold']:g} on, suppressed {options['suppress']}")
-    metrics = coco.evaluate(table, detections, classes)
-    for remark in (*coco.remarks(detections), *copies_remark(paths, folder)):
-        print(remark, file=sys.stderr)
-    for name, meaning in coco.MEANINGS.items():
+    metrics = evaluate(detections, table, classes, folder)
+    print(*metrics.remarks, sep="\n", file=sys.stderr)
+    for name, meaning in MEANINGS.items():
         print(f"{name:<6} {'-' if metrics[name] is None else format(metrics[name], '.3f'):>5}  {meaning}")
-    print(coco.class_table(metrics).to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+    print(metrics.class_table().to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
     if given.out:
-        coco.write_metrics(metrics, given.out)
+        metrics.save(given.out)

@@ -1,4 +1,4 @@
-"""What the files of this folder share: how a command is declared, and that nothing is replaced unasked."""
+"""Declare a command, and refuse to replace files unasked."""
 
 import argparse
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a default only where there is one."""
+    """Show a default only where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return super()._get_help_string(action) if action.default else action.help
@@ -22,6 +22,6 @@ def add_command(subparsers, name: str, function: Callable, text: str) -> argpars
 
 
 def refuse_existing(path: Path, force: bool = False) -> None:
-    """Refuse to replace what a user has, unless that is asked for."""
+    """Refuse to replace a user's file, except with ``force``."""
     if path.exists() and not force:
         raise ValueError(f"{path} exists; choose another name, or replace it with --force")

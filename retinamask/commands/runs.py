@@ -1,7 +1,6 @@
-"""Commands that run notebooks, the demo, keras-retinanet, or look at the installation.
+"""Commands that run notebooks, the demo or keras-retinanet, or report on the installation.
 
-Each command calls the functions that the notebooks call. Imports stand inside the functions, so that a command
-starts only what it needs.
+Imports are inside the functions, so that a command starts only what it needs.
 """
 
 import argparse
@@ -15,14 +14,14 @@ from retinamask.commands.parsing import add_command
 
 def add_commands(subparsers) -> None:
     """Declare the commands of this file."""
-    add_command(subparsers, "doctor", doctor_command, "Say what is installed and what is wrong with it.")
+    add_command(subparsers, "doctor", doctor_command, "Report what is installed and what is wrong with it.")
     text = "Run keras-retinanet's own train, evaluate, convert-model or debug with its own arguments."
     theirs = add_command(subparsers, "keras-retinanet", keras_retinanet_command, text)
     theirs.add_argument("name", metavar="train|evaluate|convert-model|debug", help="its command")
     theirs.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on; --help is keras-retinanet's own")
 
-    text = "Run a notebook, or the pipeline from annotations to evaluation, strictly, with a record under runs/."
-    run = add_command(subparsers, "run", run_command, f"{text} NOTEBOOK --help lists its parameters.")
+    text = "Run a notebook, or the pipeline from annotations to evaluation, with a record in runs/."
+    run = add_command(subparsers, "run", run_command, f"{text} run NOTEBOOK --help lists its parameters.")
     run.add_argument("notebook", help="a notebook's name or path, or: pipeline")
     detectors = "of the pipeline: retinanet, ssd_mobilenet_v2_fpnlite or yolov4_tiny; retinanet if left out"
     run.add_argument("--detector", help=detectors)
@@ -33,15 +32,16 @@ def add_commands(subparsers) -> None:
     run.add_argument("--continue", dest="continued", metavar="RUN", help="continue in the folder of an earlier run")
     run.add_argument("--force", action="store_true", help="move an earlier run of that name aside")
 
-    demo = add_command(subparsers, "demo", demo_command, "Draw faces, train on them, and show what is found.")
+    demo = add_command(subparsers, "demo", demo_command, "Draw faces, train on them, and show the detections.")
     demo.add_argument("--images", type=int, default=700, help="how many scenes to draw")
     demo.add_argument("--steps", type=int, default=240, help="training steps")
-    demo.add_argument("--data", help="where the scenes go; data/demo_IMAGES if left out")
+    demo.add_argument("--data", help="folder for the scenes; data/demo_IMAGES if left out")
     demo.add_argument("--name", help="name of the run's folder; made from the time if left out")
 
 
 def run_command(given) -> int:
-    from retinamask.runs import enter, runner
+    from retinamask.runs import runner
+    from retinamask.runs.enter import enter_project
     from retinamask.runs.parameters import read_parameters_file
 
     parameters = read_parameters_file(given.parameters_file) if given.parameters_file else {}
@@ -52,35 +52,36 @@ def run_command(given) -> int:
         )
     if given.continued and given.name:
         raise ValueError("give --name for a new run or --continue for an earlier one, not both")
+    if given.detector and given.notebook != "pipeline":
+        raise ValueError("--detector chooses the training notebook of the pipeline; name that notebook instead")
     notebook = Path(given.notebook)
     folder = notebook.parent.resolve() if notebook.parent != Path() else Path("notebooks")
     if folder == Path("notebooks"):
-        enter.enter_project()
-    if given.detector and given.notebook != "pipeline":
-        raise ValueError("--detector chooses the training notebook of the pipeline; name that notebook instead")
+        enter_project()
     names = runner.pipeline(given.detector or "retinanet") if given.notebook == "pipeline" else notebook.stem
     return _run_and_report(names, parameters, given.name, given.force, folder, given.continued)
 
 
 def parameters_help(notebook: str) -> str:
     """List the parameters of a notebook, or of the pipeline's, with types, defaults and explanations."""
-    from retinamask.runs import enter, runner
+    from retinamask.runs import runner
+    from retinamask.runs.enter import enter_project
     from retinamask.runs.parameters import known_parameters, settings_in_more
 
     path = Path(notebook)
     if path.parent == Path():
-        enter.enter_project()
+        enter_project()
         path = Path("notebooks", path)
     lines = []
     for name in runner.PIPELINE if notebook == "pipeline" else [path.stem]:
-        lines += ["", f"parameters of {name}:"]
         one = path.with_name(f"{name}.ipynb")
         known, more = known_parameters(one), settings_in_more(one)
-        for parameter in (*known.values(), *more.values()):
-            if parameter.name == next(iter(more), None):
-                lines += ["", "further settings, which -p takes too and puts into the parameter more:"]
-            lines.append(f"  {parameter.name}: {parameter.type_name} = {parameter.default!r}")
-            lines += textwrap.wrap(parameter.help, 110, initial_indent=" " * 8, subsequent_indent=" " * 8)
+        further = "further settings, which -p takes too and puts into the parameter more:"
+        for heading, parameters in ((f"parameters of {name}:", known), (further, more)):
+            lines += ["", heading] if parameters else []
+            for parameter in parameters.values():
+                lines.append(f"  {parameter.name}: {parameter.type_name} = {parameter.default!r}")
+                lines += textwrap.wrap(parameter.help, 110, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return "\n".join(lines)
 
 
@@ -92,11 +93,11 @@ def _run_and_report(
     folder: Path = Path("notebooks"),
     continued: str | None = None,
 ) -> int:
-    """Run the notebooks of a folder, write the page of the run, and say where to look."""
+    """Run the notebooks of a folder, write the page of the run, and print where to look."""
     from retinamask.evaluation.page import write_page
     from retinamask.runs import runner
 
-    # A run that is terminated ends its kernel and its record as one that Ctrl-C stops.
+    # A run that is terminated ends its kernel and its record like one that Ctrl-C stops.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run_dir = runner.run(names, parameters, name, force, notebooks_dir=folder, continued=continued)
@@ -128,9 +129,10 @@ def keras_retinanet_command(given) -> None:
 
 def demo_command(given) -> int:
     from retinamask.dataset.sample import draw_sample
-    from retinamask.runs import enter, runner
+    from retinamask.runs import runner
+    from retinamask.runs.enter import enter_project
 
-    enter.enter_project()
+    enter_project()
     data = given.data or f"data/demo_{given.images}"
     print(f"Drawing {given.images} scenes in {data}")
     draw_sample(data, given.images, size=256, seed=1)

@@ -1,53 +1,95 @@
-"""The command that trains: every setting of `retinamask.training.settings` is an option of it.
+"""The command that trains: every setting of training and of the detectors is an option of it.
 
-It calls the functions that the training notebook calls. Imports stand inside the functions, so that a command
-starts only what it needs.
+Imports stand inside the functions, so that a command starts only what it needs.
 """
 
 import argparse
-from collections.abc import Collection
-from dataclasses import fields
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
+from retinamask import detectors
 from retinamask.commands.parsing import add_command
-from retinamask.training.settings import AugmentationSettings, TrainingSettings, known_in
+from retinamask.setting import described
+from retinamask.training.settings import KNOWN, AugmentationSettings, TrainingSettings, known_in
 
 WARPS = ("rotate", "shift", "shear", "erase")  # for classifiers alone
-
-WEIGHTS_HELP = (
-    "none, imagenet, coco, or a file: .h5; for ssd_mobilenet_v2_fpnlite also a checkpoint of TensorFlow's detection "
-    "zoo, for yolov4_tiny Darknet's .weights or .conv.29"
-)
-DETECTOR_OPTIONS = {
-    "image_size": (int, "images are fitted into a square of this side"),
-    "backbone": (str, "retinanet: any that keras-retinanet has"),
-    "normalisation": (str, "live or frozen batch normalisation of the backbone; retinanet chooses by its weights"),
-    "alpha": (float, "ssd_mobilenet_v2_fpnlite: width of its MobileNetV2, such as 0.5"),
-    "levels": (int, "yolov4_tiny: 2, or 3 for the variant that also sees small faces"),
-    "cfg": (Path, "yolov4_tiny: a Darknet cfg of one's own"),
-}
 
 
 def add_commands(subparsers) -> None:
     """Declare the command of this file."""
+    names = [name for name, kind in detectors.DETECTORS.items() if not kind.classifies]
     train = add_command(subparsers, "train", train_command, "Train a detector on an annotation CSV.")
     train.add_argument("annotations", help="CSV of the training images")
     train.add_argument("classes", help="classes.csv")
     train.add_argument("--val-annotations", help="CSV of images to evaluate on; the best epoch is chosen by AP50")
-    train.add_argument("--detector", default="retinanet", help="retinanet, ssd_mobilenet_v2_fpnlite or yolov4_tiny")
+    train.add_argument("--detector", default="retinanet", help=", ".join(names))
     train.add_argument("--out", help="stem of the snapshots: OUT_best.h5, OUT_last.h5; snapshots/DETECTOR if left out")
     train.add_argument("--resume", action="store_true", help="resume the run of this --out")
     train.add_argument("--tensorboard", metavar="FOLDER", help="also write events for TensorBoard there")
-    train.add_argument("--weights", default="none", help=WEIGHTS_HELP)
-    network = train.add_argument_group("the network; an option that is not given is the detector's own")
-    for name, (kind, text) in DETECTOR_OPTIONS.items():
-        option = f"--{name.replace('_', '-')}"
-        network.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text)
+    train.add_argument("--weights", default="none", help=f"none; {weights_help(names)}")
+    add_network_settings(train, names)
     add_settings(train, left_out=WARPS)
 
 
+def weights_help(names: Iterable[str]) -> str:
+    """Say what these detectors can start from, beside ``none``."""
+    kinds = {name: detectors.named(name) for name in names}
+    return "; ".join(f"{name}: {', '.join(kind.published)}, or {kind.weight_files}" for name, kind in kinds.items())
+
+
+def add_network_settings(
+    command: argparse.ArgumentParser, names: Collection[str], left_out: Iterable[str] = ()
+) -> None:
+    """Add an option for every setting of these detectors that is none of training's, but those ``left_out``."""
+    group = command.add_argument_group("the network; an option that is not given is the detector's own")
+    options: dict[str, dict[str, list[str]]] = {}  # name: help: detectors
+    types = {}
+    for detector in names:
+        for name, known in detectors.settings_of_detector(detector).items():
+            many = get_origin(known.type) is tuple
+            kind = get_args(known.type)[0] if many else known.type
+            if name in KNOWN or name in left_out or kind not in (int, float, str):
+                continue
+            types[name] = numbers(kind) if many else kind
+            default = ",".join(f"{value:.4g}" for value in known.default) if many else known.default
+            few = known.metadata["choices"] if len(known.metadata["choices"]) < 4 else ()
+            text = " or ".join([*few[:-1], f"{few[-1]}: "]) if few else ""
+            text += known.metadata["help"] + (f" [{default}]" if default != "" else "")
+            options.setdefault(name, {}).setdefault(text, []).append(detector)
+    for name, texts in options.items():
+        of_all = len(texts) == 1 and len(next(iter(texts.values()))) == len(names)
+        text = "; ".join(text if of_all else f"{', '.join(having)}: {text}" for text, having in texts.items())
+        option = {"type": types[name], "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+        group.add_argument(f"--{name.replace('_', '-')}", **option)
+
+
+def numbers(kind: type) -> Callable[[str], tuple]:
+    """Make the type of an option: numbers with commas between them, or ``none``."""
+
+    def parsed(text: str) -> tuple:
+        try:
+            return () if text == "none" else tuple(kind(part) for part in text.split(","))
+        except ValueError:
+            expected = "expected numbers with commas between them, such as 128,64, or none"
+            raise argparse.ArgumentTypeError(f"{text!r}, {expected}") from None
+
+    return parsed
+
+
+def network_settings(given: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Pick the settings of the network that are given; what stands in a file is read from it."""
+    chosen = {}
+    for detector in names:
+        for name, known in detectors.settings_of_detector(detector).items():
+            if name in given and name not in KNOWN:
+                read = known.metadata["read"]
+                chosen[name] = read(vars(given)[name]) if read else vars(given)[name]
+    return chosen
+
+
 def add_settings(command: argparse.ArgumentParser, left_out: Collection[str] = (), **defaults) -> None:
-    """An option for every setting of `retinamask.training.settings` but those ``left_out``.
+    """Add an option for every setting of `retinamask.training.settings` but those ``left_out``.
 
     Args:
         command: gets the options.
@@ -58,23 +100,20 @@ def add_settings(command: argparse.ArgumentParser, left_out: Collection[str] = (
     augmentation.add_argument(
         "--no-augment", dest="augment", action="store_false", default=argparse.SUPPRESS, help="not at all"
     )
-    for group, kind in (
-        (command.add_argument_group("how to train"), TrainingSettings),
-        (augmentation, AugmentationSettings),
-    ):
-        for known in fields(kind):
-            if known.metadata and known.name not in left_out:
-                option = {"default": defaults.get(known.name, known.default), "help": known.metadata["help"]}
+    training = command.add_argument_group("how to train")
+    for group, kind in ((training, TrainingSettings), (augmentation, AugmentationSettings)):
+        for name, known in described(kind).items():
+            if name not in left_out:
+                option = {"default": defaults.get(name, known.default), "help": known.metadata["help"]}
                 if known.type is bool:
                     option |= {"action": "store_true"}
                 else:
                     option |= {"type": known.type, "choices": known.metadata["choices"] or None}
-                group.add_argument(f"--{known.name.replace('_', '-')}", **option)
+                group.add_argument(f"--{name.replace('_', '-')}", **option)
 
 
 def train_command(given: argparse.Namespace) -> None:
     from retinamask.dataset import annotations
-    from retinamask.detectors.darknet import cfg
     from retinamask.face import train
 
     classes = annotations.read_classes(given.classes)
@@ -83,12 +122,8 @@ def train_command(given: argparse.Namespace) -> None:
     if given.val_annotations:
         validation = annotations.read_annotations(given.val_annotations, classes)
         parts["val"] = annotations.moved(validation, Path(given.val_annotations).parent, folder)
-    chosen = {name: vars(given)[name] for name in DETECTOR_OPTIONS if name in given}
-    if "cfg" in chosen:
-        chosen["cfg"] = cfg.read(chosen["cfg"])
-        if ignored := cfg.describe(chosen["cfg"]).ignored:
-            print(f"not read in {given.cfg}: {', '.join(ignored)}; the options of this command set these")
+    network = network_settings(given, detectors.DETECTORS)
     options = {name: vars(given)[name] for name in ("detector", "weights", "out", "resume", "tensorboard")}
-    trained = train(parts, classes, folder=folder, **options, **known_in(vars(given)), **chosen)
+    trained = train(parts, classes, folder=folder, **options, **known_in(vars(given)), **network)
     if trained.best:  # of several workers, the first's
         print(f"best: {trained.best}\nlast: {trained.last}")

@@ -73,10 +73,20 @@ def of_images(table: pd.DataFrame, paths: Iterable[str]) -> pd.DataFrame:
 
 
 def count_boxes(table: pd.DataFrame, classes: dict[str, int]) -> pd.DataFrame:
-    """Boxes and images per class, one row a class in id order (columns ``boxes``, ``images``)."""
+    """Count the boxes and images of each class: a row per class in id order, columns ``boxes`` and ``images``.
+
+    Example:
+        >>> rm.count_boxes(table, classes)
+    """
     found = objects(table).groupby("class_name")["image_path"].agg(["size", "nunique"])
     found.columns = ["boxes", "images"]
     return found.reindex(list(classes), fill_value=0)
+
+
+def class_ids(*tables: pd.DataFrame) -> dict[str, int]:
+    """Number the class names of tables in alphabetical order."""
+    names = sorted({name for table in tables for name in objects(table)["class_name"]})
+    return {name: number for number, name in enumerate(names)}
 
 
 def fingerprint(table: pd.DataFrame, classes: dict[str, int]) -> str:

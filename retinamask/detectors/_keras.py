@@ -35,8 +35,20 @@ def prepare() -> ModuleType:
     Raises:
         KerasSetupError: ``tf.keras`` was already used as Keras 3 in this process, which cannot be undone.
     """
+    asked_for_keras_3 = os.environ.get("TF_USE_LEGACY_KERAS", "1") not in ("1", "true", "True")
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
     with _quiet_start():
-        _choose_keras_2()
+        import tensorflow
+
+        # `tf.keras` is resolved at first touch and then stays: this touch is either the first or tells.
+        is_keras_2 = tensorflow.keras.layers.Layer.__module__.startswith("tf_keras")
+    if not is_keras_2:
+        why = "TF_USE_LEGACY_KERAS=0 was set and " if asked_for_keras_3 else ""
+        raise KerasSetupError(
+            f"{why}tf.keras was already used as Keras 3 in this process; keras-retinanet needs Keras 2. "
+            "Restart the kernel and import retinamask's training or detection before anything touches tf.keras, "
+            "or set TF_USE_LEGACY_KERAS=1 before starting Python."
+        )
     import tf_keras
 
     if "keras_resnet" not in sys.modules:
@@ -47,7 +59,7 @@ def prepare() -> ModuleType:
 
 
 def device_line() -> str:
-    """One sentence that says which device TensorFlow computes on, for notebooks and logs."""
+    """Say in one sentence which device TensorFlow computes on, for notebooks and logs."""
     prepare()
     import tensorflow
 
@@ -56,23 +68,6 @@ def device_line() -> str:
         return f"TensorFlow {tensorflow.__version__} computes on the CPU ({os.cpu_count()} cores); no GPU is visible."
     names = [tensorflow.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
     return f"TensorFlow {tensorflow.__version__} computes on {len(gpus)} GPU(s): {', '.join(names)}."
-
-
-def _choose_keras_2() -> None:
-    """Set ``TF_USE_LEGACY_KERAS`` and check that ``tf.keras`` follows it."""
-    asked_for_keras_3 = os.environ.get("TF_USE_LEGACY_KERAS", "1") not in ("1", "true", "True")
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    tensorflow = sys.modules.get("tensorflow")
-    if tensorflow is None:
-        import tensorflow
-    # `tf.keras` is resolved at first touch and then stays: this touch is either the first or tells.
-    if not tensorflow.keras.layers.Layer.__module__.startswith("tf_keras"):
-        why = "TF_USE_LEGACY_KERAS=0 was set and " if asked_for_keras_3 else ""
-        raise KerasSetupError(
-            f"{why}tf.keras was already used as Keras 3 in this process; keras-retinanet needs Keras 2. "
-            "Restart the kernel and import retinamask's training or detection before anything touches tf.keras, "
-            "or set TF_USE_LEGACY_KERAS=1 before starting Python."
-        )
 
 
 @contextlib.contextmanager
@@ -126,23 +121,21 @@ def _accept_lr(tf_keras: ModuleType) -> None:
     keras-retinanet's training command and most tutorials say ``Adam(lr=1e-5)``; without this the
     optimizer keeps its default of 0.001, a hundred times too high.
     """
+
+    def accepting_lr(init):
+        @functools.wraps(init)
+        def accepting(self, *args, lr=None, **keywords):
+            if lr is None:
+                return init(self, *args, **keywords)
+            if args or "learning_rate" in keywords:
+                raise ValueError(f"{type(self).__name__} got lr={lr} and a learning_rate; give one of them")
+            return init(self, learning_rate=lr, **keywords)
+
+        accepting.accepts_lr = True
+        return accepting
+
     base = tf_keras.optimizers.Optimizer
     for optimizer in vars(tf_keras.optimizers).values():
         is_one = isinstance(optimizer, type) and issubclass(optimizer, base) and optimizer is not base
         if is_one and not hasattr(optimizer.__init__, "accepts_lr"):
-            optimizer.__init__ = _with_lr(optimizer.__init__)
-
-
-def _with_lr(init):
-    """The optimizer constructor ``init`` with ``lr`` as another name of ``learning_rate``."""
-
-    @functools.wraps(init)
-    def accepting(self, *args, lr=None, **keywords):
-        if lr is None:
-            return init(self, *args, **keywords)
-        if args or "learning_rate" in keywords:
-            raise ValueError(f"{type(self).__name__} got lr={lr} and a learning_rate; give one of them")
-        return init(self, learning_rate=lr, **keywords)
-
-    accepting.accepts_lr = True
-    return accepting
+            optimizer.__init__ = accepting_lr(optimizer.__init__)

@@ -7,9 +7,8 @@ from PIL import Image
 
 from retinamask.dataset.annotations import make_table
 from retinamask.drawing.contact_sheet import Example, contact_sheet
-from retinamask.training.augmentation import augment, mosaic
+from retinamask.training.augmentation import augment, mosaic, stretched
 from retinamask.training.settings import NO_AUGMENTATION, AugmentationSettings
-from retinamask.training.warping import stretched
 
 
 def augmentation_sheet(examples, settings: AugmentationSettings, rows: int = 3) -> Image.Image:

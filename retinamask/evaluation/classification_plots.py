@@ -5,11 +5,10 @@ Each function returns a new figure and saves nothing. The numbers come from `cla
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -24,16 +23,6 @@ from retinamask.inference.classify import Classified
 _CELL_SIDE, _COLUMNS = 256, 6  # of the grid of faces: pixels that a face is shown with at most, and faces in a row
 _FACE_SIDE, _PITCH_WH, _HEADING = 1.8, (2.0, 2.5), 0.45  # inches
 _SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", style.BLUE])
-
-
-class Cell(NamedTuple):
-    """A face of the grid: its pixels, the names of both classes, the probability of the predicted one, and its file."""
-
-    face_rgb: np.ndarray
-    true: str
-    predicted: str
-    probability: float
-    file_name: str
 
 
 def all_figures(
@@ -137,7 +126,7 @@ def prediction_plot(classified: Classified, predicted: np.ndarray, count: int = 
     """
     shown = np.arange(min(count, len(predicted)))
     wrong = int((predicted[shown] != classified.labels[shown]).sum())
-    return prediction_grid(_cells(classified, predicted, shown), f"First {len(shown)} faces: {wrong} wrong")
+    return prediction_grid(classified, predicted, shown, f"First {len(shown)} faces: {wrong} wrong")
 
 
 def most_confident_mistakes(classified: Classified, predicted: np.ndarray, count: int = 24) -> Figure:
@@ -146,55 +135,43 @@ def most_confident_mistakes(classified: Classified, predicted: np.ndarray, count
     if not len(order):
         return note(f"All {len(predicted)} faces are right.")
     title = f"Most confident mistakes: {min(count, len(order))} of {len(order)}, of {len(predicted)} faces"
-    return prediction_grid(_cells(classified, predicted, order[:count]), title)
-
-
-def _cells(classified: Classified, predicted: np.ndarray, indices: np.ndarray) -> list[Cell]:
-    names, found = {number: name for name, number in classified.classes.items()}, []
-    for index in indices:
-        row, number = classified.faces.iloc[index], predicted[index]
-        answer = names[number], float(classified.probabilities[index, number])
-        found.append(Cell(classified.face_rgb(index), row["class_name"], *answer, row["image_path"].rsplit("/", 1)[-1]))
-    return found
+    return prediction_grid(classified, predicted, order[:count], title)
 
 
 @styled
-def prediction_grid(cells: Sequence[Cell], title: str = "") -> Figure:
-    """Draw faces in a grid, row by row, each with its true and its predicted class; wrong ones are framed in red."""
-    if not cells:
-        return note("There are no faces.")
-    columns = min(_COLUMNS, len(cells))
-    rows = -(-len(cells) // columns)
+def prediction_grid(classified: Classified, predicted: np.ndarray, indices: Sequence[int], title: str) -> Figure:
+    """Draw faces in a grid, row by row; a cross marks the wrong ones too, for those who cannot see red."""
+    columns = min(_COLUMNS, len(indices))
+    rows = -(-len(indices) // columns)
     width, height = max(_PITCH_WH[0] * columns, 4.5), _PITCH_WH[1] * rows + _HEADING
     figure = Figure(figsize=(width, height), layout="none")
     figure.text(0.1 / width, 1 - 0.3 / height, shown_text(title), fontsize=11, va="center")
-    for index, cell in enumerate(cells):
-        left = _PITCH_WH[0] * (index % columns) + 0.1
-        bottom = height - _HEADING - _PITCH_WH[1] * (index // columns) - _FACE_SIDE
-        place = (left / width, bottom / height, _FACE_SIDE / width, _FACE_SIDE / height)
-        _draw_cell(figure.add_axes(place), cell)
-    return figure
-
-
-def _draw_cell(axes: Axes, cell: Cell) -> None:
-    """Draw a face in its square, with its classes below; a cross marks the wrong ones for those who cannot see red."""
-    axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], facecolor=style.CELL)
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    if cell.face_rgb.size:
-        face = ImageOps.contain(Image.fromarray(cell.face_rgb), (_CELL_SIDE, _CELL_SIDE), Image.Resampling.LANCZOS)
-        half_wh = np.array(face.size) / max(face.size) / 2
-        axes.imshow(face, extent=(0.5 - half_wh[0], 0.5 + half_wh[0], 0.5 + half_wh[1], 0.5 - half_wh[1]))
+    names = {number: name for name, number in classified.classes.items()}
+    for place, index in enumerate(indices):
+        left = _PITCH_WH[0] * (place % columns) + 0.1
+        bottom = height - _HEADING - _PITCH_WH[1] * (place // columns) - _FACE_SIDE
+        axes = figure.add_axes((left / width, bottom / height, _FACE_SIDE / width, _FACE_SIDE / height))
+        axes.set(xticks=[], yticks=[], facecolor=style.CELL)
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        face_rgb = classified.face_rgb(index)
+        if face_rgb.size:
+            face = ImageOps.contain(Image.fromarray(face_rgb), (_CELL_SIDE, _CELL_SIDE), Image.Resampling.LANCZOS)
+            half_wh = np.array(face.size) / max(face.size) / 2
+            axes.imshow(face, extent=(0.5 - half_wh[0], 0.5 + half_wh[0], 0.5 + half_wh[1], 0.5 - half_wh[1]))
         axes.set(xlim=(0, 1), ylim=(1, 0))
-    wrong = cell.true != cell.predicted
-    color = style.VERMILLION if wrong else style.GREEN
-    frame = {"edgecolor": color if wrong else style.GRID, "linewidth": 3 if wrong else 1, "facecolor": "none"}
-    axes.add_patch(Rectangle((0, 0), 1, 1, clip_on=False, **frame))
-    answer = f"{'✗' if wrong else '✓'} {shown_text(_short(cell.predicted))} {cell.probability:.2f}"
-    lines = [(answer, color, 8), (f"true: {shown_text(_short(cell.true))}", style.INK, 8)]
-    lines.append((shown_text(_short(cell.file_name, 32)), style.FADED_INK, 6.5))
-    for number, (text, ink, size) in enumerate(lines):
-        axes.text(0, 1.08 + 0.1 * number, text, color=ink, fontsize=size, va="center")
+        row, number = classified.faces.iloc[index], predicted[index]
+        wrong = names[number] != row["class_name"]
+        color = style.VERMILLION if wrong else style.GREEN
+        frame = {"edgecolor": color if wrong else style.GRID, "linewidth": 3 if wrong else 1, "facecolor": "none"}
+        axes.add_patch(Rectangle((0, 0), 1, 1, clip_on=False, **frame))
+        answer = f"{'✗' if wrong else '✓'} {shown_text(_short(names[number]))}"
+        lines = [(f"{answer} {classified.probabilities[index, number]:.2f}", color, 8)]
+        lines.append((f"true: {shown_text(_short(row['class_name']))}", style.INK, 8))
+        lines.append((shown_text(_short(row["image_path"].rsplit("/", 1)[-1], 32)), style.FADED_INK, 6.5))
+        for line, (text, ink, size) in enumerate(lines):
+            axes.text(0, 1.08 + 0.1 * line, text, color=ink, fontsize=size, va="center")
+    return figure
 
 
 def _short(text: str, longest: int = 22) -> str:

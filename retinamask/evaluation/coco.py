@@ -1,8 +1,7 @@
 """COCO detection figures for a table of detections, judged against a table of annotations.
 
-Both tables have the columns of `retinamask.dataset.annotations`. The figures are those of COCO's evaluation
-page (https://cocodataset.org/#detection-eval), computed by faster-coco-eval, and agree with pycocotools'.
-Three things hold throughout:
+The figures are those of COCO's evaluation page (https://cocodataset.org/#detection-eval), computed by faster-coco-eval,
+and agree with pycocotools'. Three things hold throughout:
 
 * No score threshold is applied: a detection with a low score costs nothing unless it is ranked above a right
   one. (COCO counts at most the 100 best detections of an image and class.)

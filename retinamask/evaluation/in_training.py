@@ -1,7 +1,4 @@
-"""Judge a network while it trains: COCO figures of a detector, or the accuracy of a classifier, on a table.
-
-`retinamask.training.train` takes it as a function, so that it need not import this folder.
-"""
+"""Judge a network while it trains: COCO figures of a detector, or the accuracy of a classifier, on a table."""
 
 import logging
 from collections.abc import Iterator
@@ -60,10 +57,9 @@ def epoch_evaluation(
 
 
 class EpochEvaluation:
-    """Call it with a training network. Image files are read at the first call and kept, resized, up to `KEPT_BYTES`.
+    """Judge a training network when called, without a touch to its weights or to random numbers.
 
-    The weights are read where they are, so the same network may be handed in again after each epoch. Neither they
-    nor any random numbers are touched.
+    Image files are read at the first call and kept, resized, up to `KEPT_BYTES`.
 
     Attributes:
         detector, table, folder: what is judged, and on what.
@@ -72,7 +68,7 @@ class EpochEvaluation:
         unreadable: path to message of the images that cannot be read, known after the first call.
     """
 
-    left_out_as = "counted as without detections"  # what becomes of an image that cannot be read
+    left_out_as = "counted as without detections"  # what happens to an image that cannot be read
 
     def __init__(self, detector, table: pd.DataFrame, folder: str | Path, batch_size: int):
         self.detector, self.table, self.folder, self.batch_size = detector, table, Path(folder), batch_size
@@ -85,10 +81,7 @@ class EpochEvaluation:
     def __call__(self, network: Any) -> dict[str, float | None]:
         """Return the twelve figures of `coco.MEANINGS`, and the ``AP50`` of each class as ``AP50/<class>``.
 
-        0 to 1, or ``None`` where there is nothing to find. Images that cannot be read count as without detections.
-
-        Raises:
-            AnnotationError: not a single image can be read.
+        0 to 1, or ``None`` where there is nothing to find. Not a single image that can be read is an `AnnotationError`.
         """
         if network is not self._network:
             self._predictor = Predictor(self.detector, decoded(self.detector.inference_network(network)))
@@ -153,13 +146,7 @@ class EpochAccuracy(EpochEvaluation):
     left_out_as = "left out of the validation"
 
     def __call__(self, network: Any) -> dict[str, float | None]:
-        """Return ``accuracy``, ``val_loss`` (mean cross-entropy) and ``accuracy/<class>``, the recall of each class.
-
-        A class without an image has ``None``. Images that cannot be read are left out.
-
-        Raises:
-            AnnotationError: not a single image can be read.
-        """
+        """Return ``accuracy``, ``val_loss`` (mean cross-entropy) and ``accuracy/<class>``, the recall or ``None``."""
         if network is not self._network:
             self._predictor = self.detector.inference_network(network)
             self._network = network

@@ -34,33 +34,26 @@ class Watcher:
     def started(self, run: Any) -> None:
         """Training begins or, with ``run.first_step`` above 0, resumes.
 
-        Args:
-            run: has ``stem`` (path of the snapshots without their endings), ``settings``, ``first_step`` (updates
-                made before), ``total_steps``, ``rows`` (the log so far, a dict an epoch) and ``record`` (what its
-                snapshots remember of the training).
+        ``run`` has ``stem`` (path of the snapshots without their endings), ``settings``, ``first_step`` (updates made
+        before), ``total_steps``, ``rows`` (the log so far, a dict an epoch) and ``record`` (of its snapshots).
         """
 
     def after_step(self, step: int, figures: dict[str, float]) -> None:
-        """The figures of an update; they come every few steps.
+        """The figures of the update ``step``; they come every few steps.
 
-        Args:
-            step: updates made so far, those before a resumed run included.
-            figures: ``Loss/total_loss``, ``Loss/localization_loss``, ``Loss/classification_loss``,
-                ``Loss/regularization_loss``, ``learning_rate``, ``steps_per_sec`` and ``images_per_sec``.
+        ``Loss/total_loss``, ``Loss/localization_loss``, ``Loss/classification_loss``, ``Loss/regularization_loss``,
+        ``learning_rate``, ``steps_per_sec`` and ``images_per_sec``.
         """
 
     def after_epoch(self, row: dict[str, float], network: Any) -> None:
-        """An epoch has ended and, if it was due, been evaluated.
+        """An epoch of ``network`` has ended and, if it was due, been evaluated.
 
-        Args:
-            row: a row of the log: ``epoch``, ``step``, ``loss``, ``localization_loss``, ``classification_loss``,
-                ``regularization_loss``, ``learning_rate``, ``seconds``, and after an evaluation its figures, as
-                `retinamask.evaluation.in_training` names them.
-            network: the training network, with the weights that were judged.
+        ``row``, of the log, has ``epoch``, ``step``, ``loss``, ``localization_loss``, ``classification_loss``,
+        ``regularization_loss``, ``learning_rate``, ``seconds``, and the figures of `in_training`.
         """
 
     def ended(self) -> None:
-        """No more is to come, whether training finished or was stopped."""
+        """Training has finished or was stopped."""
 
 
 # TensorBoard's names for columns of the log: those of the TensorFlow Object Detection API (its ``model_lib_v2.py`` and

@@ -1,7 +1,4 @@
-"""Classify faces: cut-out faces in, a probability for each class out, one by one or for all boxes of a table.
-
-Beside `detect`, which finds the faces; `retinamask.dataset.crops.crop` cuts them out as a classifier knows them.
-"""
+"""Classify faces: cut-out faces in, a probability for each class out, one by one or for all boxes of a table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +18,7 @@ _IMAGES_AT_ONCE = 32
 
 
 class Classifier:
-    """A classifier with its network.
+    """A `MaskClassifier` with its inference network.
 
     Attributes:
         classes: name to id, in the order of the probabilities.
@@ -30,7 +27,6 @@ class Classifier:
     """
 
     def __init__(self, detector, network, flip: bool = False):
-        """``network`` is the inference network of ``detector``, a `MaskClassifier`."""
         self.detector, self.network, self.flip = detector, network, flip
         self.classes: dict[str, int] = detector.classes
         self.margin: float = detector.settings.margin
@@ -51,14 +47,9 @@ class Classifier:
         return cls(*detectors.load(snapshot, "inference"), flip)
 
     def __call__(self, images_rgb: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
-        """Return the probabilities of each face.
+        """Return the probabilities of faces, ``uint8`` RGB ``(height, width, 3)`` of any size.
 
-        Args:
-            images_rgb: ``uint8`` RGB arrays of any size ``(height, width, 3)``, also none at all.
-            batch_size: faces per network call.
-
-        Returns:
-            ``float32`` of shape ``(N, classes)``, rows sum to 1. All classes are as likely for a face without a pixel.
+        ``float32`` of shape ``(N, classes)``, rows sum to 1. All classes are as likely for a face without a pixel.
         """
         probabilities = np.full((len(images_rgb), len(self.classes)), 1 / len(self.classes), np.float32)
         seen = [index for index, image in enumerate(images_rgb) if image.size]
@@ -73,18 +64,10 @@ class Classifier:
 
 
 class Ensemble:
-    """Several classifiers of the same classes as one: the mean of their probabilities.
-
-    Attributes:
-        classes, margin: as in `Classifier`; the order of the classes is the first member's.
-    """
+    """Several classifiers of the same classes as one `Classifier`: the mean of their probabilities."""
 
     def __init__(self, members: Sequence[Classifier]):
-        """Put at least one member together.
-
-        Raises:
-            ValueError: they differ in their classes or in the margin around the faces.
-        """
+        """Put at least one member together; those with other classes or margins than the first raise `ValueError`."""
         first = members[0]
         for member in members[1:]:
             if set(member.classes) != set(first.classes):
@@ -98,7 +81,6 @@ class Ensemble:
         self.members, self.classes, self.margin = list(members), first.classes, first.margin
 
     def __call__(self, images_rgb: Sequence[np.ndarray]) -> np.ndarray:
-        """As `Classifier`."""
         each = [member(images_rgb)[:, [member.classes[name] for name in self.classes]] for member in self.members]
         return np.mean(each, axis=0)
 

@@ -21,7 +21,7 @@ from retinamask.inference.detect import Predictor
 
 
 class Agreement(NamedTuple):
-    """How far two predictors are apart on some images."""
+    """How far two predictors are apart on some images; true if to 0.001 pixels and 0.00001 in score at most."""
 
     images: int
     boxes: int
@@ -29,7 +29,6 @@ class Agreement(NamedTuple):
     score_difference: float  # the largest
 
     def __bool__(self) -> bool:
-        """Whether the two are the same for every purpose: to 0.001 pixels and 0.00001 in score."""
         return self.box_difference <= 1e-3 and self.score_difference <= 1e-5
 
 
@@ -134,10 +133,7 @@ def _same_model(weights: Path, record: dict[str, Any], names: Sequence[str]) -> 
 def agreement(
     first: Predictor, second: Predictor, images_rgb: Sequence[np.ndarray], score_threshold: float = 0.05
 ) -> Agreement:
-    """Compare two predictors box by box, in the order of the scores, from ``score_threshold`` on.
-
-    A different number of boxes in any image counts as infinitely far apart.
-    """
+    """Compare two predictors box by box, by score; another number of boxes in any image is infinitely far apart."""
     boxes, box_difference, score_difference = 0, 0.0, 0.0
     for image in images_rgb:
         one, other = (look([image], score_threshold, "per_class")[0] for look in (first, second))
@@ -161,10 +157,9 @@ class DarknetFiles(NamedTuple):
 def export_darknet(snapshot: Snapshot, folder: str | Path, force: bool = False) -> DarknetFiles:
     """Write ``<stem>.cfg``, ``<stem>.weights`` and ``<stem>.names`` for OpenCV's DNN module and Darknet.
 
-    The network expects RGB from 0 to 1. It was trained on images fitted into a square at its top left, the rest black:
-    that shows it objects in their own shape. OpenCV's ``blobFromImage`` and Darknet stretch an image unless told
-    otherwise (Darknet: ``-letter_box``), which costs accuracy where images are far from square. OpenCV makes scores
-    below 0.2 zero.
+    The network expects RGB from 0 to 1, fitted into a square at its top left, the rest black. OpenCV's
+    ``blobFromImage`` and Darknet stretch an image unless told otherwise (Darknet: ``-letter_box``), which costs
+    accuracy where images are far from square. OpenCV makes scores below 0.2 zero.
 
     Args:
         snapshot: of a ``yolov4_tiny``, of either kind.
@@ -173,6 +168,9 @@ def export_darknet(snapshot: Snapshot, folder: str | Path, force: bool = False) 
 
     Raises:
         SnapshotError: the snapshot is of another detector, a class name has a line end, or a file is there already.
+
+    Example:
+        >>> rm.export_darknet(trained.best, "exported")
     """
     detector = detectors.restore(snapshot)
     if not hasattr(detector, "description"):

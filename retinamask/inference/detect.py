@@ -39,7 +39,7 @@ class Predictor:
 
     @classmethod
     def load(cls, snapshot: str | Path | Snapshot, nms_threshold: float | None = None) -> "Predictor":
-        """Load a snapshot of either kind; a converted one does without the filter that is built into it.
+        """Load a snapshot of either kind, without the filter that is built into a converted one.
 
         Args:
             snapshot: the snapshot or its path.
@@ -58,13 +58,7 @@ class Predictor:
     def __call__(
         self, images_rgb: list[np.ndarray], score_threshold: float = 0.05, suppress: str = "any_class"
     ) -> list[Detections]:
-        """Detect in ``uint8`` RGB images of any size.
-
-        Args:
-            images_rgb: arrays of shape ``(height, width, 3)``.
-            score_threshold: keep detections at or above this score.
-            suppress: ``any_class`` for one box a face, ``per_class`` for COCO figures; see `suppression`.
-        """
+        """Detect in ``uint8`` RGB images ``(height, width, 3)`` of any size; the options are those of `detect`."""
         batch, scales = self.detector.prepare(images_rgb)
         return self.in_batch(batch, scales, [image.shape[1::-1] for image in images_rgb], score_threshold, suppress)
 

@@ -1,7 +1,7 @@
 """From the boxes and class scores of all anchors to detections: threshold, non-maximum suppression, the best of them.
 
-Below `detect`, NumPy only: the same for every detector, and for a network that runs outside TensorFlow. It gives what
-keras-retinanet's ``FilterDetections`` gives, but nothing of it is built into a network.
+NumPy only: the same for every detector, and for a network that runs outside TensorFlow. It gives what keras-retinanet's
+``FilterDetections`` gives, but nothing of it is built into a network.
 """
 
 import numpy as np

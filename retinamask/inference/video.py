@@ -44,7 +44,7 @@ def annotate_video(
     Ctrl-C ends it early; what was read by then is kept. It is the only end of a webcam without ``limit``.
 
     Args:
-        predictor: has ``class_names`` and makes a list of `Detections` of a list of ``uint8`` RGB images.
+        predictor: a `Predictor` or a `TwoStage`.
         source: a video file, a GIF, or a webcam's number.
         out_video: ``.mp4``, ``.webm``, ``.gif``, ...: the drawn video, with the times of the source; none if left out.
         name: of the video in the table; the file's own if left out.

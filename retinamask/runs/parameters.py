@@ -5,23 +5,20 @@ papermill only warns of an unknown name and takes any type.
 
 import ast
 import difflib
-import inspect
 import io
 import math
 import os
-import re
 import tokenize
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 StrPath = str | os.PathLike[str]
 _TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list[str]": list, "dict": dict}
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One line of a notebook's `parameters` cell: `name: type = default  # help`."""
 
     name: str
@@ -53,57 +50,86 @@ def known_parameters(notebook: StrPath) -> dict[str, Parameter]:
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
     for statement in statements:
+        where = f"{notebook}: line {statement.lineno} of the parameters cell:"
+        annotated = isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+        if not annotated or statement.value is None:
+            raise ValueError(f"{where} expected 'name: type = literal  # help', found {ast.unparse(statement)!r}")
+        name, type_name, default = map(ast.unparse, (statement.target, statement.annotation, statement.value))
+        if type_name not in _TYPES:
+            raise ValueError(f"{where} {name} is {type_name}, expected one of: {', '.join(_TYPES)}")
+        if name in parameters:
+            raise ValueError(f"{notebook}: the parameters cell has {name!r} twice; keep one")
         try:
-            parameter = _declared(statement, comments.get(statement.end_lineno, ""))
-        except ValueError as error:
-            raise ValueError(f"{notebook}: line {statement.lineno} of the parameters cell: {error}") from None
-        if parameter.name in parameters:
-            raise ValueError(f"{notebook}: the parameters cell has {parameter.name!r} twice; keep one")
-        parameters[parameter.name] = parameter
+            value = _typed(ast.literal_eval(default), type_name)
+        except (ValueError, TypeError, OverflowError):
+            raise ValueError(f"{where} {name} is {type_name}, its default is no such literal: {default}") from None
+        parameters[name] = Parameter(name, type_name, value, comments.get(statement.end_lineno, ""))
     return parameters
-
-
-def _declared(statement: ast.stmt, comment: str) -> Parameter:
-    annotated = isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
-    if not annotated or statement.value is None:
-        raise ValueError(f"expected 'name: type = literal  # help', found {ast.unparse(statement)!r}")
-    name, type_name, default = map(ast.unparse, (statement.target, statement.annotation, statement.value))
-    if type_name not in _TYPES:
-        raise ValueError(f"{name} is {type_name}, expected one of: {', '.join(_TYPES)}")
-    try:
-        return Parameter(name, type_name, _typed(ast.literal_eval(default), type_name), comment)
-    except (ValueError, TypeError, OverflowError):
-        raise ValueError(f"{name} is {type_name}, its default is no such literal: {default}") from None
 
 
 def settings_in_more(notebook: StrPath) -> dict[str, Parameter]:
     """List the settings that the parameter `more` of a training notebook takes, beside the parameters of its own.
 
     They are the fields of the settings of training, of augmentation and of the detector that `NN_train_<detector>`
-    is named for, explained by the field's own help or by the docstring. A notebook without `more` has none.
+    is named for. A notebook without `more` has none.
     """
     from retinamask import detectors
     from retinamask.training.settings import AugmentationSettings, TrainingSettings
 
-    known = known_parameters(notebook)
+    known, found = known_parameters(notebook), {}
     detector = Path(notebook).stem.partition("_train_")[2]
     if "more" not in known or detector not in detectors.DETECTORS:
         return {}
-    found = {}
     for settings in (detectors.named(detector).Settings, TrainingSettings, AugmentationSettings):
-        # An entry of the docstring's "Attributes:" is "    name, other: text", continued with deeper indentation.
-        entries = re.findall(r"^ {4}(\w[\w, ]*): (.+(?:\n {8}.+)*)", inspect.getdoc(settings), re.MULTILINE)
-        help_of = {
-            name: " ".join(text.replace("``", "").split()).rstrip(".")
-            for names, text in entries
-            for name in names.split(", ")
-        }
         for field in fields(settings):
-            if field.name not in known and field.default is not MISSING:
+            if field.name not in known and field.metadata:
                 type_name = getattr(field.type, "__name__", str(field.type))
-                text = field.metadata.get("help") or help_of.get(field.name, "")
-                found[field.name] = Parameter(field.name, type_name, field.default, text)
+                found[field.name] = Parameter(field.name, type_name, field.default, field.metadata["help"])
     return found
+
+
+def training_settings(detector: str, more: Mapping[str, Any], **given: Any) -> tuple:
+    """Divide choices into how to train and how the detector's network is built.
+
+    The names are the fields of `TrainingSettings`, of `AugmentationSettings` and of the detector's own settings,
+    whose docstrings explain them; ``retinamask run NOTEBOOK --help`` lists them.
+
+    Args:
+        detector: its name.
+        more: choices by name, such as ``{"mosaic": 0.5, "optimizer": "adamw"}``; each must be known.
+        given: further choices, such as a notebook's parameters, of which those that are no setting have no effect;
+            ``augment`` False leaves the images as they are. A ``cfg`` may be a path, ``dense`` a text such as "128,64".
+
+    Returns:
+        The `TrainingSettings`, and the detector's settings by name.
+
+    Raises:
+        ValueError: an unknown name, or one that is a parameter of the notebook itself; a wrong value.
+    """
+    from retinamask import detectors
+    from retinamask.detectors.darknet import cfg
+    from retinamask.training.settings import KNOWN, known_in, settings_of
+
+    for name in more.keys() & given.keys():
+        raise ValueError(f"more has {name!r}, which is a parameter of its own; set it there")
+    of_network = [field.name for field in fields(detectors.named(detector).Settings) if field.name not in KNOWN]
+    for name in more:
+        if name not in (*KNOWN, *of_network, "augment"):
+            close = difflib.get_close_matches(name, [*KNOWN, *of_network], n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ";"
+            raise ValueError(f"{detector} has no {name}{meant} it has {', '.join([*of_network, *KNOWN])}")
+    together = {**given, **more}
+    network = {name: together[name] for name in of_network if name in together}
+    if isinstance(dense := network.get("dense"), str):
+        try:
+            network["dense"] = [int(units) for units in dense.split(",") if units and units != "none"]
+        except ValueError:
+            raise ValueError(f"dense is {dense!r}, expected numbers with commas between them, such as 128,64") from None
+    if (path := str(network.get("cfg", ""))) and "\n" not in path:
+        network["cfg"] = cfg.read(path)
+        if ignored := cfg.describe(network["cfg"]).ignored:
+            print(f"not read in {path}: {', '.join(ignored)}; the settings of training take their place")
+    return settings_of(known_in(together)), {n: tuple(v) if isinstance(v, list) else v for n, v in network.items()}
 
 
 def check_parameters(notebook: StrPath, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,12 +138,8 @@ def check_parameters(notebook: StrPath, values: Mapping[str, Any]) -> dict[str, 
     Texts come from a command line, and from YAML, to which `1e-5` is no number. A setting that is no parameter of its
     own but known to `more` is put there.
 
-    Args:
-        notebook: the notebook's path.
-        values: values by parameter name; parameters left out keep their defaults.
-
     Returns:
-        Values of the declared types by parameter name.
+        Values of the declared types by parameter name; parameters left out keep their defaults and are not in it.
 
     Raises:
         ValueError: a name that the notebook does not have, or a value that its type does not allow.
@@ -128,48 +150,42 @@ def check_parameters(notebook: StrPath, values: Mapping[str, Any]) -> dict[str, 
     in_more = settings_in_more(notebook) if others or own.get("more") else {}
     try:
         checked = {name: converted(name, value, known[name].type_name) for name, value in own.items()}
-        if others:
-            checked["more"] = {**checked.get("more", {}), **others}
         if in_more:
-            more = checked["more"]
-            checked["more"] = {n: converted(n, v, in_more[n].type_name) for n, v in more.items() if n in in_more}
-            others = {name: value for name, value in more.items() if name not in in_more}
+            others = {**checked.get("more", {}), **others}
+            checked["more"] = {n: converted(n, v, in_more[n].type_name) for n, v in others.items() if n in in_more}
+        for name in others:
+            if name not in in_more:
+                raise ValueError(unknown(name, [*known, *in_more]))
     except ValueError as error:
         raise ValueError(f"{notebook}: {error}") from None
-    for name in others:
-        raise ValueError(f"{notebook}: {unknown(name, [*known, *in_more])}")
     return checked
 
 
 def converted(name: str, value: Any, type_name: str) -> Any:
-    """The value of a parameter in its declared type, which texts are turned into.
+    """Return the value of a parameter in its declared type, which texts are turned into.
 
     Raises:
         ValueError: the type does not allow it.
     """
+    meant = value
+    if isinstance(value, str) and type_name == "bool":
+        meant = {"true": True, "false": False}.get(value.lower(), value)
+    elif isinstance(value, str) and type_name == "list[str]":
+        meant = [item.strip() for item in value.split(",")] if value.strip() else []
+    elif isinstance(value, str) and type_name in ("int", "float"):
+        try:
+            meant = _TYPES[type_name](value)
+        except ValueError:
+            meant = value  # of the wrong type
     try:
-        return _typed(_from_text(value, type_name), type_name)
+        return _typed(meant, type_name)
     except (ValueError, OverflowError) as error:
         found = f"{value!r} ({type(value).__name__})" + (f"; {error}" if str(error) else "")
         raise ValueError(f"{name} is {type_name}, got {found}") from None
 
 
-def _from_text(value: Any, type_name: str) -> Any:
-    """The value that a text stands for; what is no such text stays as it is, for `_typed` to judge."""
-    if not isinstance(value, str) or type_name == "str":
-        return value
-    if type_name == "bool":
-        return {"true": True, "false": False}.get(value.lower(), value)
-    if type_name == "list[str]":
-        return [item.strip() for item in value.split(",")] if value.strip() else []
-    try:
-        return _TYPES[type_name](value)
-    except (ValueError, KeyError):
-        return value
-
-
 def _typed(value: Any, type_name: str) -> Any:
-    """The value if it is of the type, a float made of an int if need be; ValueError otherwise."""
+    """Return the value if it is of the type, a float made of an int if need be."""
     if type_name.startswith("tuple") and isinstance(value, list | tuple):
         return list(value)  # JSON and YAML have no tuples; the settings make one of it
     if type_name == "float" and type(value) is int:
@@ -184,7 +200,7 @@ def _typed(value: Any, type_name: str) -> Any:
 
 
 def unknown(name: object, known: Iterable[str]) -> str:
-    """The message for a name that is none of the known ones."""
+    """Say that a name is none of the known ones, and which is meant."""
     close = difflib.get_close_matches(str(name), list(known), n=1)
     suggestion = f"; did you mean {close[0]!r}?" if close else ";"
     return f"no parameter named {name!r}{suggestion} it has: {', '.join(known) or 'none'}"

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: a folder of its own under `runs/`, and `run.json`, the record of the run.
+"""The folder of a run under `runs/`, and `run.json`, the record of the run.
 
 The record is there from the run's first moment (status "running"), so that a run that was killed leaves a trace.
 Package versions are read from the installed metadata, so that nothing heavy is imported.
@@ -42,8 +42,8 @@ class RunRecord:
     """
 
     def __init__(self, run_dir: Path, parameters: Mapping[str, Mapping[str, Any]], project: Path) -> None:
-        self._run_dir = run_dir
-        self._clock = time.monotonic()
+        self._path, self._clock = run_dir / RECORD_NAME, time.monotonic()
+        seeds = {name: values["seed"] for name, values in parameters.items() if "seed" in values}
         times = {"started": None, "ended": None, "seconds": None}
         waiting = {name: {"status": "waiting", **times, "parameters": own} for name, own in parameters.items()}
         self.content: dict[str, Any] = {
@@ -54,7 +54,7 @@ class RunRecord:
             "notebooks": earlier_notebooks(run_dir) | waiting,
             "failed_cell": None,
             "error": None,
-            "seed": _common_seed(parameters),
+            "seed": seeds if len(set(seeds.values())) > 1 else next(iter(seeds.values()), None),
             "dataset_fingerprint": None,
             "metrics": None,
             "packages": {package: metadata.version(package) for package in PACKAGES},
@@ -63,14 +63,14 @@ class RunRecord:
             "process": {"host": socket.gethostname(), "pid": os.getpid()},
             "git": _git(project),
         }
-        self._write()
+        files.write_json(self._path, self.content)
 
     @contextlib.contextmanager
     def notebook(self, name: str) -> Iterator[None]:
         """Record the start, the end and the outcome of one notebook, which the `with` block runs."""
         entry, clock = self.content["notebooks"][name], time.monotonic()
         entry.update(status="running", started=_now())
-        self._write()
+        files.write_json(self._path, self.content)
         try:
             yield
         except BaseException as error:
@@ -80,7 +80,7 @@ class RunRecord:
             entry["status"] = "finished"
         finally:
             entry.update(ended=_now(), seconds=round(time.monotonic() - clock, 3))
-            self._write()
+            files.write_json(self._path, self.content)
 
     def end(self, error: BaseException | None = None) -> None:
         """Close the record.
@@ -88,7 +88,7 @@ class RunRecord:
         Args:
             error: what stopped the run, recorded with its `failed_cell` if it has one; None if it finished.
         """
-        dataset = _read_json(self._run_dir / "dataset.json")
+        dataset = _read_json(self._path.with_name("dataset.json"))
         self.content.update(
             status=_ended_by(error) if error else "finished",
             ended=_now(),
@@ -96,18 +96,15 @@ class RunRecord:
             failed_cell=getattr(error, "failed_cell", None),
             error=f"{type(error).__name__}: {error}".rstrip(": ") if error else None,
             dataset_fingerprint=dataset.get("fingerprint") if isinstance(dataset, dict) else None,
-            metrics=_read_json(self._run_dir / "metrics.json"),
+            metrics=_read_json(self._path.with_name("metrics.json")) or None,
         )
-        self._write()
-
-    def _write(self) -> None:
-        _write_record(self._run_dir, self.content)
+        files.write_json(self._path, self.content)
 
 
 def record_by_hand(run_dir: Path, notebook: str, parameters: Mapping[str, Any]) -> None:
     """Record a notebook that is run by hand, and keep a copy of what an earlier run of it left in the folder.
 
-    Do nothing if the folder is of a `retinamask run` that is at work: its process keeps the record.
+    Do nothing if the folder is of a `retinamask run` at work: its process keeps the record.
 
     Args:
         run_dir: the folder that the notebook writes to, made if need be.
@@ -115,15 +112,15 @@ def record_by_hand(run_dir: Path, notebook: str, parameters: Mapping[str, Any]) 
         parameters: its parameters; with `resume` it continues what is there.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    if _is_going_on(run_dir):
+    if _is_running(run_dir):
         return
     earlier = earlier_notebooks(run_dir)
     if notebook in earlier and not parameters.get("resume"):
         aside = _first_free(_aside(run_dir), lambda path: shutil.copytree(run_dir, path))
         print(f"{run_dir} holds an earlier run of this notebook; a copy of the folder is {aside}", file=sys.stderr)
     entry = {"status": "by hand", "started": _now(), "parameters": dict(parameters)}
-    content = {"name": run_dir.name, "status": "by hand"} | (_read_json(run_dir / RECORD_NAME) or {})
-    _write_record(run_dir, content | {"notebooks": {**earlier, notebook: entry}})
+    content = {"name": run_dir.name, "status": "by hand"} | _read_json(run_dir / RECORD_NAME)
+    files.write_json(run_dir / RECORD_NAME, content | {"notebooks": {**earlier, notebook: entry}})
 
 
 def make_run_folder(runs_dir: StrPath, name: str, force: bool = False) -> Path:
@@ -149,6 +146,11 @@ def make_run_folder(runs_dir: StrPath, name: str, force: bool = False) -> Path:
     return folder
 
 
+def make_timed_run_folder(runs_dir: StrPath, stem: str) -> Path:
+    """Make the folder of a run that was given no name: `<stem>-<date>-<time>`, numbered where that is taken."""
+    return _first_free(_runs_folder(runs_dir) / f"{stem}-{_stamp()}", Path.mkdir)
+
+
 def existing_run_folder(runs_dir: StrPath, name: str) -> Path:
     """Return the folder of an earlier run that is to be continued.
 
@@ -160,16 +162,14 @@ def existing_run_folder(runs_dir: StrPath, name: str) -> Path:
         runs = sorted((path.parent for path in folder.parent.glob(f"*/{RECORD_NAME}")), key=os.path.getmtime)
         newest = ", ".join(run.name for run in runs[-5:]) or "none"
         raise ValueError(f"{folder}: no run of that name; the newest are: {newest}")
-    if _is_going_on(folder):
+    if _is_running(folder):
         raise ValueError(f"{folder}: this run is still running; wait for it, or stop it")
     return folder
 
 
 def earlier_notebooks(run_dir: Path) -> dict[str, dict[str, Any]]:
     """Read the entries of an earlier run's notebooks; empty if there is no readable record."""
-    record = _read_json(run_dir / RECORD_NAME)
-    notebooks = record.get("notebooks") if isinstance(record, dict) else None
-    return notebooks if isinstance(notebooks, dict) else {}
+    return _read_json(run_dir / RECORD_NAME).get("notebooks", {})
 
 
 def set_aside(path: Path) -> None:
@@ -178,21 +178,12 @@ def set_aside(path: Path) -> None:
     Raises:
         ValueError: it is the folder of a run that is still running.
     """
-    if _is_going_on(path):
+    if _is_running(path):
         raise ValueError(f"{path}: this run is still running; stop it, or choose another name")
-    # `rename` would silently take the place of an empty folder: the new name is made sure of first.
-    aside = _first_free(_aside(path), _refuse_existing)
-    path.rename(aside)
+    # `rename` would silently replace an empty folder: the new name is claimed first, for a folder by such a one.
+    aside = _first_free(_aside(path), Path.mkdir if path.is_dir() else lambda free: free.touch(exist_ok=False))
+    path.replace(aside)
     print(f"{path}: the earlier {'run' if aside.is_dir() else 'try'} was moved to {aside}", file=sys.stderr, flush=True)
-
-
-def make_timed_run_folder(runs_dir: StrPath, stem: str) -> Path:
-    """Make the folder of a run that was given no name: `<stem>-<date>-<time>`, numbered where that is taken.
-
-    Raises:
-        ValueError: `runs_dir` is not a folder.
-    """
-    return _first_free(_runs_folder(runs_dir) / f"{stem}-{_stamp()}", Path.mkdir)
 
 
 def _runs_folder(runs_dir: StrPath) -> Path:
@@ -209,15 +200,10 @@ def _aside(path: Path) -> Path:
     return path.with_name(f"{stem}.old-{_stamp()}{suffix}")
 
 
-def _refuse_existing(path: Path) -> None:
-    if os.path.lexists(path):
-        raise FileExistsError(path)
-
-
-def _first_free(path: Path, claim: Callable[[Path], None]) -> Path:
-    """The first of `path`, `path-2`, `path-3`... that `claim` does not refuse by FileExistsError."""
-    for count in itertools.count(1):
-        candidate = path if count == 1 else path.with_name(f"{path.name}-{count}")
+def _first_free(path: Path, claim: Callable[[Path], Any]) -> Path:
+    """Return the first of `path`, `path-2`, `path-3`... that `claim` does not refuse by FileExistsError."""
+    for number in itertools.count(1):
+        candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
         with contextlib.suppress(FileExistsError):
             claim(candidate)
             return candidate
@@ -228,37 +214,25 @@ def _ended_by(error: BaseException) -> str:
     return "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
 
 
-def _is_going_on(folder: Path) -> bool:
+def _is_running(folder: Path) -> bool:
     record = _read_json(folder / RECORD_NAME)
-    if not isinstance(record, dict) or record.get("status") != "running" or os.name != "posix":
+    if record.get("status") != "running" or os.name != "posix" or record["process"]["host"] != socket.gethostname():
         return False
     try:
-        if record["process"]["host"] != socket.gethostname():
-            return False
         os.kill(record["process"]["pid"], 0)  # signal 0 only asks whether the process exists
     except PermissionError:
         return True
-    except (KeyError, TypeError, OSError, OverflowError):
+    except OSError:
         return False
     return True
 
 
-def _write_record(run_dir: Path, content: dict[str, Any]) -> None:
-    files.write_text(run_dir / RECORD_NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
 def _read_json(path: Path) -> Any:
-    """Read a notebook's own file, or None: a missing or broken one must not fail the run. NaN becomes null."""
+    """Read a run's own file; a missing or broken one, which must not fail the run, is empty. NaN becomes null."""
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
     except (OSError, ValueError):
-        return None
-
-
-def _common_seed(parameters: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Return the seed, None where no notebook has one; by notebook where the notebooks do not agree."""
-    seeds = {name: values["seed"] for name, values in parameters.items() if "seed" in values}
-    return seeds if len(set(seeds.values())) > 1 else next(iter(seeds.values()), None)
+        return {}
 
 
 def _git(project: Path) -> dict[str, Any] | None:
@@ -268,7 +242,7 @@ def _git(project: Path) -> dict[str, Any] | None:
 
     try:
         return {"revision": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError, UnicodeError):
+    except (OSError, subprocess.SubprocessError):
         return None
 
 

@@ -1,83 +1,111 @@
 """One training in a notebook: what is shown and kept before, while and after a network learns."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
 
-from retinamask.dataset import files
+from retinamask import detectors
+from retinamask.detectors._keras import device_line
+from retinamask.detectors.mask_classifier import balanced_weights
 from retinamask.evaluation import plots
 from retinamask.evaluation.augmentation_sheet import augmentation_sheet
+from retinamask.evaluation.in_training import epoch_evaluation
 from retinamask.evaluation.watchers import LiveFigure, TensorBoardWatcher
+from retinamask.runs.enter import NotebookRun
+from retinamask.runs.parameters import training_settings
 from retinamask.training import learning_rate_finder
 from retinamask.training.examples import Examples
-from retinamask.training.settings import TrainingSettings
 from retinamask.training.snapshot_keeper import run_stem
 from retinamask.training.train import Trained, train
 
 
-@dataclass
 class TrainingRun:
-    """The steps of a training notebook, in their order; each returns the picture that it also keeps as a file.
+    """The training of a notebook; each method is a step and returns the picture that it saves in the run's folder.
+
+    Args:
+        detector: its name.
+        parts: tables ``train`` and ``val``, image paths relative to the run's folder.
+        classes: name to id.
+        run: from `enter`; its parameters, those in ``more`` too, are the settings of network and training.
 
     Attributes:
-        examples: what is learnt from.
-        settings: how to train.
-        weights: what to start from: ``none``, ``imagenet``, ``coco`` or a file.
-        evaluate: from `epoch_evaluation` or `epoch_accuracy`; chooses the best epoch.
-        run_dir: the folder of figures, ``log.csv`` and TensorBoard's events; the run is named for it.
-        snapshots_dir: the folder of the snapshots.
-        resume: continue where an earlier run of this folder was stopped.
+        detector: the detector, ready to start from ``weights``.
+        examples: the training images.
+        settings: `TrainingSettings`.
+        evaluate: judges an epoch on ``val``; the best by AP50, or by accuracy, is the best snapshot.
+
+    Raises:
+        ValueError: an unknown name in ``more``, or a wrong value.
+
+    Example:
+        >>> training = rm.TrainingRun("retinanet", parts, classes, run)
+        >>> trained = training.train()
     """
 
-    examples: Examples
-    settings: TrainingSettings
-    weights: str
-    evaluate: Callable
-    run_dir: str | Path
-    snapshots_dir: str | Path
-    resume: bool = False
+    def __init__(self, detector: str, parts: dict[str, pd.DataFrame], classes: dict[str, int], run: NotebookRun):
+        self.run, self._parts = run, parts
+        given = run.parameters
+        self.settings, network = training_settings(detector, given.pop("more"), **given)
+        if given.get("balance_classes"):
+            network["class_weights"] = balanced_weights(parts["train"]["class_name"], classes)
+        self._learn_with(detectors.create_for(detector, classes, given["weights"], **network))
+
+    def _learn_with(self, detector) -> None:
+        self.detector = detector
+        self.examples = Examples(self._parts["train"], self.run.folder, detector, self.settings.cache)
+        self.evaluate = epoch_evaluation(detector, self._parts["val"], self.run.folder)
+
+    def __repr__(self) -> str:
+        train, val = (self._parts[name]["image_path"].nunique() for name in ("train", "val"))
+        normalisation = getattr(self.detector.settings, "normalisation", "live")
+        return (
+            f"{self.detector.name}, weights {self.run.parameters['weights']}, batch normalisation {normalisation}\n"
+            f"{train} training and {val} validation images\n{device_line()}"
+        )
+
+    def fit_anchors(self) -> None:
+        """Take anchors by k-means from the training boxes instead of the published ones; for ``yolov4_tiny``."""
+        self._learn_with(self.detector.with_anchors(self.examples.boxes))
 
     def augmentation(self) -> Image.Image:
         """Draw three training images as they are and as each kind of change alters them: ``augmentation.png``."""
         sheet = augmentation_sheet(self.examples, self.settings.augmentation, rows=3)
-        with files.replacing(Path(self.run_dir, "augmentation.png")) as temporary:
-            sheet.save(temporary)
-        return sheet
+        return self.run.keep(sheet, "augmentation.png")
 
     def learning_rate(self) -> Image.Image:
         """Draw the rate of each step: ``learning_rate.png``."""
         updates = self.settings.steps or math.ceil(len(self.examples) / self.settings.batch_size)
-        curve = plots.learning_rate_curve(self.settings, updates)
-        return plots.keep(curve, Path(self.run_dir, "learning_rate.png"))
+        return self.run.keep(plots.learning_rate_curve(self.settings, updates), "learning_rate.png")
 
     def find_learning_rate(self) -> Image.Image:
         """Train a copy with a rising rate and draw its loss: ``learning_rate_finding.png``; print a suggestion."""
-        found = learning_rate_finder.rates_and_losses(self.examples, self.settings, self.weights)
+        weights = self.run.parameters["weights"]
+        found = learning_rate_finder.rates_and_losses(self.examples, self.settings, weights)
         suggested = learning_rate_finder.suggested(found)
         print(f"suggested learning_rate: {suggested:.1e}, used: {self.settings.learning_rate:.1e}")
-        figure = plots.learning_rate_finding(found)
-        return plots.keep(figure, Path(self.run_dir, "learning_rate_finding.png"))
+        return self.run.keep(plots.learning_rate_finding(found), "learning_rate_finding.png")
 
     def train(self) -> Trained:
         """Train with a live figure and TensorBoard's events; snapshots are named for the run."""
-        name = Path(self.run_dir).name
-        stem = run_stem(self.snapshots_dir, name, self.resume)  # with a number if the run has trained before
-        events = Path(self.run_dir, f"tensorboard{stem.name.removeprefix(name)}")
-        return train(
+        name, given = self.run.folder.name, self.run.parameters
+        stem = run_stem(given["snapshots_dir"], name, given["resume"])  # with a number if the run has trained before
+        events = Path(self.run.folder, f"tensorboard{stem.name.removeprefix(name)}")
+        trained = train(
             self.examples,
             self.settings,
             stem,
-            self.weights,
+            given["weights"],
             evaluate=self.evaluate,
             watchers=[LiveFigure(), TensorBoardWatcher(events, self.evaluate)],
             record={"run": name},
-            log_csv=Path(self.run_dir, "log.csv"),
-            resume=self.resume,
+            log_csv=self.run.folder / "log.csv",
+            resume=given["resume"],
         )
+        print(f"best: {trained.best}\nlast: {trained.last}")
+        return trained
 
     def curves(self, trained: Trained) -> Image.Image:
         """Draw losses and precision over the epochs: ``training_curves.png``."""
-        return plots.keep(plots.training_curves(trained.log), Path(self.run_dir, "training_curves.png"))
+        return self.run.keep(plots.training_curves(trained.log), "training_curves.png")

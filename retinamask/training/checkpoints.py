@@ -1,13 +1,11 @@
 """Checkpoints: everything that a run needs to resume as if it had never stopped, in one file, whole or absent.
 
-A leaf of `training`; the loop says what goes in. ``<stem>_checkpoint-<step>.npz`` is NumPy's archive of the arrays,
-whose checksums find damage, and of one more, ``record``: step, record and names as UTF-8 JSON. Nothing pickled is
-ever written or read.
+``<stem>_checkpoint-<step>.npz`` is NumPy's archive of the arrays, whose checksums find damage, and of one more,
+``record``: step, record and names as UTF-8 JSON. Nothing pickled is ever written or read.
 """
 
 import json
 import logging
-import os
 import re
 import zipfile
 import zlib
@@ -58,15 +56,13 @@ def save(stem: str | Path, step: int, arrays: dict[str, np.ndarray], record: dic
         TypeError, ValueError: ``record`` is not JSON, or an array holds objects.
     """
     stem = Path(stem)
-    path = stem.with_name(f"{stem.name}_checkpoint-{step:08d}.npz")
+    path, temporary = stem.with_name(f"{stem.name}_checkpoint-{step:08d}.npz"), _temporary(stem)
     text = json.dumps({"step": step, "record": record, "arrays": list(arrays)}).encode()
     stem.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(stem)
     try:
         with open(temporary, "wb") as file:
             np.savez(file, allow_pickle=False, record=np.frombuffer(text, np.uint8), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
+        files.to_disk(temporary)
         temporary.replace(path)
         files.sync_folder(path.parent)
     except (OSError, ValueError) as error:  # zipfile raises either when it cannot write its end
@@ -79,10 +75,10 @@ def save(stem: str | Path, step: int, arrays: dict[str, np.ndarray], record: dic
     finally:
         temporary.unlink(missing_ok=True)
     found = _found(stem)
-    kept = [path for saved, path in found if saved <= step][-KEPT:]
-    for _, path_of_other in found:
-        if path_of_other not in kept:
-            path_of_other.unlink(missing_ok=True)
+    kept = [other for saved, other in found if saved <= step][-KEPT:]
+    for _, other in found:
+        if other not in kept:
+            other.unlink(missing_ok=True)
     return path
 
 

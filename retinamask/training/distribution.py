@@ -1,6 +1,8 @@
 """One machine or many, one device or many: TensorFlow's strategies, and what workers have to agree on.
 
-Sits above `cluster`; `steps` computes with a strategy, `train` makes one. How to start workers: docs/scaling.md.
+Who trains together is read from ``TF_CONFIG``, whose format is that of
+https://www.tensorflow.org/guide/distributed_training#setting_up_the_tf_config_environment_variable. How to start
+workers: docs/scaling.md.
 """
 
 import contextlib
@@ -9,21 +11,124 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from retinamask.detectors import _keras
-from retinamask.training.cluster import VARIABLE, Cluster, read_cluster, wait_for_all
 from retinamask.training.settings import TrainingError, TrainingSettings
 
+VARIABLE = "TF_CONFIG"
 DEVICES_VARIABLE = "RETINAMASK_DEVICES"
+JOBS = ("chief", "worker")  # those that train; the first of all of them is the chief
+EXAMPLE = (
+    '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}, '
+    "with the same cluster on every machine and an index of its own, from 0, on each"
+)
+WAIT_SECONDS = 1800.0
+_SECONDS_BETWEEN_LINES = 60.0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The addresses (``host:port``) of all workers, the chief first, and which of them this process is."""
+
+    addresses: tuple[str, ...]
+    index: int
+
+
+def read_cluster() -> Cluster | None:
+    """Read ``TF_CONFIG``; None where it is not set or empty.
+
+    Raises:
+        TrainingError: it says something else than which workers there are and which of them this is.
+    """
+    text = os.environ.get(VARIABLE, "")
+    if not text.strip():
+        return None
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _wrong(f"is not JSON ({error}): {text[:200]}") from None
+    jobs = config.get("cluster") if isinstance(config, dict) else None
+    if not isinstance(jobs, dict) or not jobs:
+        raise _wrong(f"has no cluster: {text[:200]}")
+    if strange := sorted(set(jobs) - set(JOBS)):
+        raise _wrong(f"has {', '.join(strange)} in its cluster, which training does not use")
+    if not all(isinstance(listed, list) for listed in jobs.values()):
+        raise _wrong(f"has a cluster that is not lists of addresses: {jobs}")
+    addresses = [address for job in JOBS for address in jobs.get(job, [])]
+    for address in addresses:
+        host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise _wrong(f"has the address {address!r}, which is not host:port")
+        if addresses.count(address) > 1:
+            raise _wrong(f"has the address {address} twice")
+    if not addresses:
+        raise _wrong(f"has a cluster without workers: {jobs}")
+    task = config.get("task")
+    job, index = (task.get("type"), task.get("index")) if isinstance(task, dict) else (None, None)
+    if job not in jobs or not isinstance(index, int) or not 0 <= index < len(jobs[job]):
+        counts = " or ".join(f"{name} with index 0 to {len(jobs[name]) - 1}" for name in JOBS if jobs.get(name))
+        raise _wrong(f"has the task {task}, expected {counts}")
+    return Cluster(tuple(addresses), index + (len(jobs.get("chief", [])) if job == "worker" else 0))
+
+
+def _wrong(what: str) -> TrainingError:
+    return TrainingError(f"{VARIABLE} {what}\nExpected for example {EXAMPLE}. Unset it to train on this machine alone")
+
+
+def wait_for_all(cluster: Cluster, seconds: float = WAIT_SECONDS) -> None:
+    """Return when every other worker has answered once at its address; say each minute who is awaited.
+
+    TensorFlow's own waiting has no end and hears neither Ctrl-C nor SIGTERM. Until it takes over the port, this
+    process answers there itself.
+
+    Raises:
+        TrainingError: this worker's port is taken, or some workers did not answer within ``seconds``.
+    """
+
+    def answers(address: str) -> bool:
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+        except OSError:  # not there yet, or its name is not known yet
+            return False
+        return True
+
+    port = int(cluster.addresses[cluster.index].rpartition(":")[2])
+    started = printed = time.monotonic()
+    missing = [address for number, address in enumerate(cluster.addresses) if number != cluster.index]
+    try:
+        listening = socket.create_server(("", port), backlog=1024)
+    except OSError as error:
+        raise TrainingError(
+            f"port {port}, which {VARIABLE} gives this worker, cannot be opened ({error}); is a worker of an earlier "
+            "run still there? Stop it, or use another port on all machines"
+        ) from None
+    with listening:
+        while missing := [address for address in missing if not answers(address)]:
+            now = time.monotonic()
+            waited_for = f"{len(missing)} of {len(cluster.addresses)} workers"
+            if now - started > seconds:
+                raise TrainingError(
+                    f"{waited_for} did not answer within {seconds:.0f} s: {', '.join(missing)}. Start all workers of "
+                    f"{VARIABLE} at about the same time, check that their addresses are right and that no firewall "
+                    "closes their ports"
+                )
+            if now - printed > _SECONDS_BETWEEN_LINES:
+                print(f"waiting for {waited_for}: {', '.join(missing)}", flush=True)
+                printed = now
+            time.sleep(0.2)
 
 
 def strategy(devices: Sequence[str] | None = None):
-    """How this process trains: with other machines, on several devices, or as TensorFlow does by itself.
+    """Choose how this process trains: with other machines, on several devices, or as TensorFlow does by itself.
 
     In order: with more than one worker in ``TF_CONFIG``, `tf.distribute.MultiWorkerMirroredStrategy` on all GPUs of
     each machine, or its CPU; with ``devices``, or more than one visible GPU, `tf.distribute.MirroredStrategy`; else
@@ -37,11 +142,11 @@ def strategy(devices: Sequence[str] | None = None):
             without it, the names in the variable ``RETINAMASK_DEVICES``, separated by commas.
 
     Raises:
-        TrainingError: ``TF_CONFIG`` is wrong, a worker does not come within `cluster.WAIT_SECONDS`, TensorFlow has
-            computed before, or a device does not exist.
+        TrainingError: ``TF_CONFIG`` is wrong, a worker does not come within `WAIT_SECONDS`, TensorFlow has computed
+            before, or a device does not exist.
     """
     _keras.prepare()
-    import tensorflow
+    import tensorflow as tf
 
     cluster = read_cluster()
     named = os.environ.get(DEVICES_VARIABLE, "").split(",")
@@ -53,21 +158,70 @@ def strategy(devices: Sequence[str] | None = None):
                 "machine; choose among them with CUDA_VISIBLE_DEVICES"
             )
         return _of_workers(cluster)
-    if devices or len(tensorflow.config.get_visible_devices("GPU")) > 1:
+    if devices or len(tf.config.get_visible_devices("GPU")) > 1:
         return _of_devices(devices)
-    return tensorflow.distribute.get_strategy()
+    return tf.distribute.get_strategy()
+
+
+@functools.cache
+def _of_workers(cluster: Cluster):
+    import tensorflow as tf
+
+    implementations = tf.distribute.experimental.CommunicationImplementation
+    has_gpu = bool(tf.config.get_visible_devices("GPU"))
+    options = tf.distribute.experimental.CommunicationOptions(
+        implementation=implementations.AUTO if has_gpu else implementations.RING
+    )
+    wait_for_all(cluster)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        made = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    except RuntimeError as error:
+        if "program startup" not in str(error):
+            raise
+        raise TrainingError(
+            "with several workers, training must begin before TensorFlow computes anything in this process; restart "
+            "the kernel, or call retinamask.training.distribution.strategy() first"
+        ) from error
+    except tf.errors.OpError as error:
+        raise TrainingError(
+            f"the workers of {VARIABLE} did not come together; stop what is left of an earlier run, and start all of "
+            f"them again ({str(error).splitlines()[0][:200]})"
+        ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # TensorFlow would swallow it from here on
+    return made
+
+
+@functools.cache
+def _of_devices(devices: tuple[str, ...]):
+    import tensorflow as tf
+
+    processors = sum(device.upper().rpartition("/")[2].startswith("CPU") for device in devices)
+    with contextlib.suppress(RuntimeError):  # TensorFlow has computed before: as many as there are then
+        if processors > 1:
+            physical = tf.config.list_physical_devices("CPU")[0]
+            parts = [tf.config.LogicalDeviceConfiguration()] * processors
+            tf.config.set_logical_device_configuration(physical, parts)
+    known = {device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()}
+    unknown = [name for name in devices if name.upper().removeprefix("/").removeprefix("DEVICE:") not in known]
+    if unknown:
+        raise TrainingError(
+            f"no device {', '.join(unknown)} here; there are: {', '.join(sorted(known))} (CPU:1 and further are made "
+            "if they are asked for before TensorFlow first computes)"
+        )
+    return tf.distribute.MirroredStrategy(list(devices) or sorted(name for name in known if "GPU" in name))
 
 
 def is_default(strategy) -> bool:
-    """Whether nothing is distributed."""
-    import tensorflow
+    """Say whether nothing is distributed."""
+    import tensorflow as tf
 
-    spread = (tensorflow.distribute.MirroredStrategy, tensorflow.distribute.MultiWorkerMirroredStrategy)
-    return not isinstance(strategy, spread)
+    return not isinstance(strategy, (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy))
 
 
 def shard(strategy) -> tuple[int, int]:
-    """The number of this worker, from 0, and how many there are."""
+    """Give the number of this worker, from 0, and how many there are."""
     resolver = strategy.cluster_resolver
     cluster = resolver.cluster_spec().as_dict() if resolver else {}
     if sum(map(len, cluster.values())) < 2:
@@ -77,7 +231,7 @@ def shard(strategy) -> tuple[int, int]:
 
 
 def is_chief(strategy) -> bool:
-    """Whether this worker is the one that evaluates, prints and writes."""
+    """Say whether this worker is the one that evaluates, prints and writes."""
     return shard(strategy)[0] == 0
 
 
@@ -95,8 +249,7 @@ def describe(strategy) -> str:
 def check_batch(strategy, settings: TrainingSettings) -> None:
     """Raise `TrainingError` if a batch cannot be dealt out in equal parts."""
     shares = strategy.num_replicas_in_sync * settings.accumulate
-    left = settings.batch_size % shares
-    if left:
+    if left := settings.batch_size % shares:
         lower, upper = settings.batch_size - left, settings.batch_size - left + shares
         nearest = f"{lower} or {upper}" if lower else str(upper)
         raise TrainingError(
@@ -106,7 +259,7 @@ def check_batch(strategy, settings: TrainingSettings) -> None:
 
 
 def from_chief(strategy, values) -> np.ndarray:
-    """The chief's ``values`` on every worker; all workers must call this together.
+    """Give the chief's ``values`` to every worker; all workers must call this together.
 
     Args:
         values: numbers that float64 holds exactly, of the same shape on every worker.
@@ -117,7 +270,24 @@ def from_chief(strategy, values) -> np.ndarray:
     values = np.asarray(values)
     if shard(strategy)[1] == 1:
         return values
-    return _chiefs(strategy)(values.astype(np.float64)).numpy().astype(values.dtype)
+    return _broadcast(strategy)(values.astype(np.float64)).numpy().astype(values.dtype)
+
+
+@functools.cache
+def _broadcast(strategy):
+    """Broadcast the chief's value: all-reduce with zeros elsewhere."""
+    import tensorflow as tf
+
+    @tf.function
+    def summed(values):
+        def share():
+            replica = tf.distribute.get_replica_context()
+            is_first = tf.equal(replica.replica_id_in_sync_group, 0)
+            return replica.all_reduce("SUM", tf.where(is_first, values, tf.zeros_like(values)))
+
+        return strategy.experimental_local_results(strategy.run(share))[0]
+
+    return summed
 
 
 def check_agreement(strategy, seen: dict[str, Any]) -> None:
@@ -139,14 +309,14 @@ def check_agreement(strategy, seen: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def stopping_together(strategy) -> Iterator[None]:
-    """Within this block, the loss of another worker is a `TrainingError` that says how to resume.
+    """Turn the loss of another worker within this block into a `TrainingError` that says how to resume.
 
     A worker that was killed is noticed at once, one that is frozen or cut off after some seconds, by TensorFlow's
     heartbeats.
     """
-    import tensorflow
+    import tensorflow as tf
 
-    lost = tensorflow.errors
+    lost = tf.errors
     try:
         yield
     except (lost.UnavailableError, lost.AbortedError, lost.CancelledError, lost.DeadlineExceededError) as error:
@@ -160,70 +330,3 @@ def stopping_together(strategy) -> Iterator[None]:
             f"that are left ({VARIABLE} must name just those; a single one needs none): training resumes from the last "
             f"checkpoint ({said[:200]})"
         ) from error
-
-
-@functools.cache
-def _of_workers(cluster: Cluster):
-    import tensorflow
-
-    implementations = tensorflow.distribute.experimental.CommunicationImplementation
-    has_gpu = bool(tensorflow.config.get_visible_devices("GPU"))
-    options = tensorflow.distribute.experimental.CommunicationOptions(
-        implementation=implementations.AUTO if has_gpu else implementations.RING
-    )
-    wait_for_all(cluster)
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        made = tensorflow.distribute.MultiWorkerMirroredStrategy(communication_options=options)
-    except RuntimeError as error:
-        if "program startup" not in str(error):
-            raise
-        raise TrainingError(
-            "with several workers, training must begin before TensorFlow computes anything in this process; restart "
-            "the kernel, or call retinamask.training.distribution.strategy() first"
-        ) from error
-    except tensorflow.errors.OpError as error:
-        raise TrainingError(
-            f"the workers of {VARIABLE} did not come together; stop what is left of an earlier run, and start all of "
-            f"them again ({str(error).splitlines()[0][:200]})"
-        ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)  # TensorFlow would swallow it from here on
-    return made
-
-
-@functools.cache
-def _of_devices(devices: tuple[str, ...]):
-    import tensorflow
-
-    processors = sum(device.upper().rpartition("/")[2].startswith("CPU") for device in devices)
-    with contextlib.suppress(RuntimeError):  # TensorFlow has computed before: as many as there are then
-        if processors > 1:
-            physical = tensorflow.config.list_physical_devices("CPU")[0]
-            parts = [tensorflow.config.LogicalDeviceConfiguration()] * processors
-            tensorflow.config.set_logical_device_configuration(physical, parts)
-    known = {device.name.removeprefix("/device:") for device in tensorflow.config.list_logical_devices()}
-    unknown = [name for name in devices if name.upper().removeprefix("/").removeprefix("DEVICE:") not in known]
-    if unknown:
-        raise TrainingError(
-            f"no device {', '.join(unknown)} here; there are: {', '.join(sorted(known))} (CPU:1 and further are made "
-            "if they are asked for before TensorFlow first computes)"
-        )
-    return tensorflow.distribute.MirroredStrategy(list(devices) or sorted(name for name in known if "GPU" in name))
-
-
-@functools.cache
-def _chiefs(strategy):
-    """Broadcast the chief's value: all-reduce with zeros elsewhere."""
-    import tensorflow
-
-    @tensorflow.function
-    def summed(values):
-        def share():
-            replica = tensorflow.distribute.get_replica_context()
-            is_first = tensorflow.equal(replica.replica_id_in_sync_group, 0)
-            return replica.all_reduce("SUM", tensorflow.where(is_first, values, tensorflow.zeros_like(values)))
-
-        return strategy.experimental_local_results(strategy.run(share))[0]
-
-    return summed

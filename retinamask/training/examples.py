@@ -1,7 +1,4 @@
-"""The usable images of a table with their boxes and class ids, in network-input pixels.
-
-Between `pixel_cache`, which holds the pixels, and `input_pipeline`, which makes batches of them.
-"""
+"""The usable images of a table with their boxes and class ids, in network-input pixels."""
 
 import logging
 from pathlib import Path
@@ -21,20 +18,19 @@ log = logging.getLogger(__name__)
 class Examples:
     """The images, boxes and labels that a training run draws from.
 
+    Args:
+        table: annotations; image paths relative to ``folder``.
+        folder: the folder that the image paths are relative to.
+        detector: from `retinamask.detectors.create`; gives classes, scale and canvas.
+        cache: where the pixels are kept, see `retinamask.training.pixel_cache.open_pixels`.
+
     Attributes:
-        table, detector: what they were made from.
         paths: image paths as in the table, without unusable ones.
         unusable: one message for each image that was left out: missing, damaged, or with all of its boxes outside.
         pixels: the resized images, by `retinamask.training.pixel_cache.Pixels.read`.
         canvas_wh: width and height of the network's input.
         boxes: an array ``(M, 4)`` of ``float32`` for each image, in its resized pixels, clipped to it.
         labels: an array ``(M,)`` of ``int32`` class ids for each image.
-
-    Args:
-        table: annotations; image paths relative to ``folder``.
-        folder: the folder that the image paths are relative to.
-        detector: from `retinamask.detectors.create`; gives classes, scale and canvas.
-        cache: where the pixels are kept, see `retinamask.training.pixel_cache.open_pixels`.
 
     Raises:
         AnnotationError: a class is unknown, or not one image can be used.
@@ -48,7 +44,24 @@ class Examples:
         self.pixels = open_pixels(folder, image_paths(table), detector.scale, cache)
         self.boxes: list[np.ndarray] = []
         self.labels: list[np.ndarray] = []
-        outside = self._read_objects(objects(table))
+        rows, outside, kept = dict(iter(objects(table).groupby("image_path"))), [], []
+        pixels = self.pixels
+        for path, size_wh, scale in zip(pixels.paths, pixels.original_sizes_wh, pixels.scales, strict=True):
+            written = rows[path][BOX_COLUMNS].to_numpy(float) if path in rows else np.empty((0, 4))
+            inside = clip(written, size_wh)
+            stays = areas(inside) > 0
+            for box, remains in zip(written, stays, strict=True):
+                if reach_outside(box[None], size_wh)[0] > 0:
+                    what = "is cut at the edge of" if remains else "is left out: it lies outside"
+                    log.warning("%s: box %s %s the image of %s", path, box.tolist(), what, size_wh)
+            kept.append(path not in rows or bool(stays.any()))
+            if kept[-1]:
+                names = rows[path]["class_name"] if path in rows else pd.Series([], dtype=object)
+                self.boxes.append((inside[stays] * scale).astype(np.float32))
+                self.labels.append(names.map(detector.classes).to_numpy(np.int32)[stays])
+            else:
+                outside.append(f"{path}: all of its boxes lie outside the image of {size_wh[0]} x {size_wh[1]} pixels")
+        self.pixels.keep(kept)
         self.paths, self.unusable = self.pixels.paths, self.pixels.unusable + outside
         for message in self.unusable:
             log.warning("left out of training: %s", message)
@@ -60,69 +73,35 @@ class Examples:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def _read_objects(self, table: pd.DataFrame) -> list[str]:
-        """Fill boxes and labels; leave out images whose boxes all lie outside, and give a message about each."""
-        rows, none = dict(iter(table.groupby("image_path"))), table.iloc[:0]
-        outside, kept = [], []
-        pixels = self.pixels
-        for path, size_wh, scale in zip(pixels.paths, pixels.original_sizes_wh, pixels.scales, strict=True):
-            of_image = rows.get(path, none)
-            boxes, labels = self._clipped(of_image, size_wh)
-            kept.append(len(boxes) > 0 or of_image.empty)
-            if kept[-1]:
-                self.boxes.append((boxes * scale).astype(np.float32))
-                self.labels.append(labels)
-            else:
-                outside.append(f"{path}: all of its boxes lie outside the image of {size_wh[0]} x {size_wh[1]} pixels")
-        self.pixels.keep(kept)
-        return outside
-
-    def _clipped(self, rows: pd.DataFrame, size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """An image's boxes ``(M, 4)``, clipped to it, and class ids; what reaches outside is logged."""
-        written = rows[BOX_COLUMNS].to_numpy(float)
-        inside = clip(written, size_wh)
-        keep = areas(inside) > 0
-        for box, stays in zip(written, keep, strict=True):
-            if reach_outside(box[None], size_wh)[0] > 0:
-                what = "is cut at the edge of" if stays else "is left out: it lies outside"
-                log.warning("%s: box %s %s the image of %s", rows["image_path"].iloc[0], box.tolist(), what, size_wh)
-        return inside[keep], rows["class_name"].map(self.detector.classes).to_numpy(np.int32)[keep]
-
     def summary(self) -> str:
         """Say, a line each, what there is to learn: images, boxes, those that training cannot use, empty classes.
 
         Raises:
             TrainingError: there is nothing to learn.
         """
-        names, labels = list(self.detector.classes), np.concatenate(self.labels)
-        ids = list(self.detector.classes.values())
-        counts = {name: int(np.count_nonzero(labels == number)) for name, number in zip(names, ids, strict=True)}
+        detector, labels = self.detector, np.concatenate(self.labels)
+        counts = {name: int(np.count_nonzero(labels == number)) for name, number in detector.classes.items()}
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         if not len(labels):
             raise TrainingError(f"nothing to learn: none of the {len(self)} images has a box that lies inside it")
-        if self.detector.classifies:
+        if detector.classifies:
             lines = [f"learning from {len(self)} images: {listed}"]
         else:
             empty = sum(not len(each) for each in self.labels)
-            lines = [
-                f"learning from {len(self)} images, {empty} of them without a box, and {len(labels)} boxes: {listed}"
-            ]
-            lines.append(self._reached(len(labels)))
+            what = f"{len(self)} images, {empty} of them without a box, and {len(labels)} boxes: {listed}"
+            of_image = np.repeat(np.arange(len(self)), list(map(len, self.boxes)))
+            sizes_wh = np.array(self.pixels.sizes_wh)[of_image]
+            reached = int(np.count_nonzero(detector.reached(np.concatenate(self.boxes), of_image, sizes_wh)))
+            side = f"{self.canvas_wh[0]} x {self.canvas_wh[1]} pixels"
+            figure = f"every box reaches an anchor at {side}"
+            if reached < len(labels):
+                figure = f"{reached} of {len(labels)} boxes can be learnt at {side}; the rest {detector.unreached}"
+            if not reached:
+                raise TrainingError(f"nothing to learn: {figure}")
+            lines = [f"learning from {what}", figure]
         if self.unusable:
             lines.append(f"{len(self.unusable)} image(s) left out, named above")
         if absent := [name for name, count in counts.items() if not count]:
-            what = "images" if self.detector.classifies else "boxes"
+            what = "images" if detector.classifies else "boxes"
             lines.append(f"nothing to learn for {', '.join(absent)}: the training table has no {what} of it")
         return "\n".join(lines)
-
-    def _reached(self, count: int) -> str:
-        of_image = np.repeat(np.arange(len(self)), list(map(len, self.boxes)))
-        sizes_wh = np.array(self.pixels.sizes_wh)[of_image]
-        reached = int(np.count_nonzero(self.detector.reached(np.concatenate(self.boxes), of_image, sizes_wh)))
-        side = f"{self.canvas_wh[0]} x {self.canvas_wh[1]} pixels"
-        if reached == count:
-            return f"every box reaches an anchor at {side}"
-        said = f"{reached} of {count} boxes can be learnt at {side}; the rest {self.detector.unreached}"
-        if not reached:
-            raise TrainingError(f"nothing to learn: {said}")
-        return said

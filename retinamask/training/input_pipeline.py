@@ -1,10 +1,8 @@
-"""From examples to batches: an order that any step can be entered at, augmentation and targets in the graph.
-
-Above `examples`, `augmentation` and the detectors; `train` draws its batches from here.
+"""From examples to batches: deterministic, resumable at any step, with augmentation and targets in the graph.
 
 Everything about a batch follows from its number: position ``p = step * batch_size + place`` names pass
 ``p // n`` over the ``n`` examples, its place in that pass's permutation names the image, and ``(seed, p)`` seeds the
-augmentation. So a run can be taken up at any step, cut into shards, and computed by any number of threads, and the
+augmentation. So a run can be resumed at any step, cut into shards, and computed by any number of threads, and the
 batches are the same.
 """
 
@@ -13,11 +11,15 @@ from dataclasses import replace
 import numpy as np
 
 from retinamask.detectors import _keras
-from retinamask.training import augmentation, distribution, multi_scale, warping
+from retinamask.training import augmentation, distribution
 from retinamask.training.examples import Examples
 from retinamask.training.settings import AugmentationSettings, TrainingSettings
 
+STRIDE = 32  # pixels that the deepest feature map of a YOLO takes together
+UPDATES = 10  # with one side of the input, as in Darknet
+
 _LARGEST = 2**31 - 1  # of an int32
+_SIDE = 2_000_003  # distinguishes the draw of the side from the others of the same seed
 _MOSAIC = 1_000_003  # what is folded into an example's seed to draw its mosaic; any number augmentation does not use
 
 
@@ -31,7 +33,7 @@ def batches(
     shard: tuple[int, int] = (0, 1),
     parts: int = 1,
 ):
-    """Endless batches: every example once in a random order, then all again in another one.
+    """Make endless batches: every example once in a random order, then all again in another one.
 
     Args:
         examples: what to draw from.
@@ -66,16 +68,16 @@ def batches(
     if examples.detector.classifies:
         settings = replace(settings, visible_share=0)  # a face stays what it is, however little a zoom leaves of it
     load = _loader(examples, settings, seed, balance)
+    choices = sides(examples.canvas_wh[0], settings.multi_scale) if settings.multi_scale > 1 else []
 
     def example(number):
-        """The shard's examples are numbered through; ``number`` names a step and a place in the shard's share."""
+        """Load the example of a number, which names a step and a place in the shard's share."""
         return load(number // share * batch_size + index * share + number % share)
 
     def with_targets(number, batch):
         if settings.multi_scale > 1:
             step = first_step + number // parts
-            side = multi_scale.drawn_side(examples.canvas_wh[0], settings.multi_scale, seed % _LARGEST, step)
-            batch = multi_scale.resized(batch, side)
+            batch = _resized(batch, choices, tf.stack([seed % _LARGEST, tf.cast(step // UPDATES, tf.int32) + _SIDE]))
         given = batch["boxes"], batch["labels"], batch["sizes_wh"]
         return {**batch, **examples.detector.targets(*given, examples.canvas_wh)}
 
@@ -97,7 +99,7 @@ def batches(
 
 
 def dealt_out(strategy, examples: Examples, settings: TrainingSettings, first_step: int):
-    """An endless data set whose elements are global batches, dealt out to the devices of ``strategy``.
+    """Make an endless data set of global batches, dealt out to the devices of ``strategy``.
 
     Every worker knows the order of the whole run and takes its own part of each batch, each of its devices a part
     of that; so the batches are the same for any number of devices.
@@ -121,21 +123,50 @@ def dealt_out(strategy, examples: Examples, settings: TrainingSettings, first_st
 
 
 def check(detector, settings: AugmentationSettings) -> None:
-    """Raise `ValueError` if something is asked that does not suit a detector.
+    """Raise `ValueError` for augmentation that does not suit a detector.
 
-    That is ``multi_scale`` where the input has one size, turning and the like where there are boxes, and a mosaic
+    That is ``multi_scale`` where the input has one size, rotation and the like where there are boxes, and a mosaic
     where each image is of one class.
     """
     if settings.multi_scale > 1 and not detector.any_canvas:
         raise ValueError(f"multi_scale is {settings.multi_scale}, but {detector.name} takes one size; set it to 1")
-    if warping.is_asked_for(settings) and not detector.classifies:
+    if augmentation.warps(settings) and not detector.classifies:
         raise ValueError(f"rotate, shift, shear and erase are for classifiers; set them to 0 for {detector.name}")
     if settings.mosaic and detector.classifies:
         raise ValueError(f"mosaic is {settings.mosaic}, but an image of {detector.name} has one class; set it to 0")
 
 
+def sides(side: int, factor: float) -> list[int]:
+    """List the multiples of 32 from ``side / factor`` to ``side * factor``; `ValueError` if there is none."""
+    smallest, largest = -int(-side / factor // STRIDE), int(side * factor // STRIDE)
+    found = [STRIDE * number for number in range(smallest, largest + 1)]
+    if not found:
+        raise ValueError(f"image_size {side} and multi_scale {factor} leave no side that {STRIDE} divides")
+    return found
+
+
+def _resized(batch: dict, choices: list[int], seed) -> dict:
+    """Bring a batch of square input to a side drawn from ``choices``: images, sizes and boxes.
+
+    So a detector learns faces of all sizes (YOLOv2, section 2). The side follows from seed and step alone, so that all
+    devices and machines, and a resumed run, take the same.
+    """
+    import tensorflow as tf
+
+    side = tf.gather(choices, tf.random.stateless_uniform([], seed, 0, len(choices), tf.int32))
+    factor = tf.cast(side, tf.float32) / tf.cast(tf.shape(batch["images"])[1], tf.float32)
+    pixels = tf.cast(batch["images"], tf.float32)
+    pixels = tf.raw_ops.ResizeBilinear(images=pixels, size=tf.stack([side, side]), half_pixel_centers=True)
+    return {
+        **batch,
+        "images": tf.cast(tf.round(pixels), tf.uint8),
+        "sizes_wh": tf.cast(tf.round(tf.cast(batch["sizes_wh"], tf.float32) * factor), tf.int32),
+        "boxes": batch["boxes"] * factor,
+    }
+
+
 def entries(labels: list[np.ndarray], balance: bool, seed: int) -> np.ndarray:
-    """Indices of the images of one pass: each once, or those of rare classes more often.
+    """Choose the images of one pass, by index: each once, or those of rare classes more often.
 
     Repeat factor sampling, https://arxiv.org/abs/1908.03195, section B.2: a class that a share ``f`` of the
     images holds repeats them ``max(1, sqrt(t / f))`` times, an image is repeated as its rarest class asks. Here
@@ -153,13 +184,25 @@ def entries(labels: list[np.ndarray], balance: bool, seed: int) -> np.ndarray:
 
 
 def _loader(examples: Examples, settings: AugmentationSettings, seed: int, balance: bool):
-    """A graph function from a position to its augmented example."""
+    """Make a graph function from a position to its augmented example."""
     import tensorflow as tf
 
-    source = _Source(examples)
+    stretched_to = examples.canvas_wh if examples.detector.classifies else None
+    read = examples.pixels.reader()
+    all_boxes = tf.constant(np.concatenate(examples.boxes), tf.float32)
+    all_labels = tf.constant(np.concatenate(examples.labels), tf.int32)
+    ends = tf.constant(np.cumsum([0, *map(len, examples.labels)]), tf.int64)
     shown = tf.constant(entries(examples.labels, balance, seed), tf.int64)
     count = len(shown)
     own_seed = seed % _LARGEST
+
+    def source(index):
+        """Pixels ``(h, w, 3)``, boxes ``(M, 4)`` and labels ``(M,)`` of one image."""
+        begin, end = ends[index], ends[index + 1]
+        image, boxes = read(index), all_boxes[begin:end]
+        if stretched_to:
+            image, boxes = augmentation.stretched(image, boxes, stretched_to)
+        return image, boxes, all_labels[begin:end]
 
     @tf.autograph.experimental.do_not_convert
     def load(position):
@@ -169,11 +212,11 @@ def _loader(examples: Examples, settings: AugmentationSettings, seed: int, balan
         draw = tf.stack([own_seed, tf.cast(position % _LARGEST, tf.int32)])
 
         def alone():
-            return augmentation.augment(*source.example(index), draw, settings, examples.canvas_wh)
+            return augmentation.augment(*source(index), draw, settings, examples.canvas_wh)
 
         def of_four():
             others = tf.random.stateless_uniform([3], mosaic_seed, 0, count, tf.int64)
-            four = [source.example(one) for one in [index, *tf.unstack(tf.gather(shown, others))]]
+            four = [source(one) for one in [index, *tf.unstack(tf.gather(shown, others))]]
             return augmentation.mosaic(*map(list, zip(*four, strict=True)), draw, settings, examples.canvas_wh)
 
         if settings.mosaic:
@@ -185,24 +228,3 @@ def _loader(examples: Examples, settings: AugmentationSettings, seed: int, balan
         return dict(zip(("images", "sizes_wh", "boxes", "labels"), made, strict=True))
 
     return load
-
-
-class _Source:
-    """Examples as the graph reads them."""
-
-    def __init__(self, examples: Examples):
-        import tensorflow as tf
-
-        self._stretched_to = examples.canvas_wh if examples.detector.classifies else None
-        self._read = examples.pixels.reader()
-        self._boxes = tf.constant(np.concatenate(examples.boxes), tf.float32)
-        self._labels = tf.constant(np.concatenate(examples.labels), tf.int32)
-        self._ends = tf.constant(np.cumsum([0, *map(len, examples.labels)]), tf.int64)
-
-    def example(self, index):
-        """Pixels ``(h, w, 3)``, boxes ``(M, 4)`` and labels ``(M,)`` of one image."""
-        begin, end = self._ends[index], self._ends[index + 1]
-        image, boxes = self._read(index), self._boxes[begin:end]
-        if self._stretched_to:
-            image, boxes = warping.stretched(image, boxes, self._stretched_to)
-        return image, boxes, self._labels[begin:end]

@@ -1,7 +1,7 @@
 """Find a learning rate: train with one that grows from step to step, and look where the loss falls and blows up.
 
 The range test of Smith, *Cyclical Learning Rates for Training Neural Networks*, https://arxiv.org/abs/1506.01186,
-section 3.3. Above `learner`; the weights that it trains are thrown away.
+section 3.3. The weights that it trains are thrown away.
 """
 
 import math
@@ -10,11 +10,11 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from retinamask.training import distribution, input_pipeline, precision, training_errors
+from retinamask.training import distribution, input_pipeline, precision
 from retinamask.training.examples import Examples
-from retinamask.training.learner import Learner
-from retinamask.training.precision_choice import precision_to_use
+from retinamask.training.learner import Learner, step_timers
 from retinamask.training.settings import TrainingError, TrainingSettings
+from retinamask.training.train import explained
 
 SMOOTHING = 0.9  # share of the moving average that each step keeps
 DIVERGED = 4.0  # times the lowest smoothed loss
@@ -34,8 +34,8 @@ def rates_and_losses(
         The table of `find`.
     """
     strategy = distribution.strategy()
-    used = precision_to_use(examples, settings, steps, strategy)
-    with training_errors.explained(settings), precision.computing(used):
+    used = precision.precision_to_use(examples, settings, steps, strategy, step_timers)
+    with explained(settings), precision.computing(used):
         learner = Learner(examples.detector, settings, strategy, used, weights)
         batches = iter(input_pipeline.dealt_out(strategy, examples, settings, 0))
 

@@ -1,7 +1,6 @@
 """The loop over steps and epochs: what happens after each, and what is saved when.
 
-Between `learner` and `train`. Everything that the loop knows is in its checkpoint, so that a killed run resumes as
-if nothing had happened.
+Everything that the loop knows is in its checkpoint, so that a killed run resumes as if nothing had happened.
 """
 
 import math
@@ -28,13 +27,8 @@ class Loop:
 
     Args:
         learner: a `Learner`.
-        examples: what to learn from.
         steps: updates in an epoch.
-        stem: of the files to write.
-        strategy: how devices share the work.
-        evaluate: from a network to figures, or None.
-        watchers: see `retinamask.evaluation.watchers`.
-        log_csv: where to keep the log.
+        examples, stem, strategy, evaluate, watchers, log_csv: as for `retinamask.training.train.train`.
 
     Attributes:
         record: what a snapshot remembers of the run.
@@ -65,8 +59,10 @@ class Loop:
         self._plateau = schedules.Patience(self.settings.plateau_patience)
         self._early_stop = schedules.Patience(self.settings.early_stop or math.inf)
 
-    def run(self) -> None:
-        """Train to the end."""
+    def run(self, saved: checkpoints.Checkpoint | None = None) -> None:
+        """Train to the end, from a checkpoint on if there is one."""
+        if saved:
+            self._restore(saved)
         self._started = self._printed = self._reported = self._saved = time.monotonic()
         batches = iter(input_pipeline.dealt_out(self._strategy, self.examples, self.settings, self._step))
         try:
@@ -80,7 +76,7 @@ class Loop:
             self._notify("ended")
         distribution.from_chief(self._strategy, 0)  # TensorFlow takes a worker that leaves early for a lost one
 
-    def restore(self, saved: checkpoints.Checkpoint) -> None:
+    def _restore(self, saved: checkpoints.Checkpoint) -> None:
         """Go back to the moment of a checkpoint."""
         known = saved.record
         self.learner.load_arrays(saved.arrays)
@@ -145,7 +141,7 @@ class Loop:
             self._print(f"  step {self._read_steps}/{self.steps}", {"loss": losses["total_loss"], **losses})
 
     def _end_epoch(self, epoch: int) -> None:
-        """Evaluate, log, and keep what is to be kept."""
+        """Evaluate, log, and save snapshots and a checkpoint; when the run has finished the checkpoints go."""
         rate = self._rate(self._step - 1)
         means = {name: total / self._read_steps for name, total in self._sums.items()}
         row = {"epoch": epoch, "step": self._step, "loss": means.pop("total_loss"), **means, "learning_rate": rate}
@@ -156,17 +152,27 @@ class Loop:
         try:
             row |= self._evaluation(epoch, network)
         except BaseException:  # must not take the epoch's weights along; what is resumed judges them again
-            self._keep_unjudged(row, network, arrays)
+            self._save_checkpoint(arrays)
+            if self._is_chief:
+                self._snapshot(self.keeper.path("last"), row, network, finished=False)
             raise
         row["seconds"] = round(self._seconds(), 1)
         self.rows.append(row)
         self._sums, self._read_steps = {}, 0
-        self._keep(row, network, arrays)
+        finished = self._stopped or self._step == self.total_steps
+        if self._is_chief:
+            if self._log_csv:
+                files.write_text(self._log_csv, pd.DataFrame(self.rows).to_csv(index=False, lineterminator="\n"))
+            self.keeper.after_epoch(row, lambda path: self._snapshot(path, row, network, finished))
+        if not finished:
+            self._save_checkpoint(arrays)
+        elif self._is_chief:
+            checkpoints.remove(self.stem)
         self._notify("after_epoch", row, network)
         self._print(f"epoch {epoch}/{self.settings.epochs}", row)
 
     def _evaluation(self, epoch: int, network) -> dict[str, float]:
-        """The figures after an epoch, if it is one that is evaluated; they steer plateau and early stop."""
+        """Judge an epoch if it is due; the figures steer plateau and early stop."""
         if self._evaluate is None or (epoch < self.settings.epochs and epoch % self.settings.evaluate_every):
             return {}
         figures: dict[str, float | None] = {}
@@ -186,33 +192,15 @@ class Loop:
         self._stopped = bool(self.settings.early_stop) and self._early_stop.update(float(shared))
         return {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
 
-    def _keep(self, row: dict[str, Any], network, arrays: dict[str, np.ndarray]) -> None:
-        """Log, snapshots and checkpoint of an epoch; when the run has finished the checkpoints go."""
-        over = self._stopped or self._step == self.total_steps
-        if self._is_chief:
-            if self._log_csv:
-                files.write_text(self._log_csv, pd.DataFrame(self.rows).to_csv(index=False, lineterminator="\n"))
-            self.keeper.after_epoch(row, lambda path, best: self._snapshot(path, best, row, network, over))
-        if not over:
-            self._save_checkpoint(arrays)
-        elif self._is_chief:
-            checkpoints.remove(self.stem)
-
-    def _keep_unjudged(self, row: dict[str, Any], network, arrays: dict[str, np.ndarray]) -> None:
-        """Checkpoint and last snapshot of an epoch whose evaluation failed or was stopped."""
-        self._save_checkpoint(arrays)
-        if self._is_chief:
-            self._snapshot(self.keeper.path("last"), False, row, network, over=False)
-
-    def _snapshot(self, path: Path, best: bool, row: dict[str, Any], network, over: bool) -> snapshots.Snapshot:
-        training = {**self.record, "best": best, "epoch": row["epoch"], "metrics": row, "finished": over}
+    def _snapshot(self, path: Path, row: dict[str, Any], network, finished: bool) -> snapshots.Snapshot:
+        epoch = {"best": False, "epoch": row["epoch"], "metrics": row, "finished": finished}
         description = {
             "kind": "training",
             "detector": self.detector.name,
             "classes": self.detector.classes,
             "settings": self.detector.record(),
             "preprocessing": self.detector.preprocessing,
-            "training": training,
+            "training": self.record | epoch,
         }
         return snapshots.save(network, path, description)
 

@@ -1,11 +1,23 @@
 """Images decoded and resized once, kept as bytes in memory or in a file beside the data.
 
-Above `pixel_file`; `examples` has the pixels of every pass from here.
+The file, ``.retinamask_cache/<images>-<state>.pixels`` beside the images, is a TFRecord file
+(https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details) with the bytes of one image in each
+record, so that TensorFlow reads any of them by itself and checks it; the ``.index`` of the same stem, in JSON, says how
+many bytes there must be and which images are damaged (readers of annotations would look into a ``.json``).
+``<images>`` stands for the paths and their scales, ``<state>`` for the sizes and times of the image files, so that a
+changed image leads to another name.
 """
 
+import contextlib
 import ctypes
+import hashlib
 import itertools
+import json
+import logging
 import os
+import shutil
+import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,36 +26,44 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinamask.dataset import images
+from retinamask.dataset import files, images
 from retinamask.detectors import _keras
 from retinamask.progress import track
-from retinamask.training import pixel_file
-from retinamask.training.pixel_file import PixelCacheError, PixelFile
 
+try:
+    import fcntl
+except ImportError:  # Windows, which removes no file that is open
+    fcntl = None
+
+log = logging.getLogger(__name__)
+
+FOLDER = ".retinamask_cache"
 MEMORY_BYTES = 2_000_000_000  # up to here ``auto`` keeps pixels in memory
 _ROW_BYTES = 4096
+_RECORD_OVERHEAD = 16  # bytes of a record: length, checksum of the length, and after the content its checksum
+_UNUSED_SECONDS = 14 * 86_400  # a file that nothing opened for so long is removed
+_ABANDONED_SECONDS = 3_600  # a half-written file that nothing writes to any more is removed
 
 Scale = Callable[[tuple[int, int]], float]
 
 
-class _Image(NamedTuple):
-    """One image as its header describes it, and its place among the bytes of all."""
+class PixelCacheError(ValueError):
+    """The pixels cannot be kept where they should be; the message says why and what to do."""
 
-    number: int
+
+class _Image(NamedTuple):
+    """One image as its header describes it, and where its bytes begin in memory and its record in a file."""
+
     path: str
     original_wh: tuple[int, int]
     scale: float
     size_wh: tuple[int, int]
     offset: int
+    record: int
 
     @property
     def nbytes(self) -> int:
         return self.size_wh[0] * self.size_wh[1] * 3
-
-    @property
-    def record(self) -> int:
-        """Where its record begins in a file."""
-        return self.offset + self.number * pixel_file.RECORD_OVERHEAD
 
 
 class Pixels:
@@ -56,15 +76,21 @@ class Pixels:
         sizes_wh: its size after resizing.
         scales: what it was resized by.
         nbytes: bytes of all pixels together.
-        where: ``memory``, or the path of the file.
+        where: ``memory``, or the path of the file; as long as this object lives, no other run removes it.
     """
 
-    def __init__(self, laid_out: list[_Image], unusable: list[str], damaged: dict[str, str], held):
-        """``held``: a ``uint8`` tensor of all pixels, or a `PixelFile`."""
-        self.unusable = unusable + list(damaged.values())
-        self.where = str(held.path) if isinstance(held, PixelFile) else "memory"
-        self._held = held
-        self._take([image for image in laid_out if image.path not in damaged])
+    def __init__(self, usable: list[_Image], unusable: list[str], held=None, path: Path | None = None):
+        """``held``: a ``uint8`` tensor of all pixels, else ``path`` is that of a file."""
+        self.unusable, self._held, self._path = unusable, held, path
+        self.where = str(path or "memory")
+        self._take(usable)
+        if path:
+            file = open(path, "rb")  # noqa: SIM115 - open as long as this object is in use
+            weakref.finalize(self, file.close)
+            with contextlib.suppress(OSError):  # a file system without locks
+                if fcntl:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                os.utime(path.with_suffix(".index"))  # in use today
 
     def keep(self, kept: Sequence[bool]) -> None:
         """Leave out the images for which ``kept``, of one truth value an image, is False."""
@@ -77,24 +103,31 @@ class Pixels:
         self.sizes_wh = [image.size_wh for image in usable]
         self.scales = [image.scale for image in usable]
         self.nbytes = sum(image.nbytes for image in usable)
-        in_file = isinstance(self._held, PixelFile)
-        self._begins = [image.record if in_file else image.offset for image in usable]
 
     def reader(self):
-        """A function from an index, an integer or a tensor, to pixels ``uint8 (height, width, 3)`` RGB as a tensor.
+        """Make a function from an index, an integer or a tensor, to a tensor ``uint8 (height, width, 3)`` of RGB.
 
-        For graphs and eagerly, from any thread; only TensorFlow is at work in it.
+        For graphs and eagerly, from any thread; only TensorFlow is at work in it. A file is read and not mapped: pages
+        of a map would count as this process's memory, and grow with the images.
         """
         import tensorflow as tf
 
         with tf.device("CPU"):
-            begins = tf.constant(self._begins, tf.int64)
+            begins = tf.constant([image.record if self._path else image.offset for image in self._usable], tf.int64)
             shapes = tf.constant([(height, width, 3) for width, height in self.sizes_wh], tf.int64, (len(begins), 3))
 
         def read(index):
             begin, shape = tf.gather(begins, index), tf.gather(shapes, index)
-            if isinstance(self._held, PixelFile):
-                pixels = self._held.record(begin)
+            if self._path:
+                from_here = tf.raw_ops.TFRecordDatasetV2(
+                    filenames=[str(self._path)],
+                    compression_type="",
+                    buffer_size=tf.constant(0, tf.int64),
+                    byte_offsets=tf.reshape(begin, (1,)),
+                )
+                kinds = {"output_types": [tf.string], "output_shapes": [()]}
+                one = tf.raw_ops.TakeDataset(input_dataset=from_here, count=tf.constant(1, tf.int64), **kinds)
+                pixels = tf.io.decode_raw(tf.raw_ops.DatasetToSingleElement(dataset=one, **kinds)[0], tf.uint8)
             else:
                 pixels = tf.slice(self._held, begin[None], tf.reduce_prod(shape)[None])
             return tf.ensure_shape(tf.reshape(pixels, shape), (None, None, 3))
@@ -102,7 +135,7 @@ class Pixels:
         return read
 
     def read(self, index: int) -> np.ndarray:
-        """Pixels of one image, ``uint8`` RGB ``(height, width, 3)``, a new array.
+        """Read the pixels of one image, ``uint8`` RGB ``(height, width, 3)``, a new array.
 
         Raises:
             PixelCacheError: the file was damaged or removed meanwhile.
@@ -125,7 +158,7 @@ def open_pixels(folder: str | Path, paths: list[str], scale: Scale, cache: str =
     What is about to be kept is printed first.
 
     Args:
-        folder: the folder that ``paths`` are relative to; a file is made beside the images, see `pixel_file.path_for`.
+        folder: the folder that ``paths`` are relative to; a file is made in the folder that all images are below.
         paths: the images; one that cannot be read is left out and named in ``unusable``.
         scale: resized size / original size, from an original ``(width, height)``.
         cache: ``memory``, ``file``, or ``auto``: memory up to `MEMORY_BYTES`.
@@ -137,15 +170,19 @@ def open_pixels(folder: str | Path, paths: list[str], scale: Scale, cache: str =
     folder = Path(folder)
     laid_out, unusable = _lay_out(folder, paths, scale)
     nbytes = sum(image.nbytes for image in laid_out)
+    size, damaged, held, path = f"{len(laid_out)} images, {nbytes / 1e6:,.0f} MB", {}, None, None
     if cache == "memory" or (cache == "auto" and nbytes <= MEMORY_BYTES):
-        _say(laid_out, "in memory")
-        return _in_memory(folder, laid_out, unusable)
-    return _in_file(folder, laid_out, unusable)
-
-
-def _say(laid_out: list[_Image], where: str) -> None:
-    nbytes = sum(image.nbytes for image in laid_out)
-    print(f"{len(laid_out)} images, {nbytes / 1e6:,.0f} MB {where}", flush=True)
+        print(f"{size} in memory", flush=True)
+        held = _in_memory(folder, laid_out, damaged)
+    else:
+        path = _path_for([(folder / image.path, image.scale) for image in laid_out], folder)
+        needed = nbytes + _RECORD_OVERHEAD * len(laid_out)
+        known = _damaged_images(path, needed)
+        print(f"{size} {'found ' if known is not None else ''}in {path}", flush=True)
+        damaged = _write(path, needed, folder, laid_out) if known is None else known
+        _remove_stale(path)
+    usable = [image for image in laid_out if image.path not in damaged]
+    return Pixels(usable, unusable + list(damaged.values()), held, path)
 
 
 def _lay_out(folder: Path, paths: list[str], scale: Scale) -> tuple[list[_Image], list[str]]:
@@ -163,8 +200,8 @@ def _lay_out(folder: Path, paths: list[str], scale: Scale) -> tuple[list[_Image]
             if isinstance(found, images.ImageError):
                 unusable.append(str(found))
                 continue
-            factor = float(scale(found))
-            laid_out.append(_Image(len(laid_out), path, found, factor, _resized(found, factor), offset))
+            factor, record = float(scale(found)), offset + len(laid_out) * _RECORD_OVERHEAD
+            laid_out.append(_Image(path, found, factor, _resized(found, factor), offset, record))
             offset += laid_out[-1].nbytes
     return laid_out, unusable
 
@@ -175,65 +212,44 @@ def _resized(size_wh: tuple[int, int], scale: float) -> tuple[int, int]:
     return width, height
 
 
-def _decoded(folder: Path, laid_out: list[_Image]) -> Iterator[tuple[_Image, np.ndarray | str]]:
-    """Every image in order, resized, or the message about its damage; only a few are held at any time."""
+def _decoded(folder: Path, laid_out: list[_Image], damaged: dict[str, str]) -> Iterator[np.ndarray]:
+    """Every image in order, resized; black in the place of a damaged one, which is noted. Few are held at any time."""
 
     def decode(image: _Image) -> np.ndarray | str:
         try:
             pixels = images.resize(images.read_image(folder / image.path), image.scale)
         except images.ImageError as error:
             return str(error)
-        if pixels.shape[1::-1] != image.size_wh:
-            return (
-                f"{folder / image.path}: its header says {image.original_wh}, but it holds another size; save it anew"
-            )
-        return pixels
+        if pixels.shape[1::-1] == image.size_wh:
+            return pixels
+        return f"{folder / image.path}: its header says {image.original_wh}, but it holds another size; save it anew"
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         ahead, waiting = iter(laid_out), deque()
-        for _ in track(laid_out, "decoding", "image"):
-            for image in itertools.islice(ahead, 2 * workers + 1 - len(waiting)):
-                waiting.append((image, pool.submit(decode, image)))
-            image, future = waiting.popleft()
-            yield image, future.result()
+        for image in track(laid_out, "decoding", "image"):
+            for another in itertools.islice(ahead, 2 * workers + 1 - len(waiting)):
+                waiting.append(pool.submit(decode, another))
+            pixels = waiting.popleft().result()
+            if isinstance(pixels, str):
+                damaged[image.path] = pixels
+                pixels = np.zeros((*image.size_wh[::-1], 3), np.uint8)
+            yield pixels
 
 
-def _in_file(folder: Path, laid_out: list[_Image], unusable: list[str]) -> Pixels:
-    """The pixels in the file that is there for them, else in a new one."""
-    path = pixel_file.path_for([(folder / image.path, image.scale) for image in laid_out], folder)
-    nbytes = sum(image.nbytes + pixel_file.RECORD_OVERHEAD for image in laid_out)
-    damaged = pixel_file.damaged_images(path, nbytes)
-    _say(laid_out, f"in {path}" if damaged is None else f"found in {path}")
-    if damaged is None:
-        damaged = {}
-        pixel_file.write(path, nbytes, _sound(_decoded(folder, laid_out), damaged), damaged)
-    pixel_file.remove_stale(path)
-    return Pixels(laid_out, unusable, damaged, PixelFile(path))
-
-
-def _sound(decoded: Iterator[tuple[_Image, np.ndarray | str]], damaged: dict[str, str]) -> Iterator[np.ndarray]:
-    """The pixels of every image; black in the place of a damaged one, which is noted."""
-    for image, pixels in decoded:
-        if isinstance(pixels, str):
-            damaged[image.path] = pixels
-            pixels = np.zeros((*image.size_wh[::-1], 3), np.uint8)
-        yield pixels
-
-
-def _in_memory(folder: Path, laid_out: list[_Image], unusable: list[str]) -> Pixels:
+def _in_memory(folder: Path, laid_out: list[_Image], damaged: dict[str, str]):
     """The pixels in one tensor."""
     import tensorflow as tf
 
-    nbytes, damaged = sum(image.nbytes for image in laid_out), {}
+    nbytes = sum(image.nbytes for image in laid_out)
     try:
         held = _unfilled(nbytes)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise PixelCacheError(f"{nbytes:,} bytes of pixels do not fit into memory; use cache='file'") from None
     filled = _writable(held)
-    for image, pixels in zip(laid_out, _sound(_decoded(folder, laid_out), damaged), strict=True):
+    for image, pixels in zip(laid_out, _decoded(folder, laid_out, damaged), strict=True):
         filled[image.offset : image.offset + image.nbytes] = pixels.reshape(-1)
-    return Pixels(laid_out, unusable, damaged, held)
+    return held
 
 
 def _unfilled(nbytes: int):
@@ -252,3 +268,82 @@ def _writable(tensor) -> np.ndarray:
     """
     address = np.from_dlpack(tensor).ctypes.data
     return np.ctypeslib.as_array((ctypes.c_uint8 * tensor.shape[0]).from_address(address))
+
+
+def _path_for(which: list[tuple[Path, float]], otherwise: Path) -> Path:
+    """Where the pixels of the images ``which``, of path and scale, in their present state belong.
+
+    In the folder that all images are below, so that every run on them finds it, wherever its table lies; in the folder
+    ``otherwise`` if there is none or it must not be written to.
+    """
+    resolved = {parent: parent.resolve() for parent in {path.parent for path, _ in which}}
+    paths = [resolved[path.parent] / path.name for path, _ in which]
+    home = otherwise.resolve()
+    with contextlib.suppress(ValueError):  # of no folder, or on several drives
+        common = Path(os.path.commonpath(list(resolved.values())))
+        if common != Path(common.anchor) and os.access(common, os.W_OK):
+            home = common
+    names = [(os.path.relpath(path, home), scale) for path, (_, scale) in zip(paths, which, strict=True)]
+    state = [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, paths)]
+    stems = (hashlib.sha256(repr(part).encode()).hexdigest()[:16] for part in (names, state))
+    return home / FOLDER / f"{'-'.join(stems)}.pixels"
+
+
+def _damaged_images(path: Path, nbytes: int) -> dict[str, str] | None:
+    """Messages about damaged images, by path, from the index; None if ``path`` is not whole and as it was written."""
+    index = path.with_suffix(".index")
+    if not (path.exists() and index.exists()):
+        return None
+    try:
+        record, stat = json.loads(index.read_text(encoding="utf-8")), path.stat()
+        if record["bytes"] == stat.st_size == nbytes and record["written"] == stat.st_mtime_ns:
+            return dict(record["damaged"])
+        found = f"{stat.st_size:,} bytes, expected {nbytes:,}, untouched since they were written"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = f"{type(error).__name__}: {error}"
+    log.warning("%s: damaged, cut short or changed (%s); the images are decoded again", path, found)
+    return None
+
+
+def _write(path: Path, nbytes: int, folder: Path, laid_out: list[_Image]) -> dict[str, str]:
+    """Write all records and then the index, whole or not at all; give messages about damaged images, by path."""
+    import tensorflow as tf
+
+    damaged: dict[str, str] = {}
+    try:
+        path.parent.mkdir(exist_ok=True)
+        files.write_text(path.parent / ".gitignore", "*\n")
+        if shutil.disk_usage(path.parent).free < nbytes:
+            raise OSError("the disk is too full")
+        with files.replacing(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+            for pixels in _decoded(folder, laid_out, damaged):
+                writer.write(pixels.tobytes())
+        index = {"bytes": nbytes, "written": path.stat().st_mtime_ns, "damaged": damaged}
+        files.write_json(path.with_suffix(".index"), index)
+    except (OSError, tf.errors.OpError) as error:
+        why = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+        with contextlib.suppress(OSError):
+            why += f"; {shutil.disk_usage(path.parents[1]).free:,} bytes are free"
+        raise PixelCacheError(
+            f"{path}: cannot be written ({why}; {nbytes:,} bytes are needed); make room, move the data to a disk with "
+            "more room where you may write, or keep the pixels in memory with cache='memory'"
+        ) from error
+    return damaged
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove files of the same images in another state, those long unused, and what was never finished.
+
+    Nothing that another run has open.
+    """
+    for other in [*path.parent.glob("*.pixels"), *path.parent.glob(".*.pixels"), *path.parent.glob(".*.index")]:
+        index = other.with_suffix(".index")
+        with contextlib.suppress(OSError):
+            outdated = other.name.partition("-")[0] == path.name.partition("-")[0] and other != path
+            age = time.time() - (index if index.exists() else other).stat().st_mtime
+            if outdated or age > (_UNUSED_SECONDS if index.exists() else _ABANDONED_SECONDS):
+                if fcntl:
+                    with open(other, "rb") as file:  # an `OSError` if another run uses it
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                other.unlink()
+                index.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """The learning rate of each update as a plain function, and patience with a figure that no longer rises.
 
-Sits above `settings` alone. A rate depends on nothing but the number of the step, so that a resumed run
-continues exactly where it stopped; what patience remembers is part of a checkpoint.
+A rate depends on nothing but the number of the step, so that a resumed run continues exactly where it stopped; what
+patience remembers is part of a checkpoint.
 """
 
 import math
@@ -9,13 +9,13 @@ from typing import Any
 
 from retinamask.training.settings import TrainingSettings
 
-BURN_IN_POWER = 4  # Darknet's, of the share of the burn-in that is over
+BURN_IN_POWER = 4  # Darknet's, of the share of the burn-in that has passed
 FIRST_SHARE = 0.1  # of the peak, at the first step of the warm-up
 LAST_SHARE = 0.01  # of the peak, at the last step of the cosine
 
 
 def rate_at(settings: TrainingSettings, step: int, total_steps: int, factor: float = 1.0) -> float:
-    """The learning rate of one update.
+    """Give the learning rate of one update.
 
     Args:
         settings: peak, schedule and warm-up.
@@ -30,7 +30,9 @@ def rate_at(settings: TrainingSettings, step: int, total_steps: int, factor: flo
         makes of ``burn_in`` and of ``steps`` at 80 and 90 % of ``max_batches``: up with the fourth power, down twice.
     """
     peak = settings.learning_rate * factor
-    warm_up_steps = _warm_up_steps(settings.warm_up, total_steps)
+    warm_up_steps = 0
+    if settings.warm_up > 0:  # at least one step of it, and at least one after it
+        warm_up_steps = min(total_steps - 1, max(1, round(settings.warm_up * total_steps)))
     if settings.schedule == "darknet":
         burnt_in = min(1.0, (step + 1) / max(1, warm_up_steps))  # Darknet counts a batch before it asks for its rate
         falls = int(5 * step >= 4 * total_steps) + int(10 * step >= 9 * total_steps)
@@ -46,13 +48,8 @@ def rate_at(settings: TrainingSettings, step: int, total_steps: int, factor: flo
     return peak
 
 
-def _warm_up_steps(share: float, total_steps: int) -> int:
-    """At least one step of warm-up when there is to be any, and at least one step after it."""
-    return min(total_steps - 1, max(1, round(share * total_steps))) if share > 0 else 0
-
-
 class Patience:
-    """Tells when a figure has not risen for ``limit`` evaluations in a row; a limit of 0 is patience for ever.
+    """Notices when a figure has not risen for ``limit`` evaluations in a row; a limit of 0 is patience for ever.
 
     It then counts again from 0, with the best value kept.
     """
@@ -74,7 +71,7 @@ class Patience:
         return True
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as plain JSON values; the inverse of `restore`."""
+        """Give what a checkpoint keeps, as plain JSON values; the inverse of `restore`."""
         return {"best": self.best, "waited": self.waited}
 
     def restore(self, state: dict[str, Any]) -> None:

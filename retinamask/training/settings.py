@@ -1,13 +1,14 @@
 """How to train: every parameter with its default, bounds and help, checked before anything heavy starts.
 
-The lowest file of `training`. Command line and notebooks take names, defaults and help from here; `KNOWN` lists all.
+Command line and notebooks take names, defaults and help from here; `KNOWN` lists all.
 """
 
 import difflib
-import math
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
+
+from retinamask.setting import check_settings, described, setting
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("cosine", "step", "plateau", "constant", "darknet")
@@ -17,34 +18,6 @@ CACHES = ("auto", "memory", "file")
 
 class TrainingError(RuntimeError, ValueError):
     """Training cannot start or continue; the message says what to do."""
-
-
-def setting(
-    default: Any, text: str, low: float = -math.inf, high: float = math.inf, choices: tuple[str, ...] = ()
-) -> Any:
-    """Declare a field: its default, its help, and which values it takes: ``low`` to ``high``, or one of ``choices``."""
-    return field(default=default, metadata={"help": text, "low": low, "high": high, "choices": choices})
-
-
-def _check(settings: Any) -> None:
-    """Raise `ValueError` for a field whose value is not of its type or not within its bounds."""
-    for known in fields(settings):
-        value = getattr(settings, known.name)
-        if expected := _expected(known, value):
-            raise ValueError(f"{known.name} is {value!r}, expected {expected}")
-
-
-def _expected(known: Field, value: Any) -> str | None:
-    """What a field takes, if ``value`` is something else."""
-    if known.type not in (int, float):
-        choices = known.metadata.get("choices") or ((True, False) if known.type is bool else (value,))
-        return None if value in choices else ", ".join(map(str, choices))
-    kinds, low, high = (int, known.type), known.metadata["low"], known.metadata["high"]
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
-        return "a whole number" if known.type is int else "a finite number"
-    if low <= value <= high:
-        return None
-    return f"at least {low}" if high == math.inf else f"{low} to {high}"
 
 
 @dataclass(frozen=True)
@@ -74,7 +47,7 @@ class AugmentationSettings:
     erase: float = setting(0.0, "classifiers: probability of a noisy rectangle in the lower half of the face", 0, 1)
 
     def __post_init__(self):
-        _check(self)
+        check_settings(self)
 
 
 NO_AUGMENTATION = AugmentationSettings(
@@ -138,7 +111,7 @@ class TrainingSettings:
     seed: int = setting(0, "decides order, augmentation and random weights", 0, 2**32 - 1)  # what NumPy takes
 
     def __post_init__(self):
-        _check(self)
+        check_settings(self)
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {self.batch_size} does not divide into accumulate {self.accumulate} equal parts"
@@ -149,9 +122,7 @@ class TrainingSettings:
         return asdict(self)
 
 
-KNOWN: dict[str, Field] = {
-    known.name: known for kind in (TrainingSettings, AugmentationSettings) for known in fields(kind) if known.metadata
-}
+KNOWN: dict[str, Field] = described(TrainingSettings) | described(AugmentationSettings)
 """Every setting of training and augmentation by name; a field's ``metadata`` has its ``help``, bounds and choices."""
 
 

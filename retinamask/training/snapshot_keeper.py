@@ -1,7 +1,4 @@
-"""Which snapshots of a run stay: the best, the last, and as many numbered epochs as were asked for.
-
-A leaf of `training`; the loop says how a snapshot is written.
-"""
+"""Which snapshots of a run stay: the best, the last, and as many numbered epochs as were asked for."""
 
 import itertools
 import logging
@@ -14,7 +11,6 @@ from typing import Any
 
 from retinamask.detectors import snapshots
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
-from retinamask.training import checkpoints
 from retinamask.training.settings import TrainingError
 
 log = logging.getLogger(__name__)
@@ -40,24 +36,26 @@ class SnapshotKeeper:
         self._ranks: dict[int, Rank] = {}
         self._numbered: set[int] = set()
 
-    def after_epoch(self, row: dict[str, Any], save: Callable[[Path, bool], Snapshot]) -> None:
+    def after_epoch(self, row: dict[str, Any], save: Callable[[Path], Snapshot]) -> None:
         """Write the snapshots of an epoch, then remove those that no longer qualify.
 
         Args:
             row: the epoch's figures: ``epoch`` and ``loss``, and if it was evaluated ``AP50`` and ``AP``, or of a
                 classifier ``accuracy`` and ``val_loss``.
-            save: writes the snapshot to a path; the second argument says whether it is the best. Called once, for
-                ``last``; the others are copies, which take no time.
+            save: writes the snapshot to a path. Called once, for ``last``; the others are copies, which take no time.
 
         An epoch that was saved before, by a run that was killed soon after, replaces what it left.
         """
         epoch = row["epoch"]
         self._ranks[epoch] = _rank(row)
-        self.last = save(self.path("last"), False)
+        self.last = save(self.path("last"))
         if self._best_epoch in (None, epoch) or self._ranks[epoch] > self._ranks[self._best_epoch]:
             self.best = snapshots.copy(self.last, self.path("best"), {"best": True})
             self._best_epoch = epoch
-        kept = self._kept()
+        kept: set[int] = set()  # of the numbered ones
+        if not self.keep_best == self.keep_last == 1:
+            by_rank = sorted(sorted(self._ranks), key=self._ranks.get, reverse=True)  # of equals the earlier
+            kept = {*by_rank[: self.keep_best], *sorted(self._ranks)[-self.keep_last :]}
         if epoch in kept:
             self._numbered.add(epoch)
             snapshots.copy(self.last, self.path(f"{epoch:03d}"), {})
@@ -74,47 +72,43 @@ class SnapshotKeeper:
         """Put back what `state` gave. Warn if the best snapshot is missing; the next epoch becomes best."""
         self._ranks = {epoch: tuple(rank) for epoch, *rank in state["ranks"]}
         self._numbered = set(state["numbered"])
-        if self._ranks:
-            self.last, self.best = self._read("last"), self._read("best")
+        for end in ("last", "best") if self._ranks else ():
+            try:
+                setattr(self, end, snapshots.read(self.path(end)))
+            except SnapshotError as error:
+                log.warning("%s; training continues without it", error)
         self._best_epoch = state["best_epoch"] if self.best else None
-
-    def _kept(self) -> set[int]:
-        """Epochs whose numbered snapshots stay."""
-        if self.keep_best == self.keep_last == 1:
-            return set()
-        return {*self._by_rank()[: self.keep_best], *sorted(self._ranks)[-self.keep_last :]}
-
-    def _by_rank(self) -> list[int]:
-        """Epochs, the best first; of equals the earlier."""
-        return sorted(sorted(self._ranks), key=lambda epoch: self._ranks[epoch], reverse=True)
 
     def path(self, end: str) -> Path:
         """The weights file of a name's end: ``best``, ``last`` or an epoch in three digits."""
         return self.stem.with_name(f"{self.stem.name}_{end}.h5")
 
-    def _read(self, end: str) -> Snapshot | None:
-        try:
-            return snapshots.read(self.path(end))
-        except SnapshotError as error:
-            log.warning("%s; training continues without it", error)
-            return None
-
 
 def refuse_existing(stem: str | Path) -> None:
     """Raise `TrainingError` if a run of this name has left snapshots or checkpoints: they are never overwritten."""
-    stem = Path(stem)
-    pattern = re.compile(rf"{re.escape(stem.name)}_(best|last|\d{{3,}})\.(h5|json)")
-    found = sorted(stem.parent.iterdir()) if stem.parent.is_dir() else []
-    taken = [path for path in found if pattern.fullmatch(path.name)] or checkpoints.files_of(stem)
-    if taken:
-        raise TrainingError(f"{taken[0]} exists; choose another run name, move it away, or resume that run")
+    left = [path for path in _left_by(Path(stem)) if not path.stem.endswith("_inference")]
+    if left:
+        raise TrainingError(f"{left[0]} exists; choose another run name, move it away, or resume that run")
 
 
 def run_stem(folder: str | Path, run: str, resume: bool = False) -> Path:
-    """The stem under which a notebook's run writes: a free one, or to resume the last one that was begun."""
-    free = snapshots.free_stem(folder, run)
-    begun = list(itertools.takewhile(lambda stem: stem != free, snapshots.stems(folder, run)))
-    return begun[-1] if resume and begun else free
+    """Give the stem under which a notebook's run writes; to resume the last one that was begun.
+
+    That is ``<folder>/<run>``, or with ``-2``, ``-3`` ... after it the first under which no run has left anything.
+    """
+    stem, before = Path(folder, run), None
+    for number in itertools.count(2):
+        if not _left_by(stem):
+            return before if resume and before else stem
+        stem, before = Path(folder, f"{run}-{number}"), stem
+
+
+def _left_by(stem: Path) -> list[Path]:
+    """Snapshots, converted ones too, and checkpoints of a stem."""
+    names = r"(best|last|\d{3,})(_inference)?\.(h5|json)|checkpoint-\d+\.(npz|state)"
+    pattern = re.compile(rf"{re.escape(stem.name)}_({names})")
+    there = sorted(stem.parent.iterdir()) if stem.parent.is_dir() else []
+    return [path for path in there if pattern.fullmatch(path.name)]
 
 
 def _rank(row: dict[str, Any]) -> Rank:
@@ -122,13 +116,12 @@ def _rank(row: dict[str, Any]) -> Rank:
 
     Of a classifier: accuracy, then a lower loss on the validation images, then a lower loss.
     """
-    loss = row["loss"] if math.isfinite(row["loss"]) else sys.float_info.max
+
+    def figure(name: str) -> float:  # -1 if it was not measured or there was nothing to measure it on
+        value = row.get(name)
+        return -1.0 if value is None or math.isnan(value) else float(value)
+
+    loss = float(row["loss"] if math.isfinite(row["loss"]) else sys.float_info.max)
     if "accuracy" in row:
-        return _figure(row, "accuracy"), -float(row.get("val_loss", sys.float_info.max)), -float(loss)
-    return _figure(row, "AP50"), _figure(row, "AP"), -float(loss)
-
-
-def _figure(row: dict[str, Any], name: str) -> float:
-    """A share from 0 to 1; -1 if it was not measured or there was nothing to measure it on."""
-    value = row.get(name)
-    return -1.0 if value is None or math.isnan(value) else float(value)
+        return figure("accuracy"), -float(row.get("val_loss", sys.float_info.max)), -loss
+    return figure("AP50"), figure("AP"), -loss

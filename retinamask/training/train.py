@@ -1,7 +1,6 @@
 """One function that trains any detector, and resumes a run that was stopped or killed.
 
-The top of `training`. The evaluation of each epoch and everything that watches come from the caller, so that
-training knows nothing of them.
+The evaluation of each epoch and everything that watches come from the caller, so that training knows nothing of them.
 """
 
 import contextlib
@@ -11,32 +10,27 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from retinamask.detectors import snapshots
-from retinamask.training import (
-    checkpoints,
-    distribution,
-    input_pipeline,
-    precision,
-    run_identity,
-    snapshot_keeper,
-    training_errors,
-)
+from retinamask.dataset import files
+from retinamask.dataset.annotations import fingerprint
+from retinamask.detectors import _keras, snapshots
+from retinamask.training import checkpoints, distribution, input_pipeline, precision, snapshot_keeper
 from retinamask.training.examples import Examples
-from retinamask.training.learner import Learner
+from retinamask.training.learner import Learner, step_timers
 from retinamask.training.loop import Loop
-from retinamask.training.precision_choice import precision_to_use
 from retinamask.training.settings import TrainingError, TrainingSettings
 
 MANY_IMAGES = 5000  # from which on random numbers are a start that photographs can be learnt from
-_RANDOM = (
-    "note: weights none starts from random numbers, which is right for the drawn sample; fewer than {:,} photographs "
-    "need weights {}"
-)
+
+_PACKAGES = ("retinamask", "tensorflow", "tf-keras", "keras-retinanet", "numpy")
+# These do not touch the weights, so that a resumed run may have other values.
+_FREE = ("keep_best", "keep_last", "checkpoint_minutes", "cache", "precision", "accumulate")
 
 Evaluate = Callable[[Any], dict[str, float | None]]  # a network to figures, of which AP50 or accuracy chooses the best
 
@@ -83,20 +77,20 @@ def train(
         TrainingError: the loss is no longer a finite number, a batch does not fit into memory, the disk is full,
             a worker was lost, snapshots of that name exist, or a run to be resumed was another one.
     """
-    stem = Path(stem)
-    input_pipeline.check(examples.detector, settings.augmentation)
+    stem, detector = Path(stem), examples.detector
+    input_pipeline.check(detector, settings.augmentation)
     if evaluate is None and (settings.early_stop or settings.schedule == "plateau"):
         raise TrainingError(
             "early_stop and the schedule plateau go by AP50 or accuracy, and there is nothing to measure it on; give "
             "validation images, or take early_stop 0 and another schedule"
         )
     strategy = distribution.strategy()
-    identity = run_identity.identity(examples, settings, weights)
+    identity = run_identity(examples, settings, weights)
     saved = checkpoints.newest(stem) if resume else None
     if saved:
-        run_identity.check_same_run(saved.record["identity"], identity, stem)
-    elif resume and (over := finished(stem, identity, log_csv)):
-        return over
+        check_same_run(saved.record["identity"], identity, stem)
+    elif resume and (finished := finished_run(stem, identity, log_csv)):
+        return finished
     elif distribution.is_chief(strategy):
         snapshot_keeper.refuse_existing(stem)
     distribution.check_batch(strategy, settings)
@@ -104,23 +98,86 @@ def train(
     summary = examples.summary()  # on every worker, so that all of them end where there is nothing to learn
     if distribution.is_chief(strategy):
         print(summary, flush=True)
-        if weights == "none" and not saved and len(examples) < MANY_IMAGES and examples.detector.published:
-            print(_RANDOM.format(MANY_IMAGES, " or ".join(examples.detector.published)), flush=True)
-    with _stopping(stem), training_errors.explained(settings, stem), distribution.stopping_together(strategy):
-        updates = steps * settings.epochs
-        used = saved.record["precision"] if saved else precision_to_use(examples, settings, updates, strategy)
+        if weights == "none" and not saved and len(examples) < MANY_IMAGES and detector.published:
+            print(
+                "note: weights none starts from random numbers, which is right for the drawn sample; fewer than "
+                f"{MANY_IMAGES:,} photographs need weights {' or '.join(detector.published)}",
+                flush=True,
+            )
+    with _stopping(stem), explained(settings, stem), distribution.stopping_together(strategy):
+        choice = examples, settings, steps * settings.epochs, strategy, step_timers
+        used = saved.record["precision"] if saved else precision.precision_to_use(*choice)
         seen = {"checkpoint": saved and saved.step, "usable images": examples.paths, "precision": used, **identity}
         distribution.check_agreement(strategy, {**seen, "evaluation": evaluate is not None})
         with precision.computing(used):
-            learner = Learner(examples.detector, settings, strategy, used, None if saved else weights)
+            learner = Learner(detector, settings, strategy, used, None if saved else weights)
             loop = Loop(learner, examples, steps, stem, strategy, evaluate, list(watchers), log_csv)
             loop.constants = {"identity": identity, "precision": used}
-            loop.record = run_identity.of_run(examples, settings, weights, used, stem) | (record or {})
-            loop.record.setdefault("weights", learner.loaded)
-            if saved:
-                loop.restore(saved)
-            loop.run()
+            loop.record = {
+                "run": stem.name,
+                "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "parameters": {**settings.record(), "precision_used": used},
+                "training_table_fingerprint": fingerprint(examples.table, detector.classes),
+                "images": len(examples),
+                "images_left_out": len(examples.unusable),
+                "identity": identity,
+                "device": _keras.device_line(),
+                "devices": distribution.describe(strategy),
+                "versions": {name: version(name) for name in _PACKAGES},
+                "weights": learner.loaded,
+                **(record or {}),
+            }
+            loop.run(saved)
     return Trained(loop.keeper.best, loop.keeper.last, pd.DataFrame(loop.rows))
+
+
+def run_identity(examples: Examples, settings: TrainingSettings, weights: str) -> dict[str, Any]:
+    """Give the choices that must be the same for a run to be resumed: with others the weights would differ."""
+    detector = examples.detector
+    return {
+        "training table": fingerprint(examples.table, detector.classes),
+        "readable images": len(examples),
+        "classes": detector.classes,
+        "detector": {"name": detector.name, **detector.record()},
+        "weights": weights,
+        **{name: value for name, value in settings.record().items() if name not in _FREE},
+    }
+
+
+def check_same_run(before: dict[str, Any], now: dict[str, Any], stem: Path) -> None:
+    """Raise `TrainingError` if a checkpoint is of a run with other settings or other data.
+
+    Settings that came after an identity of an earlier version are at their defaults, as it was trained.
+    """
+    defaults = TrainingSettings().record()
+    augmentation = {**defaults["augmentation"], **before.get("augmentation", {})}
+    before = {**defaults, **before, "augmentation": augmentation}
+    if changed := [name for name in now if before.get(name) != now[name]]:
+        listed = "\n".join(f"  {name}: {before.get(name)} then, {now[name]} now" for name in changed)
+        raise TrainingError(
+            f"{stem}: its checkpoint is of a run that differs:\n{listed}\n"
+            "Resume it as it was begun, or train under another name"
+        )
+
+
+def finished_run(stem: Path, identity: dict[str, Any], log_csv: str | Path | None) -> Trained | None:
+    """Read the run of this stem if it has finished, so that it has no checkpoints any more."""
+    last, best = (stem.with_name(f"{stem.name}_{end}.h5") for end in ("last", "best"))
+    if not last.with_suffix(".json").exists():
+        if damaged := checkpoints.files_of(stem):
+            raise TrainingError(f"none of the checkpoints of {stem} is whole; remove {damaged[0]} and train anew")
+        return None
+    snapshot = snapshots.read(last)
+    training = snapshot.record["training"]
+    if not training.get("finished"):
+        raise TrainingError(
+            f"{last} is of a run that did not end, and none of its checkpoints is whole; move its snapshots away "
+            "and train anew, or start from them with weights"
+        )
+    check_same_run(training.get("identity", identity), identity, stem)
+    rows = pd.read_csv(log_csv) if log_csv and Path(log_csv).exists() else pd.DataFrame([training["metrics"]])
+    print(f"the run {stem} has finished, with epoch {training['epoch']}", file=sys.stdout, flush=True)
+    return Trained(snapshots.read(best), snapshot, rows)
 
 
 @contextlib.contextmanager
@@ -143,21 +200,40 @@ def _stopping(stem: Path) -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def finished(stem: Path, identity: dict[str, Any], log_csv: str | Path | None) -> Trained | None:
-    """Read the run of this stem if it has finished, so that it has no checkpoints any more."""
-    last, best = (stem.with_name(f"{stem.name}_{end}.h5") for end in ("last", "best"))
-    if not last.with_suffix(".json").exists():
-        if damaged := checkpoints.files_of(stem):
-            raise TrainingError(f"none of the checkpoints of {stem} is whole; remove {damaged[0]} and train anew")
-        return None
-    snapshot = snapshots.read(last)
-    training = snapshot.record["training"]
-    if not training.get("finished"):
+@contextlib.contextmanager
+def explained(settings: TrainingSettings, stem: Path | None = None) -> Iterator[None]:
+    """Turn what runs out or vanishes within this block, memory, disk, decoded images, into a `TrainingError`.
+
+    ``stem`` is that of the run whose snapshots and checkpoints stay; None where there are none.
+    """
+    import tensorflow as tf
+
+    lost = tf.errors
+    try:
+        yield
+    except (lost.DataLossError, lost.NotFoundError, lost.InvalidArgumentError) as error:
+        # "Dataset was empty" is what TensorFlow says of a place after a file's end.
+        if isinstance(error, lost.InvalidArgumentError) and "Dataset was empty" not in str(error):
+            raise
         raise TrainingError(
-            f"{last} is of a run that did not end, and none of its checkpoints is whole; move its snapshots away "
-            "and train anew, or start from them with weights"
-        )
-    run_identity.check_same_run(training.get("identity", identity), identity, stem)
-    rows = pd.read_csv(log_csv) if log_csv and Path(log_csv).exists() else pd.DataFrame([training["metrics"]])
-    print(f"the run {stem} has finished, with epoch {training['epoch']}", file=sys.stdout, flush=True)
-    return Trained(snapshots.read(best), snapshot, rows)
+            "the file of decoded images was damaged or removed while it was in use; resume, and it is made anew "
+            f"({str(error).splitlines()[0][:200]})"
+        ) from error
+    except (lost.ResourceExhaustedError, MemoryError, OSError) as error:
+        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        if files.is_full(error) or "No space left on device" in said:
+            what = "the disk is full; free space, then resume"
+        elif isinstance(error, OSError):
+            raise
+        else:
+            more = range(settings.accumulate + 1, settings.batch_size + 1)
+            parts = next((parts for parts in more if settings.batch_size % parts == 0), None)
+            smaller = "take a smaller image_size or batch_size"
+            if parts:
+                smaller = f"cut the batch into more parts (accumulate={parts}), or {smaller}"
+            what = (
+                f"a part of {settings.batch_size // settings.accumulate} images does not fit into memory; {smaller}, "
+                "or cache='file'"
+            )
+        kept = f". The last good snapshot and checkpoint of {stem} are kept" if stem else ""
+        raise TrainingError(f"{what}{kept} ({said})") from error

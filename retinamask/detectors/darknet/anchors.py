@@ -13,7 +13,7 @@ _MOST_STEPS = 300  # the mean is not the centre that 1 - IoU would choose, so th
 
 
 def suggest(sizes_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """Return anchors that fit boxes: the same input and seed give the same answer.
+    """Find anchors that fit boxes: the same input and seed give the same answer.
 
     Args:
         sizes_wh: ``(N, 2)`` widths and heights of the boxes in pixels of the network's input, above 0.
@@ -37,7 +37,7 @@ def suggest(sizes_wh: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
             f"found {different} different box size(s), expected at least {count} for as many anchors; "
             "add boxes, or keep the published anchors"
         )
-    found = [_clusters(sizes_wh, _start(sizes_wh, count, generator)) for _ in range(_STARTS)]
+    found = [_clusters(sizes_wh, count, generator) for _ in range(_STARTS)]
     best = max(found, key=lambda anchors_wh: mean_best_overlap(sizes_wh, anchors_wh))
     rounded = np.maximum(np.round(best, 1), 0.1)
     return rounded[np.argsort(rounded.prod(axis=1), kind="stable")]
@@ -66,25 +66,21 @@ def _overlaps(sizes_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
     return shared / (sizes_wh.prod(axis=1)[:, None] + anchors_wh.prod(axis=1) - shared)
 
 
-def _start(sizes_wh: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+def _clusters(sizes_wh: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Run k-means from a k-means++ start; a cluster that loses its last box stays where it was."""
     chosen = [int(generator.integers(len(sizes_wh)))]
     nearest = np.zeros(len(sizes_wh))  # IoU with the best of those chosen
     while len(chosen) < count:
         nearest = np.maximum(nearest, _overlaps(sizes_wh, sizes_wh[chosen[-1:]])[:, 0])
         distances = np.where(nearest > 1 - 1e-12, 0, 1 - nearest)  # one that is chosen is not chosen again
         chosen.append(int(generator.choice(len(sizes_wh), p=distances / distances.sum())))
-    return sizes_wh[chosen].copy()
-
-
-def _clusters(sizes_wh: np.ndarray, centres_wh: np.ndarray) -> np.ndarray:
-    """Run k-means from a start; a cluster that loses its last box stays where it was."""
-    belongs = None
+    centres_wh, belongs = sizes_wh[chosen].copy(), None
     for _ in range(_MOST_STEPS):
         now = _overlaps(sizes_wh, centres_wh).argmax(axis=1)
         if belongs is not None and (now == belongs).all():
             break
         belongs = now
-        sums = np.stack([np.bincount(now, sizes_wh[:, axis], len(centres_wh)) for axis in (0, 1)], axis=1)
-        counts = np.bincount(now, minlength=len(centres_wh))[:, None]
+        sums = np.stack([np.bincount(now, sizes_wh[:, axis], count) for axis in (0, 1)], axis=1)
+        counts = np.bincount(now, minlength=count)[:, None]
         centres_wh = np.where(counts, sums / np.maximum(counts, 1), centres_wh)
     return centres_wh
