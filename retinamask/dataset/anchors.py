@@ -1,6 +1,6 @@
 """How well anchors fit boxes, computed without TensorFlow, and a search for anchors that fit better.
 
-Arithmetic only; `anchor_checks` makes findings of it. keras-retinanet trains an anchor on a box when they overlap
+Arithmetic only; the audit makes findings of it. keras-retinanet trains an anchor on a box when they overlap
 by an IoU of at least 0.5; it never forces a match, so a box that no anchor reaches is never learnt.
 See keras_retinanet/utils/anchors.py in https://github.com/fizyr/keras-retinanet.
 """

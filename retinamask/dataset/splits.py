@@ -119,13 +119,6 @@ def refuse_empty(tables: Mapping[str, pd.DataFrame]) -> None:
         raise AnnotationError(f"no box in {', '.join(empty)}; add images, enlarge the share, or try another seed")
 
 
-def named(tables: dict[str, pd.DataFrame], name: str) -> pd.DataFrame:
-    """Return the split of that name."""
-    if name not in tables:
-        raise ValueError(f"split is {name!r}, expected one of: {', '.join(tables)}")
-    return tables[name]
-
-
 def write_splits(
     table: pd.DataFrame,
     classes: dict[str, int],
