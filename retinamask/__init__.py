@@ -3,9 +3,10 @@
 >>> table, classes, problems = rm.read_annotations("data/mine")       # any annotation format
 >>> parts = rm.split(table, val=0.15, test=0.15)                      # without copies across the parts
 >>> trained = rm.train(parts, classes, detector="ssd_mobilenet_v2_fpnlite", weights="imagenet", epochs=20)
->>> model = rm.load(trained.best.weights)
+>>> model = rm.load(trained.best)
 >>> detections = model.detect("photos/")                              # a path, folder, array or PIL image
 >>> rm.draw("photos/a.jpg", detections)
+>>> rm.evaluate(model.detect(parts["test"], 0.05, "per_class"), parts["test"]).table()
 
 The names below are public; the modules that they come from are private. Each is loaded when it is first used, so that
 importing the package is quick; TensorFlow starts with the first network.

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         given = _parser().parse_args(arguments)
         return given.command(given) or 0
+    except BrokenPipeError:  # who reads the output, such as `| head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         print(f"retinamask: {error}", file=sys.stderr)
         return 2

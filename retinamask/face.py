@@ -176,8 +176,10 @@ def train(
 
     Example:
         >>> trained = rm.train(parts, classes, image_size=512, epochs=20, weights="imagenet")
-        >>> model = rm.load(trained.best.weights)
+        >>> model = rm.load(trained.best)
     """
+    if "train" not in parts:
+        raise ValueError(f"found no part 'train' in {', '.join(map(str, parts))}; expected what rm.split(table) gives")
     if detectors.named(detector).classifies:
         raise ValueError(f"{detector} learns from faces, not from boxes; use retinamask train-classifier")
     how, network = training_settings(detector, settings)

@@ -35,6 +35,30 @@ def described(settings: type) -> dict[str, Field]:
     return {known.name: known for known in fields(settings) if known.metadata}
 
 
+def value_of(known: Field, given: Any) -> Any:
+    """Make a field's value of what a command line, a notebook or JSON gives.
+
+    That is a tuple of a text such as ``128,64``, of ``none`` or of a list, and the content of a file of its path.
+
+    Raises:
+        ValueError: a text that is no list of numbers, or a file that cannot be read.
+    """
+    kind = get_args(known.type)[0] if get_origin(known.type) is tuple else None
+    if kind in (int, float) and isinstance(given, str):
+        try:
+            return tuple(kind(part) for part in given.split(",") if part not in ("", "none"))
+        except ValueError:
+            text = f"{known.name} is {given!r}"
+            raise ValueError(f"{text}, expected numbers with commas between them, such as 128,64") from None
+    if known.metadata["read"] and given and "\n" not in str(given):
+        return known.metadata["read"](given)
+    return _as_tuple(given)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
 def check_settings(settings: Any) -> None:
     """Raise `ValueError` for a field whose value is not of its type or not within its bounds."""
     for name, known in described(type(settings)).items():

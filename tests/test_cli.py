@@ -1,8 +1,11 @@
 """The command line: what it passes on, what it prints, how it ends."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -62,6 +65,14 @@ def test_an_interrupt_ends_with_one_line(monkeypatch, capsys, stop, said):
     monkeypatch.setattr(cli, "_parser", interrupted)
     assert main(["doctor"]) == 130
     assert capsys.readouterr().err == f"retinamask: {said}\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = "import sys; from retinamask.cli import main; sys.exit(main(['fetch', '--list']))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-u", "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_convert_detect_and_evaluate(trained, tiny, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import BACKBONE
 from PIL import Image
 
 from retinamask import detectors
@@ -31,8 +32,8 @@ def test_converted_and_training_model_agree_on_ten_images(trained, converted, te
 def test_keras_retinanet_reads_our_snapshots_and_says_the_same(trained, converted, ten_images):
     from keras_retinanet import models
 
-    theirs = models.convert_model(models.load_model(str(trained.last.weights), backbone_name="resnet50"))
-    theirs_converted = models.load_model(str(converted.weights), backbone_name="resnet50")
+    theirs = models.convert_model(models.load_model(str(trained.last.weights), backbone_name=BACKBONE))
+    theirs_converted = models.load_model(str(converted.weights), backbone_name=BACKBONE)
     detector, ours = detectors.load(converted, "inference")
     batch, _ = detector.prepare(ten_images)
     expected = ours.predict_on_batch(batch)

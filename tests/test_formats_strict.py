@@ -495,6 +495,24 @@ def test_a_class_map_may_name_what_one_of_the_sources_lacks(tmp_path):
     assert set(classes) == {"mask", "no_mask"}
 
 
+def test_a_damaged_xml_may_be_of_any_image(folder):
+    save(folder / "good.xml", voc(FACE, filename="good.jpg"))
+    draw(folder / "b.jpg")
+    save(folder / "x.xml", voc(FACE, filename="b.jpg")[:-20])
+    table, problems = read("voc", [folder], folder, with_unannotated=True)
+    assert rows(table) == [("good.jpg", *BOX, "mask")]
+    assert "they may stand in a file that could not be read" in problems[-1].message
+
+
+def test_detections_become_no_labels(folder):
+    save(folder / "found.csv", "good.jpg,5,6,20,25,mask,0.61\nother.jpg,,,,,,\n")
+    with pytest.raises(AnnotationError, match="found.csv: detections with scores, expected annotations"):
+        guess([folder])
+    save(folder / "mine.csv", "good.jpg,5,6,20,25,mask\n")
+    table, problems = read_mapped([folder], folder)[::2]
+    assert rows(table) == [("good.jpg", *BOX, "mask")] and "detections with scores" in problems[0].message
+
+
 def test_a_path_that_leads_out_is_no_image_in_here(folder):
     save(folder / "set" / "a.json", coco("../good.jpg"))
     draw(folder / "set" / "good.jpg")

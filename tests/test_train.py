@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import BACKBONE, SMALL
 
 from retinamask import cli, detectors
 from retinamask.dataset import annotations, images
@@ -71,11 +72,11 @@ def learner_of(detector, **settings) -> Learner:
 
 def test_a_run_leaves_snapshots_a_log_and_a_record(trained, tiny, table):
     assert trained.best.weights.name == "tiny_best.h5" and trained.last.weights.name == "tiny_last.h5"
-    assert trained.log[["epoch", "step"]].to_numpy().tolist() == [[1, 2], [2, 4]]
+    assert trained.log[["epoch", "step"]].to_numpy().tolist() == [[1, 10], [2, 20]]
     assert {"loss", "localization_loss", "classification_loss", "AP50", "AR100", "learning_rate"} <= set(trained.log)
     assert (tiny / "log.csv").read_text().count("\n") == 3
     record = json.loads(trained.last.weights.with_suffix(".json").read_text())
-    assert record["classes"] == CLASSES and record["settings"]["backbone"] == "resnet50"
+    assert record["classes"] == CLASSES and record["settings"]["backbone"] == BACKBONE
     training = record["training"]
     assert training["training_table_fingerprint"] == annotations.fingerprint(table, CLASSES)
     assert training["parameters"]["seed"] == 5 and training["weights"] == {"source": "none"} and training["finished"]
@@ -84,7 +85,7 @@ def test_a_run_leaves_snapshots_a_log_and_a_record(trained, tiny, table):
 
 
 def test_the_learning_rate_asked_for_is_used(trained):
-    assert trained.log["learning_rate"].tolist() == pytest.approx([3e-4, 3e-4])
+    assert trained.log["learning_rate"].tolist() == pytest.approx([1e-3, 1e-3])
 
 
 def test_a_step_has_the_losses_that_keras_retinanet_computes(small, batch_of):
@@ -452,10 +453,10 @@ def test_settings_are_picked_from_named_values():
 
 
 def test_weights_of_another_class_count_fit_in_part(trained, capsys):
-    detector = detectors.create("retinanet", {"face": 0}, image_size=96, normalisation="live")
+    detector = detectors.create("retinanet", {"face": 0}, **SMALL)
     network = detector.network(seed=1)
     loaded = starting_weights.start(network, detector, str(trained.last.weights))
-    assert loaded["in_part"] == ["classification_submodel"] and loaded["layers"] > 60
+    assert loaded["in_part"] == ["classification_submodel"] and loaded["layers"] > 30
     assert "in part only: classification_submodel" in capsys.readouterr().out
     theirs = detectors.load(trained.last, "training")[1]
     for name in ("conv1", "P4", "regression_submodel"):

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from retinamask.commands.parsing import add_command, refuse_existing
-from retinamask.commands.training import add_network_settings, add_settings, network_settings, numbers
+from retinamask.commands.training import add_network_settings, add_settings, network_settings
+from retinamask.setting import value_of
 
 DEFAULTS = {
     "epochs": 10,
@@ -54,8 +55,7 @@ def add_commands(subparsers) -> None:
     train.add_argument("--weights", default="imagenet", help=text)
     add_network_settings(train, ["mask_classifier"], left_out=("class_weights", "margin"))
     text = "how much an image of each class counts, by id, such as 1,2.5; balanced: all classes the same"
-    weights = {"type": lambda given: given if given in ("", "balanced") else numbers(float)(given), "default": ""}
-    train.add_argument("--class-weights", help=text, **weights)
+    train.add_argument("--class-weights", default="", help=text)
     add_settings(train, ("mosaic", "multi_scale", "visible_share"), **DEFAULTS)
 
     text = "Evaluate a mask classifier on class folders or on the boxes of a table: figures, curves, and its mistakes."
@@ -164,11 +164,11 @@ def train_classifier_command(given: argparse.Namespace) -> None:
         f"{len(parts.train)} images for training and {len(parts.val)} for validation, in "
         f"{parts.groups.numbers.max() + 1} groups; {len(faces.left_out)} left out or noted"
     )
-    network = network_settings(given, ["mask_classifier"]) | {"class_weights": ()}
+    known = detectors.settings_of_detector("mask_classifier")
+    network = network_settings(given, ["mask_classifier"])
     if given.class_weights == "balanced":
         network["class_weights"] = balanced_weights(parts.train["class_name"], faces.classes)
-    elif given.class_weights:
-        network["class_weights"] = given.class_weights
+    network = {name: value_of(known[name], value) for name, value in network.items()}
     detector = detectors.create_for("mask_classifier", faces.classes, given.weights, **network)
 
     class Tables(Watcher):  # writes when training begins: a run that is refused leaves those of another alone
@@ -201,24 +201,26 @@ def evaluate_classifier_command(given: argparse.Namespace) -> None:
     if given.count < 1:
         raise ValueError(f"--count is {given.count}, expected at least 1")
     _check_format(given)
-    known = snapshots.read(given.snapshot[0]).classes
+    classes = snapshots.read(given.snapshot[0]).classes
+    classification.check_threshold(classes, given.threshold, given.threshold_class)  # before the work, not after it
     class_map = formats.parse_class_map(given.class_map) if given.class_map else None
-    folder, table, _, problems = _read(given, known, class_map=class_map)
+    folder, table, _, problems = _read(given, classes, class_map=class_map)
     class_folders = Path(given.source).is_dir() and given.format in (None, "class_folders")
     others = no_images(folder) if class_folders else []
     messages = [*others, *map(str, problems)]
     if given.strict and messages:
         raise ValueError("\n".join([f"{given.source} is not sound:", *messages[:20]]))
     _report(messages)
-    judged = evaluate_classifier(given.snapshot, table, folder, given.threshold, given.threshold_class, given.flip)
+    options = given.threshold, given.threshold_class, given.flip
+    judged = evaluate_classifier(given.snapshot, table, folder, *options)
     _report(judged.faces.left_out)
     lost = [problem for problem in problems if problem.action in ("skipped file", "dropped box")]
-    judged.figures["left_out"] = len(others) + len(lost) + len(judged.faces.left_out)
-    print(classification.summary(judged.figures))
+    figures = judged.figures | {"left_out": len(others) + len(lost) + len(judged.faces.left_out)}
+    print(classification.summary(figures))
     if out:
         for name, figure in judged.pictures(given.count).items():
             keep(figure, out / f"{name}.png")
         rows = judged.faces.table(judged.predicted).to_csv(index=False, lineterminator="\n")
         files.write_text(out / "predictions.csv", rows)
-        files.write_json(out / FIGURES, judged.figures)
+        files.write_json(out / FIGURES, figures)
         print(f"written: {out}")

@@ -5,6 +5,7 @@ Imports stand inside the functions, so that a command starts only what it needs.
 
 import argparse
 import sys
+from math import isnan
 from pathlib import Path
 
 from retinamask.commands.detect import (
@@ -67,7 +68,6 @@ def convert_command(given) -> None:
 def evaluate_command(given) -> None:
     from retinamask.dataset import annotations
     from retinamask.detectors import snapshots
-    from retinamask.evaluation.coco import MEANINGS
     from retinamask.inference.detect import detect
     from retinamask.reports import evaluate
 
@@ -90,9 +90,10 @@ def evaluate_command(given) -> None:
             print(f"counted as without detections: {message}", file=sys.stderr)
         print(f"detections from score {options['score_threshold']:g} on, suppressed {options['suppress']}")
     metrics = evaluate(detections, table, classes, folder)
-    print(*metrics.remarks, sep="\n", file=sys.stderr)
-    for name, meaning in MEANINGS.items():
-        print(f"{name:<6} {'-' if metrics[name] is None else format(metrics[name], '.3f'):>5}  {meaning}")
+    for remark in metrics.remarks:
+        print(remark, file=sys.stderr)
+    for figure in metrics.table().itertuples():
+        print(f"{figure.name:<6} {'-' if isnan(figure.value) else format(figure.value, '.3f'):>5}  {figure.meaning}")
     print(metrics.class_table().to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
     if given.out:
         metrics.save(given.out)

@@ -4,7 +4,7 @@ Imports stand inside the functions, so that a command starts only what it needs.
 """
 
 import argparse
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -51,7 +51,7 @@ def add_network_settings(
             kind = get_args(known.type)[0] if many else known.type
             if name in KNOWN or name in left_out or kind not in (int, float, str):
                 continue
-            types[name] = numbers(kind) if many else kind
+            types[name] = str if many else kind
             default = ",".join(f"{value:.4g}" for value in known.default) if many else known.default
             few = known.metadata["choices"] if len(known.metadata["choices"]) < 4 else ()
             text = " or ".join([*few[:-1], f"{few[-1]}: "]) if few else ""
@@ -64,28 +64,10 @@ def add_network_settings(
         group.add_argument(f"--{name.replace('_', '-')}", **option)
 
 
-def numbers(kind: type) -> Callable[[str], tuple]:
-    """Make the type of an option: numbers with commas between them, or ``none``."""
-
-    def parsed(text: str) -> tuple:
-        try:
-            return () if text == "none" else tuple(kind(part) for part in text.split(","))
-        except ValueError:
-            expected = "expected numbers with commas between them, such as 128,64, or none"
-            raise argparse.ArgumentTypeError(f"{text!r}, {expected}") from None
-
-    return parsed
-
-
 def network_settings(given: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    """Pick the settings of the network that are given; what stands in a file is read from it."""
-    chosen = {}
-    for detector in names:
-        for name, known in detectors.settings_of_detector(detector).items():
-            if name in given and name not in KNOWN:
-                read = known.metadata["read"]
-                chosen[name] = read(vars(given)[name]) if read else vars(given)[name]
-    return chosen
+    """Pick the settings of the network that are given."""
+    known = {name for detector in names for name in detectors.settings_of_detector(detector)}
+    return {name: vars(given)[name] for name in sorted(known - set(KNOWN)) if name in given}
 
 
 def add_settings(command: argparse.ArgumentParser, left_out: Collection[str] = (), **defaults) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from retinamask.dataset import images
 from retinamask.detectors import _keras
 from retinamask.detectors.starting_weights import Loaded, WeightsError, load_by_name
-from retinamask.setting import described
+from retinamask.setting import described, value_of
 
 DETECTORS: dict[str, type["Detector"]] = {}
 """The classes of all detectors by name, filled by ``detectors/__init__.py``."""
@@ -61,7 +61,7 @@ class Detector:
         known = described(cls.Settings)
         if unknown := sorted(set(record) - set(known)):
             raise ValueError(f"unknown {cls.name} setting {', '.join(unknown)}; known are {', '.join(known)}")
-        return cls(classes, cls.Settings(**{name: _as_tuple(value) for name, value in record.items()}))
+        return cls(classes, cls.Settings(**{name: value_of(known[name], value) for name, value in record.items()}))
 
     def record(self) -> dict[str, Any]:
         """Give the settings as plain JSON values, the inverse of `from_record`."""
@@ -162,10 +162,6 @@ def decoded(inference_network):
     """
     boxes, class_scores, *_ = inference_network.get_layer("filtered_detections").input
     return _keras.prepare().Model(inference_network.inputs, [boxes, class_scores], name="decoded")
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def _as_list(value: Any) -> Any:

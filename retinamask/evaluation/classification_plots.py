@@ -1,7 +1,6 @@
 """Pictures of what a classifier got right and wrong: confusion, curves, and faces with what they were taken for.
 
-Each function returns a new figure and saves nothing. The numbers come from `classification`, the faces from
-`retinamask.inference.classify`.
+Each function returns a new figure and saves nothing; ``figures`` are those of `classification.figures`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,11 +40,7 @@ def all_figures(
 
 @styled
 def confusion_matrix(figures: Mapping[str, Any]) -> Figure:
-    """Draw how many images of each class were taken for which, shaded by their share of the true class.
-
-    Args:
-        figures: from `classification.figures`.
-    """
+    """Draw how many images of each class were taken for which, shaded by their share of the true class."""
     counts = np.array(figures["confusion"])
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     names = [shown_text(_short(name)) for name in figures["classes"]]
@@ -67,12 +62,7 @@ def confusion_matrix(figures: Mapping[str, Any]) -> Figure:
 
 @styled
 def roc_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str, Any]) -> Figure:
-    """Draw the receiver operating characteristic of each class against all others.
-
-    Args:
-        curves: from `classification.roc`.
-        figures: from `classification.figures`, for the areas in the key.
-    """
+    """Draw `classification.roc`, the receiver operating characteristic of each class against all others."""
     figure = Figure(figsize=(5, 5))
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=style.FADED_INK, linewidth=1, linestyle="--", label="by chance: 0.5")
@@ -92,12 +82,7 @@ def roc_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str, Any]) -
 
 @styled
 def calibration_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str, Any]) -> Figure:
-    """Draw how often each class was there by the probability it got, and how many images got such a one.
-
-    Args:
-        curves: from `classification.calibration`.
-        figures: from `classification.figures`, for the error in the title.
-    """
+    """Draw `classification.calibration`: how often each class was there by the probability it got, for how many."""
     figure = Figure(figsize=(6.8, 5.8))
     axes, counts = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
     axes.plot([0, 1], [0, 1], color=style.FADED_INK, linewidth=1, linestyle="--", label="as often as predicted")
@@ -120,7 +105,7 @@ def prediction_plot(classified: Classified, predicted: np.ndarray, count: int = 
     """Draw the first faces, each with its true and its predicted class; the wrong ones are framed in red.
 
     Args:
-        classified: from `classify_faces`.
+        classified: from `retinamask.inference.classify.classify_faces`.
         predicted: class ids from `classification.decide`, shape ``(N,)``.
         count: how many at most.
     """

@@ -1,8 +1,4 @@
-"""Figures of a data set, a training, an evaluation and a video.
-
-Each function returns a new `matplotlib.figure.Figure` and saves nothing; `keep` does. pyplot is never imported, so
-there is no global state and figures are freed like any other object.
-"""
+"""Figures of a data set, a training, an evaluation and a video; without pyplot and its global state."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -108,12 +104,7 @@ def _draw_panel(axes: Axes, title: str, lines: Mapping[str, tuple[str, str]], ta
 
 @styled
 def learning_rate_curve(settings: TrainingSettings, steps_per_epoch: int) -> Figure:
-    """Draw the learning rate of every update of a run, over its epochs.
-
-    Args:
-        settings: how to train. What ``plateau`` does depends on the evaluations; its line stays at the peak.
-        steps_per_epoch: updates in an epoch.
-    """
+    """Draw the learning rate of every update of a run; of ``plateau``, which depends on evaluations, the peak."""
     total = steps_per_epoch * settings.epochs
     figure = Figure(figsize=(6.4, 3.2))
     axes = figure.subplots()
@@ -132,11 +123,7 @@ def learning_rate_curve(settings: TrainingSettings, steps_per_epoch: int) -> Fig
 
 @styled
 def learning_rate_finding(table: pd.DataFrame) -> Figure:
-    """Draw the loss against the learning rate, and the rate that is suggested.
-
-    Args:
-        table: from `learning_rate_finder.find`.
-    """
+    """Draw the loss against the learning rate in the table of `learning_rate_finder.find`, and the suggested rate."""
     figure = Figure(figsize=(6.4, 3.6))
     axes = figure.subplots()
     points = {"markersize": 4, "color": style.BLUE, "alpha": 0.35, "label": "loss of the batch"}
@@ -160,12 +147,7 @@ def learning_rate_finding(table: pd.DataFrame) -> Figure:
 
 @styled
 def precision_recall_curves(curves: Mapping[str, pd.DataFrame], metrics: Mapping[str, Any]) -> Figure:
-    """Draw the precision-recall curve of each class.
-
-    Args:
-        curves: from `coco.precision_recall` at IoU 0.5.
-        metrics: from `coco.evaluate`, for the AP50 in the key.
-    """
+    """Draw the `coco.precision_recall` of each class at IoU 0.5, with its AP50 from `coco.evaluate` in the key."""
     figure = Figure(figsize=(5, 5))
     axes = figure.subplots()
     colors = class_colors(dict.fromkeys(curves, 0))
@@ -268,11 +250,7 @@ def _log_histogram(axes: Axes, values: pd.Series, anchors: Sequence[float], tick
 
 @styled
 def counts_over_time(counts: pd.DataFrame) -> Figure:
-    """Draw how many boxes of each class there are over the time of a video.
-
-    Args:
-        counts: from `inference.video.counts_by_frame`: rows by frame and seconds, one column per class.
-    """
+    """Draw the `retinamask.inference.video.counts_by_frame` of a video over its time."""
     if counts.empty:
         return note("The video has no frame.")
     seconds = counts.index.get_level_values("seconds").to_numpy()

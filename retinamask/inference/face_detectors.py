@@ -66,7 +66,6 @@ class FaceDetector:
         self.score_threshold, self.nms_threshold, self.tiling = score_threshold, nms_threshold, tiling
 
     def __call__(self, image_rgb: np.ndarray) -> Found:
-        """Find faces in one image."""
         if image_rgb.dtype != np.uint8 or image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or not image_rgb.size:
             raise ValueError(
                 f"an image is {image_rgb.dtype} of shape {image_rgb.shape}, expected uint8 of (height, width, 3)"

@@ -74,9 +74,7 @@ def non_maximum(
     Returns:
         Indices of what stays, the most confident first; of equal scores the first.
     """
-    # As in TensorFlow's, an inverted box covers what the upright one would: an untrained network gives such.
-    corners = np.asarray(boxes_xyxy, float).reshape(-1, 2, 2)
-    boxes_xyxy, scores = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1), np.asarray(scores)
+    boxes_xyxy, scores = np.asarray(boxes_xyxy).reshape(-1, 4), np.asarray(scores)
     kept, waiting = np.empty(0, np.int64), np.arange(len(scores))
     while len(waiting) and len(kept) < most:
         weakest = np.partition(scores[waiting], -_SORTED)[-_SORTED] if len(waiting) > _SORTED else -np.inf
@@ -99,6 +97,11 @@ def non_maximum(
 
 def _same(one_xyxy: np.ndarray, other_xyxy: np.ndarray, nms_threshold: float, inside: float) -> np.ndarray:
     """Tell which boxes are of one face, ``bool (N, M)``."""
+    # A network that has learnt little gives inverted boxes; TensorFlow takes them for those between their corners.
+    one_xyxy, other_xyxy = (
+        np.hstack([np.minimum(each[:, :2], each[:, 2:]), np.maximum(each[:, :2], each[:, 2:])])
+        for each in (one_xyxy, other_xyxy)
+    )
     shared = boxes.intersections(one_xyxy, other_xyxy)
     area, other_area = boxes.areas(one_xyxy)[:, None], boxes.areas(other_xyxy)
     # Without a division: a union of 0 overlaps nothing.

@@ -10,9 +10,10 @@ import math
 import os
 import tokenize
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from retinamask.setting import value_of
 
 StrPath = str | os.PathLike[str]
 _TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list[str]": list, "dict": dict}
@@ -74,17 +75,16 @@ def settings_in_more(notebook: StrPath) -> dict[str, Parameter]:
     is named for. A notebook without `more` has none.
     """
     from retinamask import detectors
-    from retinamask.training.settings import AugmentationSettings, TrainingSettings
+    from retinamask.training.settings import KNOWN
 
     known, found = known_parameters(notebook), {}
     detector = Path(notebook).stem.partition("_train_")[2]
     if "more" not in known or detector not in detectors.DETECTORS:
         return {}
-    for settings in (detectors.named(detector).Settings, TrainingSettings, AugmentationSettings):
-        for field in fields(settings):
-            if field.name not in known and field.metadata:
-                type_name = getattr(field.type, "__name__", str(field.type))
-                found[field.name] = Parameter(field.name, type_name, field.default, field.metadata["help"])
+    for name, field in (detectors.settings_of_detector(detector) | KNOWN).items():
+        if name not in known:
+            type_name = getattr(field.type, "__name__", str(field.type))
+            found[name] = Parameter(name, type_name, field.default, field.metadata["help"])
     return found
 
 
@@ -98,7 +98,7 @@ def training_settings(detector: str, more: Mapping[str, Any], **given: Any) -> t
         detector: its name.
         more: choices by name, such as ``{"mosaic": 0.5, "optimizer": "adamw"}``; each must be known.
         given: further choices, such as a notebook's parameters, of which those that are no setting have no effect;
-            ``augment`` False leaves the images as they are. A ``cfg`` may be a path, ``dense`` a text such as "128,64".
+            ``augment`` False leaves the images as they are. A ``cfg`` may be a path, ``dense`` a text ("128,64").
 
     Returns:
         The `TrainingSettings`, and the detector's settings by name.
@@ -106,30 +106,20 @@ def training_settings(detector: str, more: Mapping[str, Any], **given: Any) -> t
     Raises:
         ValueError: an unknown name, or one that is a parameter of the notebook itself; a wrong value.
     """
-    from retinamask import detectors
-    from retinamask.detectors.darknet import cfg
+    from retinamask.detectors import settings_of_detector
     from retinamask.training.settings import KNOWN, known_in, settings_of
 
     for name in more.keys() & given.keys():
         raise ValueError(f"more has {name!r}, which is a parameter of its own; set it there")
-    of_network = [field.name for field in fields(detectors.named(detector).Settings) if field.name not in KNOWN]
+    of_network = {name: field for name, field in settings_of_detector(detector).items() if name not in KNOWN}
     for name in more:
         if name not in (*KNOWN, *of_network, "augment"):
             close = difflib.get_close_matches(name, [*KNOWN, *of_network], n=1)
             meant = f"; did you mean {close[0]!r}?" if close else ";"
             raise ValueError(f"{detector} has no {name}{meant} it has {', '.join([*of_network, *KNOWN])}")
     together = {**given, **more}
-    network = {name: together[name] for name in of_network if name in together}
-    if isinstance(dense := network.get("dense"), str):
-        try:
-            network["dense"] = [int(units) for units in dense.split(",") if units and units != "none"]
-        except ValueError:
-            raise ValueError(f"dense is {dense!r}, expected numbers with commas between them, such as 128,64") from None
-    if (path := str(network.get("cfg", ""))) and "\n" not in path:
-        network["cfg"] = cfg.read(path)
-        if ignored := cfg.describe(network["cfg"]).ignored:
-            print(f"not read in {path}: {', '.join(ignored)}; the settings of training take their place")
-    return settings_of(known_in(together)), {n: tuple(v) if isinstance(v, list) else v for n, v in network.items()}
+    network = {name: value_of(of_network[name], together[name]) for name in of_network if name in together}
+    return settings_of(known_in(together)), network
 
 
 def check_parameters(notebook: StrPath, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,10 +58,11 @@ class TrainingRun:
         self.evaluate = epoch_evaluation(detector, self._parts["val"], self.run.folder)
 
     def __repr__(self) -> str:
-        train, val = (self._parts[name]["image_path"].nunique() for name in ("train", "val"))
-        normalisation = getattr(self.detector.settings, "normalisation", "live")
+        settings, weights = self.detector.settings, self.run.parameters["weights"]
+        name = f"{self.detector.name} {getattr(settings, 'backbone', '')}".rstrip()
+        train, val = (self._parts[part]["image_path"].nunique() for part in ("train", "val"))
         return (
-            f"{self.detector.name}, weights {self.run.parameters['weights']}, batch normalisation {normalisation}\n"
+            f"{name}, weights {weights}, batch normalisation {getattr(settings, 'normalisation', 'live')}\n"
             f"{train} training and {val} validation images\n{device_line()}"
         )
 

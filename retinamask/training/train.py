@@ -67,7 +67,7 @@ def train(
             to ``<stem>_checkpoint-...`` until the run has finished.
         weights: what to start from, see `retinamask.detectors.starting_weights.start`.
         evaluate: called with the network after every ``evaluate_every`` epochs and the last one.
-        watchers: told how training goes; see `retinamask.evaluation.watchers`.
+        watchers: see `retinamask.evaluation.watchers`.
         record: further entries for the snapshots' training record.
         log_csv: where to keep the log, rewritten after each epoch.
         resume: continue the run of this ``stem`` from its last whole checkpoint, so that its end is the same as
@@ -113,22 +113,24 @@ def train(
             learner = Learner(detector, settings, strategy, used, None if saved else weights)
             loop = Loop(learner, examples, steps, stem, strategy, evaluate, list(watchers), log_csv)
             loop.constants = {"identity": identity, "precision": used}
-            loop.record = {
-                "run": stem.name,
-                "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "parameters": {**settings.record(), "precision_used": used},
-                "training_table_fingerprint": fingerprint(examples.table, detector.classes),
-                "images": len(examples),
-                "images_left_out": len(examples.unusable),
-                "identity": identity,
-                "device": _keras.device_line(),
-                "devices": distribution.describe(strategy),
-                "versions": {name: version(name) for name in _PACKAGES},
-                "weights": learner.loaded,
-                **(record or {}),
-            }
+            run = {"run": stem.name, "identity": identity, "weights": learner.loaded}
+            loop.record = run | _training_record(examples, settings, used) | (record or {})
             loop.run(saved)
     return Trained(loop.keeper.best, loop.keeper.last, pd.DataFrame(loop.rows))
+
+
+def _training_record(examples: Examples, settings: TrainingSettings, used: str) -> dict[str, Any]:
+    """What every snapshot of a run remembers."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "parameters": {**settings.record(), "precision_used": used},
+        "training_table_fingerprint": fingerprint(examples.table, examples.detector.classes),
+        "images": len(examples),
+        "images_left_out": len(examples.unusable),
+        "device": _keras.device_line(),
+        "devices": distribution.describe(distribution.strategy()),
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
 
 
 def run_identity(examples: Examples, settings: TrainingSettings, weights: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from retinamask.dataset.annotations import AnnotationError, first_lines, parse_csv
-from retinamask.dataset.formats import cvat, labelme, open_images, parsing, via, vott, yolo
+from retinamask.dataset.formats import cvat, labelme, open_images, parsing, retinanet_csv, via, vott, yolo
 from retinamask.dataset.formats.class_folders import folder_classes
 from retinamask.dataset.image_files import walk
 
@@ -144,6 +144,7 @@ def format_of(path: Path) -> str | None:
         header = head.partition("\n")[0].replace('"', "").split(",")
         if set(open_images.COLUMNS) <= set(map(str.strip, header)):
             return "open_images"
+        retinanet_csv.refuse_detections(path)
         parse_csv(path)
         return "csv"
     if suffix == ".txt" and path.name != "classes.txt":

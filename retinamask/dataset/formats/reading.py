@@ -138,7 +138,8 @@ def _parsed(paths: dict[Path, Path], reading: _Reading) -> Iterator[tuple[Entry,
                     image_path = reading.places.of_own_stem(Entry(path, str(path), [], own_stem=True), root)
             reading.skip(str(path), error, image_path)
             reading.doubtful.add(path.stem)
-            reading.list_lost |= not reading.form.suffix
+            # an XML may name any image, if it is not the one of its stem
+            reading.list_lost |= not reading.form.suffix or (image_path is None and path.suffix.lower() == ".xml")
             continue
         for item in items:
             if isinstance(item, Entry):

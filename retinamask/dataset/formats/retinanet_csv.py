@@ -28,6 +28,7 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Path]:
     The user named the list, so that its paths may lead anywhere. One with bad rows is not read; all are named.
     Format: https://github.com/fizyr/keras-retinanet#csv-datasets.
     """
+    refuse_detections(path)
     folders: dict[Path, None] = {}
     for name, rows in annotations.read_annotations(path).groupby("image_path", sort=False):
         where, boxes = f"{path} image {name!r}", annotations.objects(rows)
@@ -38,6 +39,15 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Path]:
         yield Entry(path, where, objects, name, image_path if image_path.is_file() else None)
     for folder in filter(Path.is_dir, folders):
         yield from (other for other in sorted(folder.iterdir()) if is_image(other) and other.name[0] != ".")
+
+
+def refuse_detections(path: Path) -> None:
+    """Raise `ValueError` for a table with a score in each row: detections must not become labels unseen."""
+    try:
+        annotations.parse_csv(path, annotations.DETECTION_COLUMNS)
+    except ValueError:
+        return
+    raise ValueError(f"{path}: detections with scores, expected annotations; to use them, leave out the last column")
 
 
 def write_csv(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, csv_folder: str | Path) -> None:
