@@ -118,7 +118,7 @@ class Evaluation(dict):
 
     def save(self, path: str | Path, **more: Any) -> None:
         """Write the figures, and what else belongs to them, as JSON."""
-        coco.write_metrics({**self, **more}, path)
+        files.write_json(path, {**self, **more})
 
 
 def evaluate_classifier(

@@ -1,6 +1,6 @@
 """Commands on classifiers of faces: cut faces out of annotated images, train a classifier, judge it.
 
-Imports stand inside the functions, so that a command starts only what it needs.
+Functions import what they need, so that a command starts quickly.
 """
 
 import argparse

@@ -66,10 +66,7 @@ def write_folder(
     The split is the one beside the table if there is one, else dealt anew; copies of a picture stay together either
     way. Boxes are in whole pixels, as our own training takes them.
 
-    Args:
-        annotations_csv, classes_csv: the table and its classes.
-        folder: new or empty.
-        settings: see `FolderSettings`.
+    ``folder`` is new or empty.
 
     Raises:
         AnnotationError: the table, its images or its split cannot be used; nothing is written then.
@@ -146,9 +143,6 @@ def folder_problems(data_path: str | Path, cfg_path: str | Path) -> list[str]:
 
     The numbers of classes have to agree, the cfg has to be one that `cfg.describe` reads, the images have to have
     label files without mistakes, and none may be both in train and in valid.
-
-    Args:
-        data_path, cfg_path: what Darknet is started with.
 
     Returns:
         One message for each problem.
