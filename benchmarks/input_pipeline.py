@@ -22,7 +22,7 @@ from pathlib import Path
 
 from retinamask import detectors
 from retinamask.dataset import annotations
-from retinamask.dataset.formats import read_voc
+from retinamask.dataset.formats import read
 from retinamask.dataset.sample import CLASSES, draw_sample
 from retinamask.detectors import _keras
 from retinamask.detectors.anchor_targets import AnchorMatcher
@@ -130,7 +130,7 @@ def settle() -> float:
 
 def draw_data(folder: Path) -> None:
     draw_sample(folder / "scenes", images=IMAGES, size=SIDE, seed=3)
-    table, _ = read_voc([folder / "scenes"], folder)
+    table, _ = read("voc", [folder / "scenes"], folder)
     annotations.write_annotations(table, folder / "annotations.csv")
     annotations.write_classes(CLASSES, folder / "classes.csv")
 

@@ -16,9 +16,9 @@ from retinamask import detectors
 from retinamask.dataset import face_folders, formats, splits
 from retinamask.dataset.anchors import Anchors
 from retinamask.dataset.annotations import class_ids, image_paths, moved, read_classes, relative_path
+from retinamask.dataset.copies import image_groups
 from retinamask.dataset.crops import cut_faces
 from retinamask.dataset.face_folders import read_face_folders
-from retinamask.dataset.groups import image_groups
 from retinamask.dataset.images import image_size as size_of
 from retinamask.dataset.images import read_image
 from retinamask.detectors.snapshots import Snapshot

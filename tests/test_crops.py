@@ -6,8 +6,8 @@ from PIL import Image
 from sound_data import picture
 
 from retinamask.dataset import annotations, crops, images
+from retinamask.dataset.copies import image_groups
 from retinamask.dataset.formats import read
-from retinamask.dataset.groups import image_groups
 
 
 def rows(*boxes):

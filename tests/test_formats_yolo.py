@@ -8,7 +8,7 @@ from format_files import EMPTY, SIZE, actions, draw, rows, save
 
 from retinamask.dataset.annotations import AnnotationError, make_table
 from retinamask.dataset.formats import classes_of, read
-from retinamask.dataset.formats.yolo_write import write_yolo
+from retinamask.dataset.formats.yolo import write_yolo
 
 read_yolo = functools.partial(read, "yolo")
 

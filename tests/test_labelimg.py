@@ -14,7 +14,7 @@ from PIL import Image
 
 from retinamask.cli import main
 from retinamask.dataset.annotations import image_paths, objects, read_annotations, read_classes
-from retinamask.dataset.formats import read_voc, write_voc
+from retinamask.dataset.formats import read, write_voc
 from retinamask.dataset.sample import draw_sample
 from retinamask.labelimg import process
 
@@ -161,8 +161,8 @@ def test_a_whole_session(annotate, data, port_format, suffix):
     assert "3 new, 0 changed, 0 deleted" in annotate.out and "left to annotate: 0 of 3" in annotate.out
     assert "failed" not in annotate.err and Path("classes.csv").read_text() == CLASSES
     if port_format == "voc":
-        read, problems = read_voc(["labels"], ".", image_folder="my images")
-        assert problems == [] and len(objects(read)) == 3
+        table, problems = read("voc", ["labels"], ".", image_folder="my images")
+        assert problems == [] and len(objects(table)) == 3
     else:
         assert Path("labels/classes.txt").read_text() == "mask\nno_mask\n"
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinamask.dataset import annotations, copies
+from retinamask.dataset.copies import ImageGroups, by_path
 from retinamask.dataset.dealing import whole_counts
-from retinamask.dataset.groups import ImageGroups, by_path
 from retinamask.dataset.sample import CLASSES, draw_sample
 from retinamask.dataset.splits import SPLITS, deal_images, plain_shares, split, splits_of_run, write_splits
 

@@ -77,7 +77,7 @@ def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", metavar="SOURCE", help=text)
     text = "format of the annotations, as of the command annotations; a folder is one of class folders "
     command.add_argument("--from", dest="format", metavar="FORMAT", help=f"{text}and a file tells its own if left out")
-    command.add_argument("--images", help="of annotations: folder of the images, if they are not below SOURCE")
+    command.add_argument("--images", help="of annotations: folder of the images, if not where these say")
     command.add_argument("--strict", action="store_true", help="refuse files that cannot be used, instead of skipping")
 
 
