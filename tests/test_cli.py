@@ -33,7 +33,7 @@ def test_sample_and_annotations(tmp_path, capsys):
     assert "3 images" in said.out and "1 skipped file" in said.out and "broken.xml" in said.err
     assert set(annotations.read_classes(classes)) <= set(CLASSES)
     assert main(arguments) == 2
-    assert "a.csv exists; choose another name, or replace it with --force" in capsys.readouterr().err
+    assert "a.csv exists; choose another --out, or replace it with --force" in capsys.readouterr().err
     assert main([*arguments, "--force"]) == 0
 
 

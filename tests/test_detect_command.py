@@ -99,7 +99,7 @@ def test_what_cannot_be_written_is_said_before_the_network_is_loaded(photos, mon
     monkeypatch.setattr(detect, "load_predictor", None)
     Path("taken.csv").write_text("mine")
     Path("file").write_text("")
-    for out, message in (("taken.csv", "taken.csv exists; choose another name"), ("file/x.csv", "file")):
+    for out, message in (("taken.csv", "taken.csv exists; choose another --out"), ("file/x.csv", "file")):
         assert main(["detect", "photos", *SNAPSHOT, "--out", out]) == 2
         assert message in capsys.readouterr().err
     assert Path("taken.csv").read_text() == "mine"
@@ -144,7 +144,7 @@ def test_drawn_copies_keep_folders_and_replace_nothing(photos, capsys):
         assert image.getextrema() == ((0, 0), (4, 4), (9, 9))
     Path("x.csv").unlink()
     assert main(command) == 2
-    assert "drawn/here/a/1.png exists; choose another name" in capsys.readouterr().err and not Path("x.csv").exists()
+    assert "drawn/here/a/1.png exists; choose another --save-images" in capsys.readouterr().err and not Path("x.csv").exists()
     assert main([*command, "--force"]) == 0
     two = ["detect", "photos/a", "photos/b", *SNAPSHOT, "--out", "y.csv", "--save-images", "two"]
     assert main(two) == 0 and Path("two/a/1.png").is_file() and Path("two/b/1.png").is_file()
@@ -154,7 +154,9 @@ def test_drawn_copies_keep_folders_and_replace_nothing(photos, capsys):
     ("sources", "folder", "message"),
     [
         (["photos"], "photos/drawn", "lies in photos, where drawn copies would be taken for images"),
-        (["photos/a/1.png"], "photos/a", "would replace .*1.png; choose another folder"),
+        (["photos/a/1.png"], "photos/a", "photos/a holds photos/a/1.png, where drawn copies"),
+        (["photos/a"], "photos/a", "photos/a is photos/a, where"),
+        (["photos/a", "photos/b"], "photos", "photos holds photos/a, where drawn copies would be taken for images"),
         (["photos/b/2.bmp", "photos/b/2.bmp.jpg"], "drawn", "two images would be drawn as .*2.bmp.jpg; rename one"),
     ],
 )
@@ -183,6 +185,20 @@ def test_the_folders_of_a_video_s_outputs_are_made_before_the_network_is_loaded(
     for option in ("--out", "--out-video", "--counts"):
         assert main(["detect", "clip.gif", *SNAPSHOT, "--out", "y.csv", option, "file/x.gif"]) == 2
         assert "file" in capsys.readouterr().err
+
+
+def test_a_finished_run_has_nothing_to_resume_and_one_stopped_early_has_kept_nothing(photos, monkeypatch, capsys):
+    command = ["detect", "photos", *SNAPSHOT]
+    with monkeypatch.context() as patched:
+        patched.setattr(StandIn, "__call__", stopping_after(1))
+        assert main(command) == 130
+    assert capsys.readouterr().err == "retinamask: stopped; nothing was done that could be kept\n"
+    assert main([*command, "--resume"]) == 0
+    before = Path("detections.csv").stat().st_mtime_ns
+    capsys.readouterr()
+    assert main([*command, "--resume"]) == 0
+    assert capsys.readouterr().out == "detections.csv is finished, nothing to resume\n"
+    assert Path("detections.csv").stat().st_mtime_ns == before
 
 
 def test_parts_of_another_run_are_not_taken_over(photos, monkeypatch, capsys):

@@ -663,13 +663,15 @@ def command(monkeypatch, tmp_path):
 def test_detect_writes_table_video_counts_and_figure(command, clip, tmp_path, capsys):
     given = (clip, "--out-video", "drawn.mp4", "--counts", "counts.csv", "--frames", "6")
     assert command(*given) == 0
-    assert "7 detections in 6 frames: detections.csv, drawn.mp4, counts.csv, counts.png" in capsys.readouterr().out
+    assert "7 detections in 6 frames: drawn.csv, drawn.mp4, counts.csv, counts.png" in capsys.readouterr().out
     assert len(read_back("drawn.mp4")[0]) == 6 and len((tmp_path / "counts.csv").read_text().splitlines()) == 7
     with Image.open("counts.png") as figure:
         assert figure.width > 500
-    table = annotations.read_detections("detections.csv")
+    table = annotations.read_detections("drawn.csv")
     assert table["image_path"].iloc[0] == annotations.relative_path(clip, tmp_path) + "#0"
-    assert command(*given) == 2 and "exists; choose another name" in capsys.readouterr().err
+    assert command(*given) == 2 and "drawn.csv exists; choose another --out, or" in capsys.readouterr().err
+    Path("drawn.csv").unlink()
+    assert command(*given) == 2 and "drawn.mp4 exists; choose another --out-video, or" in capsys.readouterr().err
     assert command(*given, "--force") == 0
 
 

@@ -30,8 +30,9 @@ def audit_command(given) -> None:
     from retinamask.dataset.audit import AuditSettings, audit, read_source
     from retinamask.dataset.images import MAX_PIXELS
 
-    for path in filter(None, (given.json, given.html)):
-        refuse_existing(Path(path), given.force)
+    for path, option in ((given.json, "--json"), (given.html, "--html")):
+        if path:
+            refuse_existing(Path(path), given.force, option)
     max_pixels = MAX_PIXELS if given.max_pixels is None else given.max_pixels
     settings = AuditSettings(image_size=given.image_size, max_pixels=max_pixels, tiny_side=given.tiny)
     source = read_source(given.source, given.classes, given.images, given.splits)

@@ -29,7 +29,8 @@ def add_commands(subparsers) -> None:
     detect = add_command(subparsers, "detect", detect_command, "Detect in images or a video; write a detections CSV.")
     detect.add_argument("sources", nargs="+", metavar="SOURCE", help="images, folders of images, or one video")
     detect.add_argument("--snapshot", required=True, help="snapshot of either kind")
-    detect.add_argument("--out", default="detections.csv", help="rows path,x1,y1,x2,y2,class_name,score")
+    text = "rows path,x1,y1,x2,y2,class_name,score; if left out, detections.csv, or for a --out-video the .csv beside it"
+    detect.add_argument("--out", help=text)
     detect.add_argument("--score-threshold", type=float, default=0.5, help="keep detections from this score on")
     text = "any_class: one box a face, of its best class; per_class: also one for each other class"
     detect.add_argument("--suppress", choices=SUPPRESS, default="any_class", help=text)
@@ -80,11 +81,15 @@ def detect_command(given) -> None:
     from retinamask.inference.detect_in_parts import detect_in_parts, drawn_paths
     from retinamask.inference.video_files import is_video
 
-    out = Path(given.out)
-    refuse_existing(out, given.force)
     videos = [source for source in given.sources if not Path(source).is_dir() and is_video(source)]
     if videos:
         return _detect_in_video(given, videos[0])
+    out = Path(given.out or "detections.csv")
+    parts = out.with_name(f"{out.name}.parts")
+    if given.resume and out.exists() and not any(parts.glob("part-*")):
+        print(f"{out} is finished, nothing to resume")
+        return None
+    refuse_existing(out, given.force)
     used = [name for name in ("out_video", "counts", "frames") if getattr(given, name) is not None]
     refuse_options(used, f"on images, only on a video: a file or a webcam's number; found {', '.join(given.sources)}")
     paths, notes = find_images(given.sources, out.parent)
@@ -97,7 +102,9 @@ def detect_command(given) -> None:
     try:
         found = detect_in_parts(lambda: load_predictor(given), paths, out, run, drawn, **options)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; {out}.parts keeps what is done, --resume continues from there") from None
+        kept = f"{parts} keeps what is done, --resume continues from there"
+        message = kept if any(parts.glob("part-*")) else "nothing was done that could be kept"
+        raise KeyboardInterrupt(f"stopped; {message}") from None
     for problem in found.unreadable:
         print(f"left out: {problem}", file=sys.stderr)
     faces = [f"{name} {count}" for name, count in found.faces.items()]
@@ -120,22 +127,24 @@ def _detect_in_video(given, source: str) -> None:
     for_images = [name for name in ("save_images", "resume") if getattr(given, name)]
     refuse_options([*for_images, *["suppress"] * (given.suppress != "any_class")], "on a video, only on images")
     figure = Path(given.counts).with_suffix(".png") if given.counts else None
-    outputs = [Path(path) for path in (given.out, given.out_video, given.counts, figure) if path]
-    everything = [path.resolve() for path in (Path(source), *outputs)]
+    table_csv = given.out or (Path(given.out_video).with_suffix(".csv") if given.out_video else "detections.csv")
+    named = (("--out", table_csv), ("--out-video", given.out_video), ("--counts", given.counts), ("--counts", figure))
+    outputs = {Path(path): option for option, path in named if path}
+    everything = [Path(path).resolve() for path in (source, *(path for _, path in named if path))]
     for path in everything:
         if everything.count(path) > 1:
             raise ValueError(f"{path} is named twice, as source or output; choose another name for one of them")
-    for path in outputs:
-        refuse_existing(path, given.force)
+    for path, option in outputs.items():
+        refuse_existing(path, given.force, option)
         path.parent.mkdir(parents=True, exist_ok=True)
-    name = None if webcam_index(source) is not None else annotations.relative_path(source, outputs[0].parent)
+    name = None if webcam_index(source) is not None else annotations.relative_path(source, Path(table_csv).parent)
     options = {"name": name, "limit": given.frames}
     options |= {key: getattr(given, key) for key in ("score_threshold", "batch_size")}
     predictor = load_predictor(given)
     found = annotate_video(predictor, source, given.out_video, **options)
     for remark in found.remarks:
         print(remark, file=sys.stderr)
-    annotations.write_detections(found.table, outputs[0])
+    annotations.write_detections(found.table, table_csv)
     if given.counts:
         counts = counts_by_frame(found.table, predictor.class_names)
         files.write_text(given.counts, counts.to_csv(lineterminator="\n"))

@@ -21,7 +21,7 @@ def add_command(subparsers, name: str, function: Callable, text: str) -> argpars
     return command
 
 
-def refuse_existing(path: Path, force: bool = False) -> None:
-    """Refuse to replace a user's file, except with ``force``."""
+def refuse_existing(path: Path, force: bool = False, option: str = "--out") -> None:
+    """Refuse to replace a user's file, which ``option`` names, except with ``force``."""
     if path.exists() and not force:
-        raise ValueError(f"{path} exists; choose another name, or replace it with --force")
+        raise ValueError(f"{path} exists; choose another {option}, or replace it with --force")

@@ -72,7 +72,7 @@ def detect_in_parts(
     if not resume:
         for path in drawn.values():
             if path.exists() and not force:
-                raise ValueError(f"{path} exists; choose another name, or replace it with --force")
+                raise ValueError(f"{path} exists; choose another --save-images, or replace it with --force")
     out.parent.mkdir(parents=True, exist_ok=True)
     predictor = load()
     if not resume:
@@ -144,17 +144,17 @@ def drawn_paths(sources: Sequence[str], paths: Sequence[str], folder: Path, to: 
     whole = [Path(os.path.abspath(source)) for source in sources]
     common = os.path.commonpath([source if source.is_dir() else source.parent for source in whole])
     for source in sources:
-        if Path(source).is_dir() and Path(os.path.realpath(top)).is_relative_to(os.path.realpath(source)):
+        real_top, real = Path(os.path.realpath(top)), Path(os.path.realpath(source))
+        if real.is_relative_to(real_top) or (real.is_dir() and real_top.is_relative_to(real)):
+            where = "is" if real == real_top else "holds" if real.is_relative_to(real_top) else "lies in"
             raise ValueError(
-                f"--save-images {to} lies in {source}, where drawn copies would be taken for images the next time; "
+                f"--save-images {to} {where} {source}, where drawn copies would be taken for images the next time; "
                 "choose a folder outside"
             )
     drawn: dict[str, Path] = {}
     for path in paths:
         image = Path(os.path.abspath(folder / path))
         target = top / os.path.relpath(image, common)
-        if target == image:
-            raise ValueError(f"--save-images {to} would replace {image}; choose another folder")
         if target.suffix.lower() not in (".jpg", ".jpeg", ".png"):
             target = target.with_name(f"{target.name}.jpg")
         drawn[path] = target
