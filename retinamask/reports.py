@@ -10,7 +10,7 @@ from PIL import Image
 
 from retinamask.dataset import audit as audits
 from retinamask.dataset import files
-from retinamask.dataset.annotations import class_ids, image_paths
+from retinamask.dataset.annotations import image_paths, number_classes
 from retinamask.dataset.copies import copies_remark
 from retinamask.detectors.snapshots import Snapshot
 from retinamask.evaluation import audit_page, classification, classification_plots, coco, plots
@@ -85,7 +85,7 @@ def evaluate(
     Example:
         >>> rm.evaluate(model.detect(test, score_threshold=0.05, suppress="per_class"), test)["AP50"]
     """
-    classes = classes or class_ids(annotations, detections)
+    classes = classes or number_classes(annotations, detections)
     found = Evaluation(coco.evaluate(annotations, detections, classes))
     found.judged, found.remarks = (annotations, detections, classes), coco.remarks(detections)
     if folder is not None:

@@ -144,7 +144,10 @@ def test_drawn_copies_keep_folders_and_replace_nothing(photos, capsys):
         assert image.getextrema() == ((0, 0), (4, 4), (9, 9))
     Path("x.csv").unlink()
     assert main(command) == 2
-    assert "drawn/here/a/1.png exists; choose another --save-images" in capsys.readouterr().err and not Path("x.csv").exists()
+    assert (
+        "drawn/here/a/1.png exists; choose another --save-images" in capsys.readouterr().err
+        and not Path("x.csv").exists()
+    )
     assert main([*command, "--force"]) == 0
     two = ["detect", "photos/a", "photos/b", *SNAPSHOT, "--out", "y.csv", "--save-images", "two"]
     assert main(two) == 0 and Path("two/a/1.png").is_file() and Path("two/b/1.png").is_file()

@@ -29,7 +29,9 @@ def add_commands(subparsers) -> None:
     detect = add_command(subparsers, "detect", detect_command, "Detect in images or a video; write a detections CSV.")
     detect.add_argument("sources", nargs="+", metavar="SOURCE", help="images, folders of images, or one video")
     detect.add_argument("--snapshot", required=True, help="snapshot of either kind")
-    text = "rows path,x1,y1,x2,y2,class_name,score; if left out, detections.csv, or for a --out-video the .csv beside it"
+    text = (
+        "rows path,x1,y1,x2,y2,class_name,score; if left out, detections.csv, or the .csv beside --out-video"
+    )
     detect.add_argument("--out", help=text)
     detect.add_argument("--score-threshold", type=float, default=0.5, help="keep detections from this score on")
     text = "any_class: one box a face, of its best class; per_class: also one for each other class"

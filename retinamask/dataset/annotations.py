@@ -83,7 +83,7 @@ def count_boxes(table: pd.DataFrame, classes: dict[str, int]) -> pd.DataFrame:
     return found.reindex(list(classes), fill_value=0)
 
 
-def class_ids(*tables: pd.DataFrame) -> dict[str, int]:
+def number_classes(*tables: pd.DataFrame) -> dict[str, int]:
     """Number the class names of tables in alphabetical order."""
     names = sorted({name for table in tables for name in objects(table)["class_name"]})
     return {name: number for number, name in enumerate(names)}

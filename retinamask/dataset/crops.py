@@ -24,7 +24,7 @@ from retinamask.dataset.annotations import (
     write_classes,
 )
 from retinamask.dataset.copies import image_groups
-from retinamask.dataset.formats.writing import new_folder
+from retinamask.dataset.files import new_folder
 from retinamask.progress import track
 
 MARGIN = 0.2

@@ -239,7 +239,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
     try:
         return _TURNS.get(image.getexif().get(_EXIF_ORIENTATION))
-    except Exception:  # damaged EXIF says nothing; the pixels can be sound all the same
+    except Exception:  # damaged EXIF is no EXIF; the pixels can be sound all the same
         return None
 
 

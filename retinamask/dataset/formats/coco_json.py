@@ -18,7 +18,7 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
     """Read one file: one entry an image, sorted by image name; what is wrong with single records is reported.
 
     Images without annotations are images without objects. Crowd annotations are dropped and reported. Category ids
-    may have gaps and start anywhere. A file of captions holds no boxes and says nothing about its images.
+    may have gaps and start anywhere. A file of captions holds no boxes and does not annotate its images.
     Format: https://cocodataset.org/#format-data, section 1, object detection.
     """
     document = parsing.load_json(path, dict)
@@ -102,7 +102,7 @@ def write_coco(table: pd.DataFrame, classes: dict[str, int], folder: str | Path,
         "annotations": annotations,
         "categories": [{"id": number, "name": name, "supercategory": ""} for number, name in enumerate(ordered, 1)],
     }
-    with writing.new_folder(folder) as new:
+    with files.new_folder(folder) as new:
         files.write_json(new / FILE_NAME, record)
 
 

@@ -54,6 +54,6 @@ def write_createml(table: pd.DataFrame, classes: dict[str, int], folder: str | P
             found.append({"label": name, "coordinates": dict(zip(_SIDES, values, strict=True))})
         name = (Path(stems[picture.path]).parent / picture.path.name).as_posix()
         records.append({"image": name, "annotations": found})
-    with writing.new_folder(folder) as new:
+    with files.new_folder(folder) as new:
         files.write_json(new / FILE_NAME, records)
         write_classes(classes, new / "classes.csv")

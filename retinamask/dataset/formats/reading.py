@@ -29,7 +29,7 @@ _TURNED = "the image is turned by EXIF; keras-retinanet's own reader does not tu
 
 @dataclass
 class _Reading:
-    """What is asked for, and what has been gathered so far."""
+    """The request, and what has been gathered so far."""
 
     form: Format
     csv_folder: Path

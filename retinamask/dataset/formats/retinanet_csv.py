@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from retinamask.dataset import annotations
+from retinamask.dataset import annotations, files
 from retinamask.dataset.annotations import BOX_COLUMNS
 from retinamask.dataset.formats import writing
 from retinamask.dataset.formats.entries import Asked, Entry, FoundObject
@@ -57,6 +57,6 @@ def write_csv(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, 
     """
     writing.pictures(table, classes, csv_folder)  # for its checks
     moved = annotations.moved(table, csv_folder, folder)
-    with writing.new_folder(folder) as new:
+    with files.new_folder(folder) as new:
         annotations.write_annotations(moved, new / FILE_NAME)
         annotations.write_classes(classes, new / CLASSES_NAME)

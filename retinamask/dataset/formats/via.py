@@ -57,7 +57,7 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
 
 
 def _texts(value) -> list[str]:
-    """What an attribute says: a text, or the boxes that are ticked."""
+    """Return the value of an attribute: a text, or the boxes that are ticked."""
     if isinstance(value, dict):
         return [name.strip() for name, ticked in value.items() if ticked is True]
     text = value.strip() if isinstance(value, str) else parsing.called(value)

@@ -125,7 +125,7 @@ def write_voc_folder(table: pd.DataFrame, classes: dict[str, int], folder: str |
     """
     pictures = writing.pictures(table, classes, csv_folder)
     stems = writing.stems([picture.path for picture in pictures])
-    with writing.new_folder(folder) as new:
+    with files.new_folder(folder) as new:
         for picture in pictures:
             whole = boxes.whole_pixels(picture.boxes_xyxy)
             if not boxes.areas(whole).all():

@@ -1,11 +1,7 @@
 """Shared by all writers: the images with their boxes, checked, and a new folder to write into."""
 
-import contextlib
 import os
-import secrets
-import shutil
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -99,26 +95,3 @@ def stems(paths: list[Path]) -> dict[Path, str]:
             used.add(stem.casefold())
             plain[path] = stem
     return plain
-
-
-@contextlib.contextmanager
-def new_folder(folder: str | Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``folder``; on success it becomes ``folder``, on error it goes.
-
-    Paths relative to the one are right for the other.
-
-    Raises:
-        AnnotationError: ``folder`` is not new, nor an empty folder.
-    """
-    folder = Path(folder).resolve()
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise AnnotationError(f"{folder} exists; expected a new or empty folder to write into")
-    temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        if folder.exists():
-            folder.rmdir()  # only ever an empty one; Windows renames onto nothing that exists
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -322,7 +322,7 @@ def write_yolo(
         )
     names = sorted(classes, key=classes.get)
     name_lines = "".join(f"{name}\n" for name in names)
-    with writing.new_folder(folder) as new:
+    with files.new_folder(folder) as new:
         listed = []
         for picture in pictures:
             label_path = new / LABEL_FOLDER / f"{stems[picture.path]}.txt"
@@ -352,7 +352,7 @@ def label_lines(picture: writing.Picture, classes: dict[str, int], digits: int =
 
 
 def place_image(image_path: Path, placed: Path, images: str) -> None:
-    """Link or copy an image to a place in a folder of `writing.new_folder`; ``images`` is as in `write_yolo`.
+    """Link or copy an image to a place in a folder of `files.new_folder`; ``images`` is as in `write_yolo`.
 
     Raises:
         AnnotationError: the system refuses.

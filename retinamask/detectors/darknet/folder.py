@@ -74,7 +74,7 @@ def write_folder(
     """
     classes = read_classes(classes_csv)
     yolov4_tiny_cfg(len(classes), settings.image_size, settings.levels)  # says what is wrong before the long work
-    with writing.new_folder(folder) as new:
+    with files.new_folder(folder) as new:
         with tempfile.TemporaryDirectory(dir=new) as run_dir:
             tables, classes = splits_of_run(run_dir, annotations_csv, classes_csv, settings.seed)
             sides = {side: writing.pictures(part, classes, run_dir) for side, part in tables.items()}
