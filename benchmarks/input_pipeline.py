@@ -6,7 +6,7 @@ every epoch; ours decodes in the first and keeps the pixels, so the first epoch 
 
 The two differ in form: our batches hold ``uint8`` images and, for each anchor, the number of its box; keras-retinanet's
 hold ``float32`` of both. ``ours_dense`` therefore brings ours to the very same form, images normalised and targets
-spread out, which in training is done behind the pipeline.
+spread out, which in training is done after the pipeline.
 
 Both turn by turn, five times, on one core. Speed is images per second of processor time, so that neighbours on the
 machine count little; seconds of the clock are told as well. Prints one JSON line: medians, spread and ratios.
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from retinamask import detectors
 from retinamask.dataset import annotations
-from retinamask.dataset.formats import read_voc
+from retinamask.dataset.formats import read
 from retinamask.dataset.sample import CLASSES, draw_sample
 from retinamask.detectors import _keras
 from retinamask.detectors.anchor_targets import AnchorMatcher
@@ -55,7 +55,7 @@ class Detector:
         return {"matched": self._matcher.match(boxes, labels, sizes_wh, canvas_wh)}
 
     def dense(self, batch: dict) -> tuple:
-        """What keras-retinanet's generator yields, of one of our batches."""
+        """Return one of our batches as keras-retinanet's generator yields it."""
         pixels = network_input(batch["images"], batch["sizes_wh"], self.preprocessing)
         found = (batch[name] for name in ("matched", "boxes", "labels"))
         return pixels, self._matcher.dense(*found, len(self.classes), (SIDE, SIDE))
@@ -130,7 +130,7 @@ def settle() -> float:
 
 def draw_data(folder: Path) -> None:
     draw_sample(folder / "scenes", images=IMAGES, size=SIDE, seed=3)
-    table, _ = read_voc([folder / "scenes"], folder)
+    table, _ = read("voc", [folder / "scenes"], folder)
     annotations.write_annotations(table, folder / "annotations.csv")
     annotations.write_classes(CLASSES, folder / "classes.csv")
 

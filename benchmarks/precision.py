@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from retinamask import detectors
-from retinamask.dataset.formats import read_voc
+from retinamask.dataset.formats import read
 from retinamask.dataset.sample import CLASSES, draw_sample
 from retinamask.evaluation.in_training import epoch_evaluation
 from retinamask.training.examples import Examples
@@ -26,8 +26,8 @@ def figures(folder: Path, given: argparse.Namespace, precision: str, seed: int) 
     """AP and AP50 on the held-out scenes after one training, and the seconds that it took."""
     detector = detectors.create("retinanet", CLASSES, image_size=given.image_size, normalisation="live")
     held_out, seen = folder / "held_out", folder / "seen"
-    evaluate = epoch_evaluation(detector, read_voc([held_out], held_out)[0], held_out)
-    examples = Examples(read_voc([seen], seen)[0], seen, detector)
+    evaluate = epoch_evaluation(detector, read("voc", [held_out], held_out)[0], held_out)
+    examples = Examples(read("voc", [seen], seen)[0], seen, detector)
     settings = TrainingSettings(
         epochs=given.epochs, evaluate_every=given.epochs, learning_rate=6e-4, precision=precision, seed=seed
     )

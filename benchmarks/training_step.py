@@ -1,4 +1,4 @@
-"""What a training step takes beyond the network's own forward and backward passes: input, targets, update, bookkeeping.
+"""Time of a training step beyond the network's own forward and backward passes: input, targets, update, bookkeeping.
 
 For each light detector, at its published size and in batches of 4 of the drawn sample: our step as `train` repeats it,
 input pipeline with augmentation included, against the gradient of the same losses for one batch that lies ready. Both

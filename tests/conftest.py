@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from retinamask.dataset import annotations
-from retinamask.dataset.formats import read_voc
+from retinamask.dataset.formats import read
 from retinamask.dataset.sample import CLASSES, draw_sample
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +36,7 @@ def tiny(tmp_path_factory) -> Path:
     """A folder with twelve drawn scenes of 96 px, ``annotations.csv`` and ``classes.csv``."""
     folder = tmp_path_factory.mktemp("tiny")
     draw_sample(folder / "scenes", images=12, size=96, seed=3)
-    table, problems = read_voc([folder / "scenes"], folder)
+    table, problems = read("voc", [folder / "scenes"], folder)
     assert problems == []
     annotations.write_annotations(table, folder / "annotations.csv")
     annotations.write_classes(CLASSES, folder / "classes.csv")

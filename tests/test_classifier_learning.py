@@ -7,7 +7,7 @@ import pytest
 from retinamask import detectors
 from retinamask.dataset.crops import cut_faces
 from retinamask.dataset.face_folders import read_face_folders, split_faces
-from retinamask.dataset.formats import read_voc
+from retinamask.dataset.formats import read
 from retinamask.dataset.sample import CLASSES, draw_sample
 from retinamask.evaluation.in_training import epoch_evaluation
 from retinamask.evaluation.watchers import Watcher
@@ -25,7 +25,7 @@ def drawn(tmp_path_factory):
     """A folder of faces cut out of 400 drawn scenes, their split, and settings of a small network."""
     folder = tmp_path_factory.mktemp("drawn")
     draw_sample(folder / "scenes", images=400, size=192, seed=2)
-    table, problems = read_voc([folder / "scenes"], folder)
+    table, problems = read("voc", [folder / "scenes"], folder)
     assert problems == []
     faces = cut_faces(table, folder, folder / "faces", classes=CLASSES).folder
     parts = split_faces(read_face_folders(faces).table, faces)

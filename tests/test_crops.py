@@ -6,8 +6,8 @@ from PIL import Image
 from sound_data import picture
 
 from retinamask.dataset import annotations, crops, images
+from retinamask.dataset.copies import image_groups
 from retinamask.dataset.formats import read
-from retinamask.dataset.groups import image_groups
 
 
 def rows(*boxes):
@@ -93,7 +93,7 @@ def test_faces_of_an_earlier_call_are_replaced_when_asked_for_and_nothing_else_i
         assert names == sorted(cut.table["image_path"])
     assert len(names) == 2
     (folder / "faces" / crops.FACES_CSV).unlink()
-    with pytest.raises(annotations.AnnotationError, match="expected a new or empty folder"):
+    with pytest.raises(ValueError, match="expected a new or empty folder"):
         crops.cut_faces(table, folder, folder / "faces", replace=True)
 
 
@@ -122,6 +122,6 @@ def test_bad_input_is_refused_and_leaves_nothing(scene):
         crops.cut_faces(rows(("a.png", 1, 1, 20, 20, "mask/no")), folder, folder / "faces")
     (folder / "full").mkdir()
     Image.new("RGB", (8, 8)).save(folder / "full" / "mine.png")
-    with pytest.raises(annotations.AnnotationError, match="expected a new or empty folder"):
+    with pytest.raises(ValueError, match="expected a new or empty folder"):
         crops.cut_faces(table, folder, folder / "full")
     assert [path.name for path in (folder / "full").iterdir()] == ["mine.png"]

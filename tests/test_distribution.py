@@ -138,7 +138,7 @@ def test_a_batch_that_does_not_divide_is_named_with_the_nearest_that_do(monkeypa
     monkeypatch.setattr(distribution, "describe", lambda strategy: "3 GPUs")
     three = SimpleNamespace(num_replicas_in_sync=3)
     distribution.check_batch(three, TrainingSettings(batch_size=12, accumulate=2))
-    with pytest.raises(TrainingError, match="batch_size 8 cannot be dealt out to 3 GPUs in 2 part.*nearest is 6 or 12"):
+    with pytest.raises(TrainingError, match="batch_size 8 cannot be divided among 3 GPUs in 2 part.*6 or 12"):
         distribution.check_batch(three, TrainingSettings(batch_size=8, accumulate=2))
     with pytest.raises(TrainingError, match="the nearest is 3"):
         distribution.check_batch(three, TrainingSettings(batch_size=2))

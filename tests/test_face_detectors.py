@@ -12,7 +12,7 @@ from yunet_file import blue_yunet
 
 from retinamask.dataset import annotations, boxes, images
 from retinamask.dataset.annotations import BOX_COLUMNS
-from retinamask.dataset.formats import read_voc
+from retinamask.dataset.formats import read
 from retinamask.detectors.darknet.weights import DarknetWeights
 from retinamask.inference.face_detectors import FACE_DETECTORS, face_detector
 
@@ -49,7 +49,7 @@ def noise() -> np.ndarray:
 
 @functools.cache
 def read_boxes(folder: Path):
-    return annotations.objects(read_voc([folder], folder)[0])
+    return annotations.objects(read("voc", [folder], folder)[0])
 
 
 def annotated(folder: Path, step: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -126,7 +126,7 @@ def test_a_bad_row_is_dropped_and_the_rest_is_kept(open_images, row, message):
         ("a,b\n1,2\n", "line 1: found 'a,b', expected a header"),
         (HEADER + "0a1b,x\n", "line 2: found 2 columns, expected the 13 of the header"),
         (HEADER.encode() + b"\xff\xff", "not UTF-8 text"),
-        (HEADER + '"', "not readable as CSV"),
+        (HEADER + '"', "line 2: not readable as CSV"),
     ],
 )
 def test_a_bad_csv_is_left_out(open_images, content, message):

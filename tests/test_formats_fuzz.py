@@ -1,4 +1,4 @@
-"""Damaged files by the thousand: whatever is in them, the readers report and go on."""
+"""Damaged files by the thousand: whatever is in them, the readers report it and continue."""
 
 import random
 import re
@@ -8,7 +8,7 @@ import pytest
 from format_files import draw, save
 
 from retinamask.dataset.annotations import AnnotationError, make_table, objects
-from retinamask.dataset.formats import read, read_voc, write
+from retinamask.dataset.formats import read, write
 from retinamask.dataset.formats.class_names import unwritable
 from retinamask.dataset.sample import draw_sample
 
@@ -87,7 +87,7 @@ def fuzz_xml(folder: Path, originals: list[bytes], count: int) -> tuple[int, int
     for _ in range(-(-count // BATCH)):
         for number in range(min(BATCH, count)):
             (folder / f"m{number:04d}.xml").write_bytes(mutated(dice.choice(originals), dice))
-        table, problems = read_voc([folder], folder)
+        table, problems = read("voc", [folder], folder)
         check(table)
         images += table["image_path"].nunique()
         problems_count += len(problems)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from format_files import EMPTY, SIZE, draw, rows, save
@@ -50,6 +51,53 @@ def folder(tmp_path):
     """A folder with ``good.jpg``, whose annotation the tests write beside the bad ones."""
     draw(tmp_path / "good.jpg")
     return tmp_path
+
+
+# --- An image that is annotated twice ---
+
+
+@pytest.mark.parametrize("second", [[], [("mask", 5, 6, 20, 26)], [("no_mask", *BOX)], [("mask", *BOX)]], ids=repr)
+@pytest.mark.parametrize("name", ["voc", "yolo", "coco", "createml", "csv"])
+def test_an_image_annotated_twice_in_any_format(tmp_path, name, second):
+    """Different: nobody knows which is right, and an empty one would make its faces background. Equal: one is used."""
+    for letter in "ab":
+        draw(tmp_path / "images" / f"{letter}.png")
+    options = {"images": "none"} if name == "yolo" else {}
+
+    def written(folder: str, boxes: list[tuple]) -> None:
+        a = [("images/a.png", *box[1:], box[0]) for box in boxes] or [("images/a.png", *EMPTY)]
+        table = make_table([*a, ("images/b.png", *BOX, "mask")] if folder == "one" else a)
+        write(name, table, {"mask": 0, "no_mask": 1}, tmp_path / folder, tmp_path, **options)
+
+    written("one", [("mask", *BOX)])
+    written("two", second)
+    sources = [tmp_path / "one", tmp_path / "two"]
+    table, problems = read(name, sources, tmp_path, tmp_path / "images", with_unannotated=True)
+    same = second == [("mask", *BOX)]
+    assert sorted(set(table["image_path"])) == ["images/a.png", "images/b.png"][not same :]
+    about = [problem for problem in problems if problem.image_path == "images/a.png"]
+    assert [problem.action for problem in about] == (["note"] if same else ["skipped file"] * 2)
+    assert all(("with the same objects" if same else "too, differently") in problem.message for problem in about)
+    assert not same or len(table) == 2
+
+
+def test_an_image_annotated_twice_in_one_file(folder):
+    """CreateML lists images freely; CSV rows of one image are together one annotation."""
+    draw(folder / "a.jpg")
+    save(folder / "c.json", [*createml("good.jpg"), *createml(), {"image": "a.jpg", "annotations": []}])
+    table, problems = read("createml", [folder], folder, with_unannotated=True)
+    assert rows(table) == [("good.jpg", *BOX, "mask")] and len(problems) == 2
+    assert all("a.jpg is annotated by" in problem.message for problem in problems)
+
+
+def test_a_dropped_box_says_that_its_face_becomes_background(folder):
+    save(folder / "good.xml", voc(FACE, f"<object>{SECOND}</object>", filename="good.jpg"))
+    _, problems = read("voc", [folder], folder)
+    end = "the image keeps its other boxes, and what is in this one becomes background (dropped box)"
+    assert any(str(problem).endswith(f"object without a <name>; {end}") for problem in problems)
+    save(folder / "good.xml", voc(f"<object>{SECOND}</object>", filename="good.jpg"))
+    _, problems = read("voc", [folder], folder)
+    assert any(str(problem).endswith("without a <name> (dropped box)") for problem in problems)
 
 
 # --- What is not understood is not empty ---
@@ -489,11 +537,13 @@ def test_coco_ids_that_match_no_image_leave_no_image_without_faces(folder):
 
 
 def test_an_annotation_without_objects_hides_no_other(folder):
+    draw(folder / "b.jpg")
     save(folder / "a_info.json", coco("good.jpg", annotations=[]))
     save(folder / "b.json", coco("good.jpg"))
+    save(folder / "c.json", coco("b.jpg"))
     table, problems = read("coco", [folder], folder)
-    assert rows(table) == [("good.jpg", *BOX, "mask")]
-    assert "already annotated by" in problems[0].message and "a_info.json" in problems[0].where
+    assert rows(table) == [("b.jpg", *BOX, "mask")]
+    assert [Path(problem.where.split(" image ")[0]).name for problem in problems] == ["a_info.json", "b.json"]
 
 
 def test_a_file_of_another_kind_beside_the_annotations_is_named(folder, caplog):

@@ -8,7 +8,7 @@ from format_files import EMPTY, SIZE, actions, draw, rows, save
 
 from retinamask.dataset.annotations import AnnotationError, make_table
 from retinamask.dataset.formats import classes_of, read
-from retinamask.dataset.formats.yolo_write import write_yolo
+from retinamask.dataset.formats.yolo import write_yolo
 
 read_yolo = functools.partial(read, "yolo")
 
@@ -307,7 +307,7 @@ def test_what_cannot_be_written(tmp_path):
 def test_nothing_is_replaced(tmp_path, kind):
     table = dataset(tmp_path)
     mine = save(tmp_path / "yolo" if kind == "file" else tmp_path / "yolo" / "mine.txt", "mine")
-    with pytest.raises(AnnotationError, match="exists; expected a new or empty folder"):
+    with pytest.raises(ValueError, match="exists; expected a new or empty folder"):
         write_yolo(table, CLASSES, tmp_path / "yolo", tmp_path)
     assert mine.read_text() == "mine" and sorted(path.name for path in tmp_path.iterdir()) == ["images", "yolo"]
 

@@ -52,10 +52,10 @@ def set_bias(network, bias: float) -> None:
 
 def test_the_figures_are_those_of_detecting_in_the_files(small, table, tiny):
     detector, network = small
-    evaluate = in_training.epoch_evaluation(detector, table, tiny, batch_size=5)
+    evaluate = in_training.epoch_evaluation(detector, table, tiny)
     figures = evaluate(network)
     predictor = Predictor(detector, evaluate._predictor.network)
-    found, _ = detect(predictor, annotations.image_paths(table), tiny, batch_size=5, suppress="per_class")
+    found, _ = detect(predictor, annotations.image_paths(table), tiny, batch_size=4, suppress="per_class")
     expected = coco.evaluate(table, found, CLASSES)
     assert len(annotations.objects(found)) > 100 and expected["AP50"] > 0
     assert list(figures) == [*coco.MEANINGS, *(f"AP50/{name}" for name in CLASSES)]

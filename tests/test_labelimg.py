@@ -14,7 +14,7 @@ from PIL import Image
 
 from retinamask.cli import main
 from retinamask.dataset.annotations import image_paths, objects, read_annotations, read_classes
-from retinamask.dataset.formats import read_voc, write_voc
+from retinamask.dataset.formats import read, write_voc
 from retinamask.dataset.sample import draw_sample
 from retinamask.labelimg import process
 
@@ -161,8 +161,8 @@ def test_a_whole_session(annotate, data, port_format, suffix):
     assert "3 new, 0 changed, 0 deleted" in annotate.out and "left to annotate: 0 of 3" in annotate.out
     assert "failed" not in annotate.err and Path("classes.csv").read_text() == CLASSES
     if port_format == "voc":
-        read, problems = read_voc(["labels"], ".", image_folder="my images")
-        assert problems == [] and len(objects(read)) == 3
+        table, problems = read("voc", ["labels"], ".", image_folder="my images")
+        assert problems == [] and len(objects(table)) == 3
     else:
         assert Path("labels/classes.txt").read_text() == "mask\nno_mask\n"
 
@@ -185,7 +185,7 @@ def test_correcting_what_is_there(annotate, data):
 
 
 def test_going_through_the_file_list_new_classes_and_deleting(annotate, data):
-    """labelImg drops what is not saved when one goes on from its list, and deletes an image without a question."""
+    """labelImg drops what is not saved when another image is chosen, and deletes an image without a question."""
     annotate(
         ["draw", 20, 30, 80, 100, "Hat"],
         ["show_image", 2],

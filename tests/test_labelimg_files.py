@@ -10,7 +10,7 @@ from PIL import Image
 
 from retinamask.cli import main
 from retinamask.dataset.annotations import AnnotationError, make_table, read_annotations, read_classes
-from retinamask.dataset.formats import voc_xml, write_voc
+from retinamask.dataset.formats import voc, write_voc
 from retinamask.inference.detect import Detections
 from retinamask.inference.suppression import filter_detections
 from retinamask.labelimg import outcome, port, process, proposals
@@ -64,11 +64,21 @@ def test_where_annotations_are_by_default(folder, monkeypatch):
     assert prepare(folder / "images", None, "yolo", CLASSES).annotation_folder == folder / "images"
     with pytest.raises(AnnotationError, match=r"there are some elsewhere, such as .*labels/a\.xml; name the right"):
         prepare(folder, None, "voc", CLASSES)
+    (folder / "images" / "linked").symlink_to(folder / "labels")
+    with pytest.raises(AnnotationError, match=r"there are some elsewhere, such as .*linked/a\.xml; name the right"):
+        prepare(folder / "images", None, "voc", CLASSES)
+    (folder / "images" / "linked").unlink()
     (folder / "labels").rename(folder / "annotations")
     for images in (folder / "images", folder):
         assert prepare(images, None, "voc", CLASSES).annotation_folder == folder / "annotations"
     with pytest.raises(AnnotationError, match=r"a\.jpg is a file; expected the folder of the annotation files"):
         prepare(folder, folder / "images" / "a.jpg", "voc", CLASSES)
+
+
+def test_files_that_are_not_shown_are_counted(folder):
+    (folder / "images" / "d.heic").write_bytes(b"")
+    (problem,) = ready(folder).left_out
+    assert str(problem) == f"{folder / 'images'}: 1 file ending in .heic is not read (note)"
 
 
 def test_classes_of_the_files_come_after_the_known_ones(folder):
@@ -250,8 +260,8 @@ def test_proposals_are_written_only_where_nothing_is(folder):
     written, unreadable = proposals.propose(session, seer, "net.h5", 0.5)
     assert (written, unreadable) == (["b.xml", "c.xml"], [])
     assert (folder / "labels" / "a.xml").read_bytes() == before
-    voc = voc_xml.parse(folder / "labels" / "b.xml")
-    assert [(item.name, item.box_xyxy) for item in voc.objects] == [("mask", (5, 6, 20, 26))]
+    entry = voc.parse(folder / "labels" / "b.xml")
+    assert [(item.name, item.box_xyxy) for item in entry.objects] == [("mask", (5, 6, 20, 26))]
     text = (folder / "labels" / "b.xml").read_text()
     assert "verified" not in text and "<difficult>0</difficult>" in text
     record = proposals.read_record(folder / "labels")
@@ -263,8 +273,8 @@ def test_one_object_gets_one_box(folder):
     session = ready(folder)
     faces = [(5, 5, 20, 23), (5, 5, 20, 25), (5, 15, 20, 30)]
     proposals.propose(session, Seer(*faces, scores=[0.6, 0.8, 0.7]), "net.h5")
-    voc = voc_xml.parse(folder / "labels" / "b.xml")
-    assert [(item.name, item.box_xyxy) for item in voc.objects] == [("no_mask", faces[1]), ("mask", faces[2])]
+    entry = voc.parse(folder / "labels" / "b.xml")
+    assert [(item.name, item.box_xyxy) for item in entry.objects] == [("no_mask", faces[1]), ("mask", faces[2])]
 
 
 def test_nothing_found_leaves_the_image_unannotated(folder):

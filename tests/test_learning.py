@@ -4,7 +4,7 @@ import pytest
 
 from retinamask import detectors
 from retinamask.dataset import annotations
-from retinamask.dataset.formats import class_ids, read_voc
+from retinamask.dataset.formats import class_ids, read
 from retinamask.dataset.sample import draw_sample
 from retinamask.evaluation.in_training import epoch_evaluation
 from retinamask.training.examples import Examples
@@ -17,7 +17,7 @@ RETINANET, YOLO = ("retinanet", {"normalisation": "live"}, 6e-4), ("yolov4_tiny"
 
 def overfit(kind, sources, folder, tmp_path, image_size: int) -> float:
     """Train on eight images that hold boxes and return the AP50 on the same."""
-    table, _ = read_voc(sources, folder)
+    table, _ = read("voc", sources, folder)
     paths = annotations.image_paths(annotations.objects(table))[:8]
     table = annotations.of_images(table, paths)
     return learnt(kind, table, table, folder, tmp_path, image_size, NO_AUGMENTATION)
@@ -53,5 +53,5 @@ def test_yolov4_tiny_finds_faces_in_scenes_that_it_never_saw(tmp_path):
     tables = []
     for part, images, seed in (("train", 96, 2), ("test", 32, 77)):
         draw_sample(tmp_path / part, images=images, size=256, seed=seed)
-        tables.append(read_voc([tmp_path / part], tmp_path)[0])
+        tables.append(read("voc", [tmp_path / part], tmp_path)[0])
     assert learnt(YOLO, *tables, tmp_path, tmp_path, 160, AugmentationSettings()) > 0.6

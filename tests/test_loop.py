@@ -246,7 +246,7 @@ def test_the_backbone_rests_in_the_epochs_asked_for(run, freeze_epochs, resting)
     assert run(freeze_epochs=freeze_epochs).learner.resting == resting
 
 
-def test_the_rate_is_lower_once_the_backbone_no_longer_rests(run):
+def test_the_rate_is_lower_once_the_backbone_is_unfrozen(run):
     loop = run(freeze_epochs=2, fine_tune_rate=0.25)
     assert [row["learning_rate"] for row in loop.rows] == pytest.approx([1e-3, 1e-3, 2.5e-4])
     never = run("y", freeze_epochs=0, fine_tune_rate=0.25)

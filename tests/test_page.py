@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
+from retinamask.dataset import files
 from retinamask.dataset.annotations import DETECTION_COLUMNS, make_table
 from retinamask.evaluation import coco, page
 
@@ -47,7 +48,7 @@ def metrics_of(class_name: str) -> dict:
 
 def fill(run_dir: Path, class_name: str = "mask", record: dict = RECORD) -> Path:
     """Make a run's folder with everything that the page shows."""
-    coco.write_metrics(metrics_of(class_name), run_dir / "metrics.json")
+    files.write_json(run_dir / "metrics.json", metrics_of(class_name))
     (run_dir / "run.json").write_text(json.dumps(record), encoding="utf-8")
     for name in (*page.PICTURES, "all_my_own.png"):
         Image.new("RGB", (40, 30), "white").save(run_dir / name)

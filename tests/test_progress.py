@@ -14,7 +14,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that goes on by ten seconds at each look."""
+    """A clock that advances by ten seconds at each look."""
     seconds = iter(range(0, 10_000, 10))
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
 

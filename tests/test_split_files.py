@@ -9,9 +9,9 @@ from PIL import Image, ImageOps
 
 from retinamask.cli import main
 from retinamask.dataset import annotations
-from retinamask.dataset.formats import read_voc
-from retinamask.dataset.groups import by_path, leaked_by_chance
-from retinamask.dataset.split_files import SplitSettings, copies_found, split_beside
+from retinamask.dataset.copies import by_path
+from retinamask.dataset.formats import read
+from retinamask.dataset.split_files import SplitSettings, copies_found, leaked_by_chance, split_beside
 from retinamask.dataset.splits import SPLITS
 
 NAMES = [f"annotations_{name}.csv" for name in SPLITS]
@@ -276,7 +276,7 @@ def report(name, made) -> None:
 def test_praveen_without_copies_across(shared_data, tmp_path):
     source = shared_data / "praveen"
     (tmp_path / "praveen").symlink_to(source)
-    table, _ = read_voc([source], tmp_path)
+    table, _ = read("voc", [source], tmp_path)
     table["image_path"] = "praveen/images/" + table["image_path"].str.rsplit("/", n=1).str[-1]
     made = split_beside(tmp_path / "annotations.csv", table, SplitSettings())
     report("praveen", made)

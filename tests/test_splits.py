@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinamask.dataset import annotations, copies
+from retinamask.dataset.copies import ImageGroups, by_path
 from retinamask.dataset.dealing import whole_counts
-from retinamask.dataset.groups import ImageGroups, by_path
 from retinamask.dataset.sample import CLASSES, draw_sample
 from retinamask.dataset.splits import SPLITS, deal_images, plain_shares, split, splits_of_run, write_splits
 
@@ -113,7 +113,7 @@ def test_a_split_beside_that_does_not_fit_is_refused(name, count, message, tmp_p
 
 @pytest.mark.parametrize("left", ["annotations_test.csv", "annotations_val.csv"])
 def test_a_part_of_a_split_beside_is_refused(left, tmp_path):
-    """Also what a split with folds leaves: going on would train on its test images."""
+    """Also what a split with folds leaves: continuing would train on its test images."""
     annotations.write_annotations(table_of(20), tmp_path / "annotations.csv")
     annotations.write_classes(CLASSES, tmp_path / "classes.csv")
     annotations.write_annotations(table_of(20).iloc[:4], tmp_path / left)

@@ -5,7 +5,7 @@ import pytest
 
 from retinamask import detectors
 from retinamask.dataset import annotations, images
-from retinamask.dataset.formats import class_ids, read_voc
+from retinamask.dataset.formats import class_ids, read
 from retinamask.dataset.sample import draw_sample
 from retinamask.detectors import _keras
 from retinamask.evaluation.in_training import epoch_evaluation
@@ -21,7 +21,7 @@ def drawn(tmp_path_factory):
     """A folder of 160 drawn scenes, their table, and a detector with 160 pixels for random weights."""
     folder = tmp_path_factory.mktemp("drawn")
     draw_sample(folder / "scenes", images=160, size=256, seed=2)
-    table, problems = read_voc([folder / "scenes"], folder)
+    table, problems = read("voc", [folder / "scenes"], folder)
     assert problems == []
     settings = {"image_size": 160, "normalisation": "live"}
     return folder, table, detectors.create("ssd_mobilenet_v2_fpnlite", class_ids(table), **settings)

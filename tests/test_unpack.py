@@ -97,12 +97,6 @@ def test_backslashes_are_slashes(make, tmp_path):
     assert contents(tmp_path / "out") == {"set/deep/b.jpg": NOISE}
 
 
-def test_the_comment(tmp_path):
-    assert unpacking.comment(zip_of(tmp_path / "a.zip", FILES, comment=b"22f73d")) == "22f73d"
-    assert unpacking.comment(zip_of(tmp_path / "b.zip", FILES)) == ""
-    assert unpacking.comment(tar_of(tmp_path / "a.tar", FILES)) == ""
-
-
 # --- Names and links ---
 
 OUTSIDE = ["../evil", "set/../../evil", "/tmp/evil", "..\\evil", "\\evil", "C:\\evil", "C:evil", "//server/evil", ".."]

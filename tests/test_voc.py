@@ -15,7 +15,7 @@ from retinamask.dataset.annotations import (
     read_annotations,
     write_annotations,
 )
-from retinamask.dataset.formats import Problem, class_ids, read_voc, summary, voc_xml, write_voc
+from retinamask.dataset.formats import Problem, class_ids, read, summary, voc, write_voc
 from retinamask.dataset.formats.reading import CLIP_LIMIT
 
 EMPTY = (None,) * 5
@@ -70,19 +70,19 @@ def rows(table) -> list[tuple]:
 
 def test_no_xml_at_all(tmp_path):
     with pytest.raises(AnnotationError, match="no XML file below .*; expected Pascal VOC files as labelImg saves them"):
-        read_voc([tmp_path], tmp_path)
+        read("voc", [tmp_path], tmp_path)
     draw(tmp_path / "a.jpg")
     save(tmp_path / "._a.xml", b"\x00\x05\x16\x07")  # what macOS puts into archives
     (tmp_path / "folder.xml").mkdir()
     with pytest.raises(AnnotationError, match="no XML file below"):
-        read_voc([tmp_path], tmp_path, with_unannotated=True)
+        read("voc", [tmp_path], tmp_path, with_unannotated=True)
 
 
 def test_no_such_folder(folder):
     with pytest.raises(AnnotationError, match=r"none does not exist; expected Pascal VOC files as labelImg saves them"):
-        read_voc([folder, folder / "none"], folder)
+        read("voc", [folder, folder / "none"], folder)
     with pytest.raises(AnnotationError, match=r"none is not a folder; expected the folder of the images"):
-        read_voc([folder], folder, image_folder=folder / "none")
+        read("voc", [folder], folder, image_folder=folder / "none")
 
 
 def test_no_xml_that_can_be_used(tmp_path):
@@ -90,7 +90,7 @@ def test_no_xml_that_can_be_used(tmp_path):
     save(tmp_path / "b.xml", xml(FACE, filename="none.jpg"))
     draw(tmp_path / "without.jpg")
     with pytest.raises(AnnotationError, match=r"none of the 2 XML file\(s\) could be used:\n.*a\.xml.*\n.*b\.xml"):
-        read_voc([tmp_path], tmp_path, with_unannotated=True)
+        read("voc", [tmp_path], tmp_path, with_unannotated=True)
 
 
 # --- Files that cannot be used: each is reported and the rest is kept ---
@@ -120,7 +120,7 @@ BAD_FILES = {
 @pytest.mark.parametrize(("content", "message"), BAD_FILES.values(), ids=BAD_FILES)
 def test_a_bad_file_is_reported_and_the_rest_is_kept(folder, content, message):
     bad = save(folder / "bad.xml", content)
-    table, problems = read_voc([folder], folder)
+    table, problems = read("voc", [folder], folder)
     assert rows(table) == [GOOD]
     assert [(problem.action, problem.where) for problem in problems] == [("skipped file", str(bad))]
     assert problems[0].message.startswith(message)
@@ -133,21 +133,21 @@ def test_one_bad_file_among_many(tmp_path):
         draw(tmp_path / "images" / f"{number:02d}.jpg")
         content = "<oops" if number == 23 else xml(FACE, filename=f"{number:02d}.jpg")
         save(tmp_path / "xml" / f"{number:02d}.xml", content)
-    table, problems = read_voc([tmp_path], tmp_path)
+    table, problems = read("voc", [tmp_path], tmp_path)
     assert image_paths(table) == [f"images/{number:02d}.jpg" for number in range(50) if number != 23]
     assert summary(problems) == "1 skipped file"
 
 
 def test_an_oversize_file_is_not_read(folder, monkeypatch):
-    monkeypatch.setattr(voc_xml, "MAX_BYTES", 1000)
+    monkeypatch.setattr(voc, "MAX_BYTES", 1000)
     save(folder / "bad.xml", xml(FACE) + " " * 1000)
-    _, problems = read_voc([folder], folder)
+    _, problems = read("voc", [folder], folder)
     assert "bytes, expected an annotation of at most 1,000" in problems[0].message
 
 
 def test_deep_nesting_takes_no_time(folder):
     save(folder / "bad.xml", "<annotation>" + "<a>x" * 100_000 + "x</a>" * 100_000 + "</annotation>")
-    table, problems = read_voc([folder], folder)
+    table, problems = read("voc", [folder], folder)
     assert (rows(table), summary(problems)) == ([GOOD], "1 skipped file")
 
 
@@ -155,7 +155,7 @@ def test_deep_nesting_takes_no_time(folder):
 def test_a_link_to_nowhere(folder):
     (folder / "gone.xml").symlink_to(folder / "nowhere")
     (folder / "gone.jpg").symlink_to(folder / "nowhere")
-    table, problems = read_voc([folder], folder, with_unannotated=True)
+    table, problems = read("voc", [folder], folder, with_unannotated=True)
     assert rows(table) == [GOOD]
     assert [(problem.action, problem.message) for problem in problems] == [
         ("note", f"{folder / name}: a link that leads nowhere") for name in ("gone.jpg", "gone.xml")
@@ -169,7 +169,7 @@ def test_a_bad_image_is_reported(folder, content):
     save(folder / "bad.jpg", content)
     bad = save(folder / "bad.xml", xml(FACE, filename="bad.jpg"))
     for with_unannotated in (False, True):
-        table, problems = read_voc([folder], folder, with_unannotated=with_unannotated)
+        table, problems = read("voc", [folder], folder, with_unannotated=with_unannotated)
         assert rows(table) == [GOOD]
         assert [(problem.action, problem.where) for problem in problems] == [("skipped file", str(bad))]
         assert str(folder / "bad.jpg") in problems[0].message
@@ -201,7 +201,7 @@ def test_a_bad_object_is_dropped_and_the_rest_is_kept(tmp_path, face, message):
     draw(tmp_path / "a.jpg")
     path = save(tmp_path / "a.xml", xml(FACE, face, FACE))
     line = [number for number, text in enumerate(path.read_text().splitlines(), 1) if "<object>" in text][1]
-    table, problems = read_voc([tmp_path], tmp_path, classes={"mask": 0, "no_mask": 1})
+    table, problems = read("voc", [tmp_path], tmp_path, classes={"mask": 0, "no_mask": 1})
     assert rows(table) == [("a.jpg", 5, 6, 20, 25, "mask")] * 2
     assert [(problem.action, problem.where) for problem in problems] == [("dropped box", f"{path} line {line}")]
     assert problems[0].message.startswith(message)
@@ -218,7 +218,7 @@ def test_a_bad_object_is_dropped_and_the_rest_is_kept(tmp_path, face, message):
 def test_a_box_a_few_pixels_outside_is_clipped_and_counted(tmp_path, face, kept, pixels):
     draw(tmp_path / "a.jpg")
     save(tmp_path / "a.xml", xml(face))
-    table, problems = read_voc([tmp_path], tmp_path)
+    table, problems = read("voc", [tmp_path], tmp_path)
     assert rows(table) == [("a.jpg", *kept, "mask")]
     assert summary(problems) == "1 clipped box"
     assert f"reaches {pixels} px past the image of 40 x 30 pixels" in problems[0].message
@@ -227,7 +227,7 @@ def test_a_box_a_few_pixels_outside_is_clipped_and_counted(tmp_path, face, kept,
 def test_decimal_coordinates_are_kept(tmp_path):
     draw(tmp_path / "a.jpg")
     save(tmp_path / "a.xml", xml(("mask", 5.25, " 6.5\n", "2e1", "25.0")))
-    table, problems = read_voc([tmp_path], tmp_path)
+    table, problems = read("voc", [tmp_path], tmp_path)
     assert (rows(table), problems) == ([("a.jpg", 5.25, 6.5, 20, 25, "mask")], [])
 
 
@@ -235,14 +235,14 @@ def test_an_image_whose_objects_all_go_is_left_out(tmp_path):
     """It shows something, so it must not be learnt as an image without objects."""
     draw(tmp_path / "a.jpg")
     save(tmp_path / "a.xml", xml(("cat", 1, 2, 3, 4)))
-    table, problems = read_voc([tmp_path], tmp_path, classes={"mask": 0})
+    table, problems = read("voc", [tmp_path], tmp_path, classes={"mask": 0})
     assert (rows(table), summary(problems)) == ([], "1 dropped box, 1 skipped file")
 
 
 def test_a_box_under_one_pixel_is_dropped_and_named(tmp_path):
     draw(tmp_path / "a.jpg")
     save(tmp_path / "a.xml", xml(("mask", 1, 2, 3, 4), ("mask", 5.1, 5, 5.4, 9)))
-    table, problems = read_voc([tmp_path], tmp_path)
+    table, problems = read("voc", [tmp_path], tmp_path)
     assert len(table) == 1 and "(5.1, 5, 5.4, 9) is under one pixel" in problems[0].message
 
 
@@ -251,7 +251,7 @@ def test_hidden_copies_of_jupyter_are_not_read(tmp_path):
     save(tmp_path / "a.xml", xml(("mask", 1, 2, 3, 4)))
     (tmp_path / ".ipynb_checkpoints").mkdir()
     save(tmp_path / ".ipynb_checkpoints" / "a-checkpoint.xml", xml(("mask", 1, 2, 3, 4)))
-    table, problems = read_voc([tmp_path], tmp_path)
+    table, problems = read("voc", [tmp_path], tmp_path)
     assert len(table) == 1 and problems == []
 
 
@@ -259,7 +259,7 @@ def test_labels_of_body_parts_are_not_those_of_the_person(tmp_path):
     draw(tmp_path / "a.jpg")
     part = "<part><name>hand</name><bndbox><xmin>0</xmin><ymin>0</ymin><xmax>1</xmax><ymax>1</ymax></bndbox></part>"
     save(tmp_path / "a.xml", xml(FACE).replace("<object>", f"<object>{part}"))
-    assert rows(read_voc([tmp_path], tmp_path)[0]) == [("a.jpg", 5, 6, 20, 25, "mask")]
+    assert rows(read("voc", [tmp_path], tmp_path)[0]) == [("a.jpg", 5, 6, 20, 25, "mask")]
 
 
 # --- Sizes, encodings, EXIF ---
@@ -277,7 +277,7 @@ def test_labels_of_body_parts_are_not_those_of_the_person(tmp_path):
 def test_the_images_own_size_counts(tmp_path, size, note):
     draw(tmp_path / "a.jpg")
     path = save(tmp_path / "a.xml", xml(FACE, size=size))
-    table, problems = read_voc([tmp_path], tmp_path)
+    table, problems = read("voc", [tmp_path], tmp_path)
     assert rows(table) == [("a.jpg", 5, 6, 20, 25, "mask")]
     assert [(problem.action, problem.where) for problem in problems] == [("note", str(path))]
     assert problems[0].message.startswith(note)
@@ -298,7 +298,7 @@ def test_encodings(tmp_path, encoding, declaration):
     draw(tmp_path / "Größe.jpg")
     content = declaration + xml(("Öl & Maß".replace("&", "&amp;"), 1, 2, 3, 4), filename="Größe.jpg")
     save(tmp_path / "other.xml", content.encode(encoding))
-    table, problems = read_voc([tmp_path], tmp_path)
+    table, problems = read("voc", [tmp_path], tmp_path)
     assert (rows(table), problems) == ([("Größe.jpg", 1, 2, 3, 4, "Öl & Maß")], [])
 
 
@@ -308,7 +308,7 @@ def test_boxes_of_a_turned_image_are_those_of_the_upright_one(tmp_path, orientat
     exif[0x0112] = orientation
     draw(tmp_path / "a.jpg", SIZE[::-1] if orientation >= 5 else SIZE, exif=exif)
     save(tmp_path / "a.xml", xml(("mask", 5, 6, 39, 25)))
-    table, problems = read_voc([tmp_path], tmp_path)
+    table, problems = read("voc", [tmp_path], tmp_path)
     assert rows(table) == [("a.jpg", 5, 6, 39, 25, "mask")]
     turned = ["the image is turned by EXIF; keras-retinanet's own reader does not turn it"]
     assert [problem.message for problem in problems] == (turned if orientation > 1 else [])
@@ -341,7 +341,7 @@ def test_the_image_is_found(tmp_path, xml_name, filename, image_name):
     draw(folder / "images" / image_name)
     draw(folder / "images" / "unrelated.jpg")
     save(folder / "labels" / xml_name, xml(FACE, filename=filename))
-    table, problems = read_voc([folder], folder)
+    table, problems = read("voc", [folder], folder)
     assert rows(table) == [(f"images/{image_name}", 5, 6, 20, 25, "mask")]
     assert summary(problems) == "1 note"  # of the image without XML
 
@@ -353,7 +353,7 @@ def test_the_path_of_another_computer_is_not_trusted(tmp_path, path):
     draw(tmp_path / "outside.jpg")
     draw(tmp_path / "data" / "a.jpg")
     save(tmp_path / "data" / "a.xml", xml(FACE, path=path))
-    assert image_paths(read_voc([tmp_path / "data"], tmp_path)[0]) == ["data/a.jpg"]
+    assert image_paths(read("voc", [tmp_path / "data"], tmp_path)[0]) == ["data/a.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_the_path_of_another_computer_is_not_trusted(tmp_path, path):
 def test_no_file_name_reaches_outside_the_image_folder(folder, filename):
     draw(folder.parent / "outside.jpg")
     save(folder / "bad.xml", xml(FACE, filename=filename.format(root=folder.parent)))
-    table, problems = read_voc([folder], folder)
+    table, problems = read("voc", [folder], folder)
     assert rows(table) == [GOOD]
     assert summary(problems) == "1 skipped file"
 
@@ -371,7 +371,7 @@ def test_of_equal_names_each_has_that_of_its_own_folder(tmp_path):
     for name in ("one", "two"):
         draw(tmp_path / name / "images" / "0.jpg")
         save(tmp_path / name / "labels" / "0.xml", xml(FACE, filename="0.jpg"))
-    table, problems = read_voc([tmp_path], tmp_path)
+    table, problems = read("voc", [tmp_path], tmp_path)
     assert (image_paths(table), problems) == (["one/images/0.jpg", "two/images/0.jpg"], [])
 
 
@@ -380,17 +380,28 @@ def test_an_image_in_folders_of_other_names_is_missing(folder, with_unannotated)
     for name in ("one", "two"):
         draw(folder / name / "0.jpg")
     save(folder / "labels" / "x.xml", xml(FACE, filename="0.jpg"))
-    table, problems = read_voc([folder], folder, with_unannotated=with_unannotated)
+    table, problems = read("voc", [folder], folder, with_unannotated=with_unannotated)
     assert rows(table) == [GOOD]  # nor are they images without objects: the XML may be about one of them
     assert problems[0].action == "skipped file" and problems[0].message.startswith("no image named '0.jpg' or 'x'")
 
 
-def test_two_xml_for_one_image(folder):
+@pytest.mark.parametrize("with_unannotated", [False, True])
+def test_two_xml_for_one_image(folder, with_unannotated):
+    draw(folder / "b.jpg")
+    save(folder / "b.xml", xml(FACE, filename="b.jpg"))
     second = save(folder / "good2.xml", xml(("no_mask", 1, 1, 9, 9), filename="good.jpg"))
-    table, problems = read_voc([folder], folder)
-    assert rows(table) == [GOOD]
-    message = f"{folder / 'good.jpg'} is already annotated by {folder / 'good.xml'}; keep one XML for an image"
-    assert problems == [Problem("skipped file", str(second), message, "good.jpg")]
+    table, problems = read("voc", [folder], folder, with_unannotated=with_unannotated)
+    assert [row[0] for row in rows(table)] == ["b.jpg"]
+    assert problems == [
+        Problem(
+            "skipped file",
+            str(one),
+            f"{folder / 'good.jpg'} is annotated by {other} too, differently; the image is left out, "
+            "keep one XML for an image",
+            "good.jpg",
+        )
+        for one, other in ((folder / "good.xml", second), (second, folder / "good.xml"))
+    ]
 
 
 def test_the_image_folder_may_be_elsewhere(tmp_path):
@@ -400,7 +411,7 @@ def test_the_image_folder_may_be_elsewhere(tmp_path):
     for folder in ("images/deep", "images"):
         if folder == "images":  # one folder of XML for folders of images, as labelImg saves it
             save(tmp_path / "labels" / "a.xml", xml(FACE).replace("<filename>", "<folder>deep</folder><filename>"))
-        table, problems = read_voc([tmp_path / "labels"], tmp_path / "runs", image_folder=tmp_path / folder)
+        table, problems = read("voc", [tmp_path / "labels"], tmp_path / "runs", image_folder=tmp_path / folder)
         assert (image_paths(table), problems) == (["../images/deep/a.jpg"], [])
 
 
@@ -410,7 +421,7 @@ def test_paths_are_relative_to_the_folder_of_the_csv(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for csv_folder, expected in ((".", "data/a.jpg"), ("data", "a.jpg"), ("runs/1", "../../data/a.jpg")):
         for source in (Path("data"), tmp_path / "data"):
-            assert image_paths(read_voc([source], csv_folder)[0]) == [expected]
+            assert image_paths(read("voc", [source], csv_folder)[0]) == [expected]
 
 
 def test_single_files_and_folders_can_be_mixed(tmp_path):
@@ -418,7 +429,7 @@ def test_single_files_and_folders_can_be_mixed(tmp_path):
         draw(tmp_path / name / f"{name}.jpg")
         save(tmp_path / name / f"{name}.xml", xml(FACE, filename=f"{name}.jpg"))
     sources = [tmp_path / "c", tmp_path / "a" / "a.xml", tmp_path / "c" / "c.xml"]
-    table, problems = read_voc(sources, tmp_path)
+    table, problems = read("voc", sources, tmp_path)
     assert (image_paths(table), problems) == (["a/a.jpg", "c/c.jpg"], [])
 
 
@@ -429,13 +440,13 @@ def test_images_without_xml(folder):
     draw(folder / "backgrounds" / "street.png")
     save(folder / "backgrounds" / "broken.png", b"")
     (folder / ".hidden.jpg").touch()
-    table, problems = read_voc([folder], folder)
+    table, problems = read("voc", [folder], folder)
     assert rows(table) == [GOOD]
     assert [str(problem) for problem in problems] == [
         f"{folder}: 1 file whose name begins with a dot is not read (note)",
         f"{folder}: 2 image(s) without XML left out, such as {folder / 'backgrounds' / 'broken.png'} (note)",
     ]
-    table, problems = read_voc([folder], folder, with_unannotated=True)
+    table, problems = read("voc", [folder], folder, with_unannotated=True)
     assert rows(table) == [GOOD, ("backgrounds/street.png", *EMPTY)]
     assert [problem.action for problem in problems] == ["note", "note", "skipped file"]
     assert problems[2].where == str(folder / "backgrounds" / "broken.png")
@@ -444,14 +455,14 @@ def test_images_without_xml(folder):
 def test_an_image_whose_xml_is_bad_is_no_image_without_objects(folder):
     draw(folder / "images" / "face.jpg")
     save(folder / "labels" / "face.xml", "<oops")
-    table, problems = read_voc([folder], folder, with_unannotated=True)
+    table, problems = read("voc", [folder], folder, with_unannotated=True)
     assert (rows(table), summary(problems)) == ([GOOD], "1 skipped file")
 
 
 def test_an_image_whose_xml_was_not_asked_for_is_no_image_without_objects(folder):
     draw(folder / "face.jpg")
     save(folder / "face.xml", xml(FACE, filename="face.jpg"))
-    table, problems = read_voc([folder / "good.xml"], folder, with_unannotated=True)
+    table, problems = read("voc", [folder / "good.xml"], folder, with_unannotated=True)
     assert (rows(table), problems) == ([GOOD], [])
 
 
@@ -481,7 +492,7 @@ def test_written_as_labelimg_writes_and_read_back(tmp_path, monkeypatch, boxes, 
     assert Path("ours.xml").read_bytes() == Path("theirs.xml").read_bytes()
 
     draw(image)
-    table, problems = read_voc(["ours.xml"], ".", image_folder=image.parent)
+    table, problems = read("voc", ["ours.xml"], ".", image_folder=image.parent)
     expected = [(image_path, *box, name) for box, name in zip(whole, names, strict=True)]
     assert (rows(table), problems) == (expected or [(image_path, *EMPTY)], [])
 
@@ -524,7 +535,7 @@ def test_real_data(tmp_path, name, images, boxes, found):
     source = REAL_DATA / name
     if not source.is_dir():
         pytest.skip(f"{source} is not there; set RETINAMASK_DATA to the folder that holds {name}/")
-    table, problems = read_voc([source], tmp_path)
+    table, problems = read("voc", [source], tmp_path)
     assert (len(image_paths(table)), len(objects(table)), summary(problems)) == (images, boxes, found)
     assert write_annotations(table, tmp_path / "annotations.csv") == 0
     assert rows(read_annotations(tmp_path / "annotations.csv", class_ids(table))) == rows(table)
@@ -534,7 +545,7 @@ def test_renamed_images_whose_xml_names_another_are_told(tmp_path):
     for name, inside in (("1", "2"), ("2", "1")):
         draw(tmp_path / f"{name}.jpg")
         save(tmp_path / f"{name}.xml", xml(FACE, filename=f"{inside}.jpg"))
-    _, problems = read_voc([tmp_path], tmp_path)
+    _, problems = read("voc", [tmp_path], tmp_path)
     assert [problem.action for problem in problems] == ["note", "note"]
     assert "it names 2.jpg, but labelImg shows it with" in problems[0].message
 
@@ -547,7 +558,7 @@ def test_an_image_of_another_folders_annotations_is_not_taken(tmp_path):
             draw(tmp_path / split / "images" / f"{stem}.jpg")
             save(tmp_path / split / "annotations" / f"{stem}.xml", xml(FACE, filename=f"{stem}.jpg"))
     save(tmp_path / "train" / "annotations" / "1.xml", xml(FACE, filename="1.jpg"))
-    table, problems = read_voc([tmp_path], tmp_path)
+    table, problems = read("voc", [tmp_path], tmp_path)
     assert sorted(table["image_path"]) == ["train/images/2.jpg", "val/images/1.jpg", "val/images/3.jpg"]
     assert [problem.action for problem in problems] == ["skipped file"]
     assert "no image named '1.jpg'" in problems[0].message

@@ -58,7 +58,7 @@ def train_runs(folder: Path, runs: dict[str, dict], resume: bool = False) -> Non
 
 
 def penalised(build):
-    """Builds the same network with a weight penalty, which must count once however a batch is dealt out."""
+    """Builds the same network with a weight penalty, which must count once however a batch is divided."""
 
     def network(seed=None):
         built = build(seed)

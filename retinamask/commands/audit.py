@@ -36,7 +36,7 @@ def audit_command(given) -> None:
     max_pixels = MAX_PIXELS if given.max_pixels is None else given.max_pixels
     settings = AuditSettings(image_size=given.image_size, max_pixels=max_pixels, tiny_side=given.tiny)
     source = read_source(given.source, given.classes, given.images, given.splits)
-    found = audit(source, settings, progress=True)
+    found = audit(source, settings)
     _print(found)
     if given.json:
         files.write_json(given.json, found.record())

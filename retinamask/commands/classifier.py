@@ -1,6 +1,6 @@
 """Commands on classifiers of faces: cut faces out of annotated images, train a classifier, judge it.
 
-Imports stand inside the functions, so that a command starts only what it needs.
+Functions import what they need, so that a command starts quickly.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", metavar="SOURCE", help=text)
     text = "format of the annotations, as of the command annotations; a folder is one of class folders "
     command.add_argument("--from", dest="format", metavar="FORMAT", help=f"{text}and a file tells its own if left out")
-    command.add_argument("--images", help="of annotations: folder of the images, if they are not below SOURCE")
+    command.add_argument("--images", help="of annotations: folder of the images, if not where these say")
     command.add_argument("--strict", action="store_true", help="refuse files that cannot be used, instead of skipping")
 
 
@@ -89,7 +89,7 @@ def _add_cutting(command: argparse.ArgumentParser) -> None:
 
 
 def _read(given: argparse.Namespace, known: dict[str, int] | None, **options) -> tuple:
-    """Return SOURCE's table, its folder, classes and problems; a folder holds class folders if not said otherwise.
+    """Return SOURCE's table, its folder, classes and problems; a folder holds class folders unless a format is given.
 
     Its format is named, since a text file among the images must not make a YOLO data set of class folders.
     """

@@ -46,7 +46,7 @@ def add_commands(subparsers) -> None:
 
 
 def _add_reading(command) -> None:
-    """What both commands that read annotations take."""
+    """Declare the options of both commands that read annotations."""
     text = "voc, yolo, coco, createml, csv, open_images, cvat, labelme, via, vott or class_folders"
     command.add_argument("--from", dest="format", help=f"{text}; without it, told by the files")
     text = "rename or join classes: with_mask=mask,without_mask=no_mask; names not in it stay"

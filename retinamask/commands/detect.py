@@ -1,6 +1,6 @@
 """The command that detects in images or a video, and the options of what detects, which `evaluate` shares.
 
-Imports stand inside the functions, so that a command starts only what it needs.
+Functions import what they need, so that a command starts quickly.
 """
 
 import argparse

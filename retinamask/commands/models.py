@@ -1,6 +1,6 @@
 """Commands on snapshots: convert and evaluate.
 
-Imports stand inside the functions, so that a command starts only what it needs.
+Functions import what they need, so that a command starts quickly.
 """
 
 import argparse

@@ -54,7 +54,7 @@ def _sizes(tables, classes):
 
 
 def _sentences(made, settings) -> list[str]:
-    """What the user should know, one sentence a line."""
+    """Report what the user should know, one sentence per line."""
     from retinamask.dataset.split_files import copies_found
 
     count, held, exact = copies_found(made.groups)

@@ -1,6 +1,6 @@
 """How well anchors fit boxes, computed without TensorFlow, and a search for anchors that fit better.
 
-Arithmetic only; `anchor_checks` makes findings of it. keras-retinanet trains an anchor on a box when they overlap
+Arithmetic only; the audit makes findings of it. keras-retinanet trains an anchor on a box when they overlap
 by an IoU of at least 0.5; it never forces a match, so a box that no anchor reaches is never learnt.
 See keras_retinanet/utils/anchors.py in https://github.com/fizyr/keras-retinanet.
 """
@@ -85,9 +85,17 @@ def suggest(boxes_xyxy: np.ndarray, sizes_wh: np.ndarray, anchors: Anchors, most
     table = _table(boxes_xyxy[chosen], sizes_wh[chosen], anchors)  # (scales, ratios, N)
     best_value, best = -1.0, anchors
     for first in itertools.combinations(range(len(_RATIOS)), len(anchors.ratios)):
-        if not _is_start(first):
+        steps = set(np.diff(first).tolist())
+        if len(steps) > 1 or not steps <= {2, 4}:  # a few evenly spaced ones will do to start from
             continue
-        value, scales, ratios = _climb(table, first, len(anchors.scales))
+        ratios, count = first, len(anchors.scales)
+        value, scales = _best_set(table[:, list(ratios)].max(axis=1), count)
+        while True:  # scales for the ratios, ratios for the scales and so on, while the value grows
+            _, new_ratios = _best_set(table[list(scales)].max(axis=0), len(ratios))
+            new_value, new_scales = _best_set(table[:, list(new_ratios)].max(axis=1), count)
+            if new_value <= value:
+                break
+            value, scales, ratios = new_value, new_scales, new_ratios
         if value > best_value:
             best_value = value
             best = replace(anchors, ratios=_rounded(_RATIOS[list(ratios)]), scales=_rounded(_SCALES[list(scales)]))
@@ -100,23 +108,6 @@ _RATIOS = 2.0 ** (np.arange(-8, 9) / 4)  # 0.25 to 4
 
 def _rounded(values: np.ndarray) -> tuple[float, ...]:
     return tuple(round(float(value), 3) for value in values)
-
-
-def _is_start(ratios: tuple[int, ...]) -> bool:
-    """Whether a search starts from these ratios: a few evenly spaced ones will do."""
-    steps = set(np.diff(ratios).tolist())
-    return len(steps) <= 1 and steps <= {2, 4}
-
-
-def _climb(table: np.ndarray, ratios: tuple[int, ...], scale_count: int) -> tuple[float, tuple, tuple]:
-    """Choose scales for the ratios, ratios for the scales and so on, while the value grows."""
-    value, scales = _best_set(table[:, list(ratios)].max(axis=1), scale_count)
-    while True:
-        new_value, new_ratios = _best_set(table[list(scales)].max(axis=0), len(ratios))
-        new_value, new_scales = _best_set(table[:, list(new_ratios)].max(axis=1), scale_count)
-        if new_value <= value:
-            return value, scales, ratios
-        value, scales, ratios = new_value, new_scales, new_ratios
 
 
 def _best_set(overlaps: np.ndarray, count: int) -> tuple[float, tuple[int, ...]]:

@@ -17,7 +17,7 @@ import logging
 import math
 import os
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -34,6 +34,12 @@ log = logging.getLogger(__name__)
 
 class AnnotationError(ValueError):
     """An annotation file or table is not what it should be; the message says where and why."""
+
+
+def first_lines(messages: list[str], most: int = 20) -> str:
+    """The first messages, a line each, and how many more there are."""
+    more = [f"... and {len(messages) - most} more"] if len(messages) > most else []
+    return "\n".join([*messages[:most], *more])
 
 
 def make_table(rows: Iterable[tuple], columns: list[str] = COLUMNS) -> pd.DataFrame:
@@ -77,7 +83,7 @@ def count_boxes(table: pd.DataFrame, classes: dict[str, int]) -> pd.DataFrame:
     return found.reindex(list(classes), fill_value=0)
 
 
-def class_ids(*tables: pd.DataFrame) -> dict[str, int]:
+def number_classes(*tables: pd.DataFrame) -> dict[str, int]:
     """Number the class names of tables in alphabetical order."""
     names = sorted({name for table in tables for name in objects(table)["class_name"]})
     return {name: number for number, name in enumerate(names)}
@@ -117,7 +123,7 @@ def read_classes(path: str | Path) -> dict[str, int]:
         Name to id, in id order.
     """
     classes: dict[str, int] = {}
-    for line, row in _csv_lines(path):
+    for line, row in csv_lines(path):
         if len(row) != 2:
             raise AnnotationError(f"{path} line {line}: found {len(row)} columns, expected 2: name,id")
         name, number = (field.strip() for field in row)
@@ -226,12 +232,16 @@ def relative_path(path: str | Path, folder: str | Path) -> str:
     return Path(relative).as_posix()
 
 
-def _csv_lines(path: str | Path) -> list[tuple[int, list[str]]]:
-    """The CSV's rows with their line numbers; blank lines, and those of a spreadsheet (``,,,,,``), left out."""
+def csv_lines(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """A CSV's rows with their line numbers; blank lines, and those of a spreadsheet (``,,,,,``), left out.
+
+    Raises:
+        AnnotationError: missing, not UTF-8, not CSV, or not readable at all.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            return [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
+            yield from ((reader.line_num, row) for row in reader if any(map(str.strip, row)))
     except FileNotFoundError:
         raise AnnotationError(f"{path} does not exist; expected a CSV file") from None
     except UnicodeDecodeError as error:
@@ -244,30 +254,37 @@ def _csv_lines(path: str | Path) -> list[tuple[int, list[str]]]:
         raise AnnotationError(f"{path} line {reader.line_num}: not readable as CSV ({error})") from None
 
 
-def _read_table(path: str | Path, columns: list[str], classes: dict[str, int] | None = None) -> pd.DataFrame:
-    """Parse all rows, or raise one error that names every bad line (twenty at most)."""
+def parse_csv(
+    path: str | Path, columns: list[str] = COLUMNS, classes: dict[str, int] | None = None
+) -> tuple[list[tuple], int]:
+    """Parse all rows; how many have further columns comes second. One error names every bad line, twenty at most."""
     rows, bad, extra = [], [], 0
-    for line, row in _csv_lines(path):
+    for line, row in csv_lines(path):
         try:
             rows.append(_parse_row(row, columns, classes))
             extra += len(row) > len(columns)
         except ValueError as error:
             bad.append(f"{path} line {line}: {error}")
     if bad:
-        more = [f"... and {len(bad) - 20} more lines"] if len(bad) > 20 else []
-        raise AnnotationError("\n".join(bad[:20] + more))
+        raise AnnotationError(first_lines(bad))
     if not rows:
         raise AnnotationError(f"{path} is empty; expected rows of {','.join(columns)}")
+    return rows, extra
+
+
+def _read_table(path: str | Path, columns: list[str], classes: dict[str, int] | None = None) -> pd.DataFrame:
+    """The table in a CSV; ``path,,,,,`` of an image that has boxes too, and repeats of it, are dropped."""
+    rows, extra = parse_csv(path, columns, classes)
     if extra:
         log.warning("%s: %d row(s) have more than %d columns; the rest is not read", path, extra, len(columns))
-    return _without_needless_empty_rows(_as_seen_from(Path(path).parent, make_table(rows, columns)))
-
-
-def _as_seen_from(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """Spell one image in one way: absolute paths, and those that lead up and back, as the others."""
-    astray = [path for path in image_paths(table) if path.startswith(("/", "../")) and (folder / path).exists()]
-    spelt = {path: relative_path(folder / path, folder) for path in astray}
-    return table.assign(image_path=table["image_path"].map(lambda path: spelt.get(path, path)).astype(object))
+    table, folder = make_table(rows, columns), Path(path).parent
+    # one image is spelt in one way: absolute paths, and those that lead up and back, as the others
+    astray = [name for name in image_paths(table) if name.startswith(("/", "../")) and (folder / name).exists()]
+    spelt = {name: relative_path(folder / name, folder) for name in astray}
+    table["image_path"] = table["image_path"].map(lambda name: spelt.get(name, name)).astype(object)
+    empty = table["x1"].isna()
+    has_boxes = table["image_path"].isin(table.loc[~empty, "image_path"])
+    return table[~(empty & (has_boxes | table["image_path"].duplicated()))].reset_index(drop=True)
 
 
 def _parse_row(row: list[str], columns: list[str], classes: dict[str, int] | None) -> tuple:
@@ -281,50 +298,28 @@ def _parse_row(row: list[str], columns: list[str], classes: dict[str, int] | Non
         raise ValueError("found no image path in the first column")
     if not any(fields[1:]):
         return (image_path, *[None] * (len(columns) - 1))
-    x1, y1, x2, y2 = (_pixels(name, text) for name, text in zip(BOX_COLUMNS, fields[1:5], strict=True))
-    if columns == COLUMNS or x2 < x1 or y2 < y1:  # only a detection may be as thin as nothing
-        _check_order(x1, y1, x2, y2, image_path)
-    if columns == COLUMNS and looks_like_shares((x1, y1, x2, y2)) and (x1, y1, x2, y2) != (0, 0, 1, 1):
+    edges = [number(text) for text in fields[1:5]]
+    for name, text, edge in zip(BOX_COLUMNS, fields[1:5], edges, strict=True):
+        if not math.isfinite(edge):
+            header = "; keras-retinanet's CSV has no header row" if text.lower() in ("x1", "xmin") else ""
+            raise ValueError(f"{name} is {text!r}, expected a number of pixels{header}")
+    for axis, low, high in (("x", edges[0], edges[2]), ("y", edges[1], edges[3])):
+        if high < low or high == low and columns == COLUMNS:  # only a detection may be as thin as nothing
+            raise ValueError(f"{axis}2 ({high:g}) must exceed {axis}1 ({low:g}) in {image_path}")
+    if columns == COLUMNS and looks_like_shares(edges) and edges != [0, 0, 1, 1]:
         raise ValueError(f"{', '.join(fields[1:5])} may be shares of the size of {image_path}, expected pixels")
     if not fields[5]:
         raise ValueError(f"found a box without a class for {image_path}, expected {','.join(columns)}")
     if classes is not None and fields[5] not in classes:
         raise ValueError(_unknown_class(repr(fields[5]), classes))
-    return (image_path, x1, y1, x2, y2, fields[5], *(_score(text) for text in fields[6:]))
-
-
-def _check_order(x1: float, y1: float, x2: float, y2: float, image_path: str) -> None:
-    if x2 <= x1:
-        raise ValueError(f"x2 ({x2:g}) must exceed x1 ({x1:g}) in {image_path}")
-    if y2 <= y1:
-        raise ValueError(f"y2 ({y2:g}) must exceed y1 ({y1:g}) in {image_path}")
+    scores = [number(text) for text in fields[6:]]
+    if not all(0 <= score <= 1 for score in scores):  # true for nan too
+        raise ValueError(f"score is {fields[6]!r}, expected a number from 0 to 1")
+    return (image_path, *edges, fields[5], *scores)
 
 
 def _unknown_class(shown: str, classes: dict[str, int]) -> str:
     return f"class {shown} is not among the classes ({', '.join(classes)}); add it to classes.csv or fix the label"
-
-
-def _pixels(name: str, text: str) -> float:
-    pixels = number(text)
-    if not math.isfinite(pixels):
-        header = "; keras-retinanet's CSV has no header row" if text.lower() in ("x1", "xmin") else ""
-        raise ValueError(f"{name} is {text!r}, expected a number of pixels{header}")
-    return pixels
-
-
-def _score(text: str) -> float:
-    score = number(text)
-    if not 0 <= score <= 1:  # true for nan too
-        raise ValueError(f"score is {text!r}, expected a number from 0 to 1")
-    return score
-
-
-def _without_needless_empty_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Drop ``path,,,,,`` of an image that has boxes too, and repeats of it."""
-    empty = table["x1"].isna()
-    has_boxes = table["image_path"].isin(table.loc[~empty, "image_path"])
-    repeated = table["image_path"].duplicated()
-    return table[~(empty & (has_boxes | repeated))].reset_index(drop=True)
 
 
 def _csv_rows(table: pd.DataFrame, digits: int) -> list[tuple[str, ...]]:

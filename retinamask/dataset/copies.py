@@ -1,14 +1,14 @@
-"""Find copies: image files that show the same picture, by bytes and by a perceptual hash.
+"""Find copies, image files that show the same picture by bytes and by a perceptual hash, and group images by them.
 
-Data sets collected from the web hold the same
-picture many times: scaled, cropped a little, mirrored, or with a mask drawn on. In training and test at once, copies
-make a model look better than it is.
+Data sets collected from the web hold the same picture many times: scaled, cropped a little, mirrored, or with a mask
+drawn on. In training and test at once, copies make a model look better than it is.
 
 The hash is the DCT hash ("pHash") of C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions",
 2010, with 9 x 9 frequencies instead of 8 x 8.
 """
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +27,8 @@ HASH_BITS = 80
 
 _SIDE = 32  # pixels of the small grey image
 _FREQUENCIES = 9  # lowest ones per direction; 9 x 9 without the mean are HASH_BITS
-_DECODED_SIDE = 512  # a JPEG need not be decoded any larger; tests measure what that costs
+DECODED_SIDE = 512  # a JPEG need not be decoded any larger; tests measure what that costs
+_MOST_PAIRS = 100  # of an image: the frames of a still camera would all match
 _CHUNK = 512  # rows of the distance matrix in memory at a time
 
 
@@ -53,25 +54,30 @@ def packed_hashes(image_rgb: np.ndarray) -> np.ndarray:
         ``uint8`` of shape ``(2, 10)``: 80 bits each, row by row from the lowest vertical frequency, packed as in
         `Hashes`; those of a blank image are all 0.
     """
-    frequencies = _frequencies(image_rgb)
+    grey = Image.fromarray(image_rgb).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    pixels = np.asarray(grey, dtype=np.float64)
+    # Without its mean a blank image has no frequencies at all; rounding removes the traces of float arithmetic
+    # where they should be 0, so that symmetric drawings get the same hash on every machine.
+    frequencies = cv2.dct(pixels - pixels.mean())[:_FREQUENCIES, :_FREQUENCIES].round(6) + 0.0
     # Flipping an image left to right turns the sign of its odd horizontal frequencies, and does nothing else.
     signs = np.where(np.arange(_FREQUENCIES) % 2, -1.0, 1.0)
     return np.packbits([_above_median(frequencies), _above_median(frequencies * signs)], axis=1)
 
 
 def hash_images(paths: Iterable[str], folder: str | Path) -> Hashes:
-    """Hash image files, several at a time; memory holds one image a processor, however many there are.
-
-    Args:
-        paths: as in a table, relative to ``folder``.
-        folder: see ``paths``.
-
-    Returns:
-        The hashes in the order of ``paths``; a file that cannot be read is left out and reported in ``unreadable``.
-    """
+    """Hash image files, several at a time, in the order of their paths (as in a table, relative to ``folder``)."""
     paths, readable, hashes, sums, unreadable = list(paths), [], [], [], []
+
+    def hash_file(path: str) -> tuple[np.ndarray, str] | str:
+        try:
+            return packed_hashes(read_image(Path(folder, path), DECODED_SIDE)), files.sha256(Path(folder, path))
+        except ImageError as error:
+            return str(error)
+        except OSError as error:
+            return f"{Path(folder, path)}: cannot be read ({error.strerror}); replace the file or leave it out"
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and hashlib sums outside Python's lock
-        results = pool.map(_hash_file, (Path(folder, path) for path in paths))
+        results = pool.map(hash_file, paths)
         for path, result in zip(paths, track(results, "comparing", "image", len(paths)), strict=True):
             if isinstance(result, str):
                 unreadable.append(result)
@@ -96,7 +102,8 @@ def near_pairs(hashes: Hashes, most_bits: int = NEAR_BITS, most_per_image: int |
         ``int`` of shape ``(P, 2)``: positions ``i < j``, sorted, each pair once.
     """
     # With bits as -1 and 1 the distance is (80 - dot product) / 2, which a matrix product has soonest, and exactly.
-    upright, mirrored = (_signs(packed) for packed in (hashes.upright, hashes.mirrored))
+    packed = hashes.upright, hashes.mirrored
+    upright, mirrored = (np.unpackbits(bits, axis=1).astype(np.float32) * 2 - 1 for bits in packed)
     found = [np.empty((0, 2), dtype=np.int64)]
     numbers = np.arange(len(upright))  # of the groups so far
     for start in range(0, len(upright), _CHUNK):
@@ -114,10 +121,6 @@ def near_pairs(hashes: Hashes, most_bits: int = NEAR_BITS, most_per_image: int |
 def groups(count: int, pairs: np.ndarray | Sequence[tuple[int, int]]) -> np.ndarray:
     """Put what is paired, directly or through others, into one group.
 
-    Args:
-        count: how many images there are.
-        pairs: shape ``(P, 2)``, positions below ``count``.
-
     Returns:
         ``int`` of shape ``(count,)``: each image's group, numbered from 0 by first appearance.
     """
@@ -131,14 +134,68 @@ def groups(count: int, pairs: np.ndarray | Sequence[tuple[int, int]]) -> np.ndar
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
+class ImageGroups(NamedTuple):
+    """Groups of ``N`` images; everything but the messages has one entry an image."""
+
+    paths: list[str]  # sorted
+    numbers: np.ndarray  # int (N,): which group
+    keys: list[str]  # SHA-256 of the file, the path where it cannot be read: the same wherever the data lies
+    near_pairs: np.ndarray  # int (P, 2): positions of images that show the same picture, the nearest of each
+    unreadable: list[str]  # messages; these images are groups of their own
+    unmatched: int  # images in whose path the pattern, of several the rarest, is not found
+
+    def of_copies(self) -> np.ndarray:
+        """Return the groups that near copies alone make, ``int (N,)``."""
+        return groups(len(self.paths), self.near_pairs)
+
+
+def by_path(paths: Iterable[str]) -> ImageGroups:
+    """Make each image a group of its own, without reading the files."""
+    paths = sorted(set(paths))
+    return ImageGroups(paths, np.arange(len(paths)), paths, np.empty((0, 2), dtype=np.int64), [], 0)
+
+
+def image_groups(paths: Iterable[str], folder: str | Path, pattern: str | Iterable[str] = "") -> ImageGroups:
+    """Group images by what they show and, with a pattern, by what their paths say.
+
+    Args:
+        paths: as in a table, relative to ``folder``, in any order.
+        pattern: regular expression with one group, searched in each path; images where it captures the same text
+            stay together, such as ``"video_([0-9]+)"``. Of several each ties images; an empty one ties none.
+
+    Raises:
+        ValueError: the pattern is none, or is found in no path.
+    """
+    paths = sorted(set(paths))
+    tied, unmatched = [], 0
+    for each in filter(None, [pattern] if isinstance(pattern, str) else pattern):
+        expected = "expected a regular expression with one group, such as 'video_([0-9]+)'"
+        try:
+            compiled = re.compile(each)
+        except re.error as error:
+            raise ValueError(f"group-by is {each!r}: {error}; {expected}") from None
+        if compiled.groups != 1:
+            raise ValueError(f"group-by is {each!r} with {compiled.groups} groups, {expected}")
+        texts = [match[1] if (match := compiled.search(path)) else None for path in paths]
+        if texts.count(None) == len(paths):
+            raise ValueError(f"group-by is {each!r}, found in none of {len(paths)} paths such as {paths[0]!r}")
+        unmatched = max(unmatched, texts.count(None))
+        first: dict[str, int] = {}
+        tied += [(first.setdefault(text, at), at) for at, text in enumerate(texts) if text is not None]
+    hashes = hash_images(paths, folder)
+    position = {path: index for index, path in enumerate(paths)}
+    readable = np.array([position[path] for path in hashes.paths], dtype=np.int64)
+    near = readable[near_pairs(hashes, most_per_image=_MOST_PAIRS)]
+    numbers = groups(len(paths), np.concatenate([near, np.array(tied, dtype=np.int64).reshape(-1, 2)]))
+    contents = dict(zip(hashes.paths, hashes.sha256, strict=True))
+    keys = [contents.get(path, path) for path in paths]
+    return ImageGroups(paths, numbers, keys, near, hashes.unreadable, unmatched)
+
+
 def copies_remark(paths: Iterable[str], folder: str | Path) -> list[str]:
     """Say in one line how many of the images show the same picture as another, or nothing if none does.
 
     For images that something is judged on, where each copy counts. What cannot be read, or is not there, is counted.
-
-    Args:
-        paths: as in a table, relative to ``folder``.
-        folder: see ``paths``.
     """
     hashes = hash_images(paths, folder)
     numbers = groups(len(hashes.paths), near_pairs(hashes, most_per_image=1))
@@ -174,30 +231,6 @@ def _thinned(near: np.ndarray, agreement: np.ndarray, numbers: np.ndarray, start
     return kept
 
 
-def _hash_file(path: Path) -> tuple[np.ndarray, str] | str:
-    """Return packed hashes and the SHA-256 of one file, or why there are none."""
-    try:
-        return packed_hashes(read_image(path, _DECODED_SIDE)), files.sha256(path)
-    except ImageError as error:
-        return str(error)
-    except OSError as error:
-        return f"{path}: cannot be read ({error.strerror}); replace the file or leave it out"
-
-
-def _frequencies(image_rgb: np.ndarray) -> np.ndarray:
-    """Return the lowest frequencies of the image in grey, shape ``(9, 9)``; the first is the mean and is set to 0."""
-    grey = Image.fromarray(image_rgb).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    pixels = np.asarray(grey, dtype=np.float64)
-    # Without its mean a blank image has no frequencies at all; rounding removes the traces of float arithmetic
-    # where they should be 0, so that symmetric drawings get the same hash on every machine.
-    return cv2.dct(pixels - pixels.mean())[:_FREQUENCIES, :_FREQUENCIES].round(6) + 0.0
-
-
 def _above_median(frequencies: np.ndarray) -> np.ndarray:
     lowest = frequencies.ravel()[1:]
     return lowest > np.median(lowest)
-
-
-def _signs(packed: np.ndarray) -> np.ndarray:
-    """Unpack bits as -1 and 1, ``float32`` of shape ``(N, 80)``."""
-    return np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1

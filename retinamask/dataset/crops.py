@@ -1,6 +1,6 @@
 """Faces cut out of annotated images, for a classifier: as class folders, and the same cut in memory.
 
-Above `groups` and `formats`. One annotation effort serves both: the boxes train a detector, what is in them a
+Above `copies` and `formats`. One annotation effort serves both: the boxes train a detector, what is in them a
 classifier.
 """
 
@@ -23,15 +23,15 @@ from retinamask.dataset.annotations import (
     write_annotations,
     write_classes,
 )
-from retinamask.dataset.formats.writing import new_folder
-from retinamask.dataset.groups import image_groups
+from retinamask.dataset.copies import image_groups
+from retinamask.dataset.files import new_folder
 from retinamask.progress import track
 
 MARGIN = 0.2
 FACES_CSV = "faces.csv"
 CLASSES_CSV = "classes.csv"
 GROUP_BY = r"([0-9]{5,})_[^/]*$"
-"""For `retinamask.dataset.groups.image_groups`: faces out of one image, or out of near copies of it, stay together."""
+"""For `retinamask.dataset.copies.image_groups`: faces out of one image, or out of near copies of it, stay together."""
 
 
 class Crops(NamedTuple):
@@ -63,8 +63,7 @@ def cut_faces(
     a split can keep them together.
 
     Args:
-        table: annotations.
-        folder: the folder that its image paths are relative to.
+        table, folder: annotations, and the folder that their image paths are relative to.
         out: a new or empty folder.
         margin: see `crop`.
         least_side: boxes with a shorter side of fewer pixels are left out.
@@ -76,7 +75,9 @@ def cut_faces(
     """
     _check_margin(margin)
     found = objects(table)
-    _check_classes(found)
+    bad = [name for name in found["class_name"].unique() if _safe(name) != name or name.strip(". ") != name]
+    if bad:  # on one system or another
+        raise AnnotationError(f"the class {bad[0]!r} cannot be the name of a folder; rename it")
     grouped = image_groups(found["image_path"], folder)
     numbers = dict(zip(grouped.paths, grouped.numbers.tolist(), strict=True))
     left_out: list[str] = []
@@ -91,13 +92,19 @@ def cut_faces(
             except images.ImageError as error:
                 left_out.append(str(error))
                 continue
-            large = _large_enough(path, of_image, image_rgb.shape[1::-1], least_side, left_out)
+            inside = boxes.clip(of_image[BOX_COLUMNS].to_numpy(float), image_rgb.shape[1::-1])
+            shorter = (inside[:, 2:] - inside[:, :2]).min(1)
+            for box, side in zip(inside[shorter < least_side].tolist(), shorter[shorter < least_side], strict=True):
+                shown = f"{path}: box {box} has {max(side, 0):g} pixels on its shorter side"
+                left_out.append(f"{shown}, expected {least_side}")
+            large = of_image[shorter >= least_side]
             cut = crop(image_rgb, large[BOX_COLUMNS].to_numpy(float), margin)
             for face_rgb, name in zip(cut, large["class_name"], strict=True):
                 stem = f"{name}/{numbers[path]:05d}_{_safe(Path(path).stem)}"
                 taken[stem.casefold()] += 1  # there are file systems to which A and a are one name
                 rows.append((f"{stem}_{taken[stem.casefold()]}.png", 0, 0, *face_rgb.shape[1::-1], name))
-                _write(face_rgb, temporary / rows[-1][0])
+                (temporary / name).mkdir(exist_ok=True)
+                Image.fromarray(face_rgb).save(temporary / rows[-1][0])  # the whole folder gets its name at the end
         if not rows:
             more = f", such as: {left_out[0]}" if left_out else ""
             raise AnnotationError(f"no face could be cut out of {found['image_path'].nunique()} image(s){more}")
@@ -109,7 +116,7 @@ def cut_faces(
 
 
 def crop(image_rgb: np.ndarray, boxes_xyxy: np.ndarray, margin: float = MARGIN) -> list[np.ndarray]:
-    """What is in boxes, with a margin around, as squares as far as the image allows.
+    """Cut boxes out of an image, with a margin around, as squares as far as the image allows.
 
     A square's side is the box's longer side and twice the margin. It is moved into the image where it sticks out,
     and cut where it is larger than the image.
@@ -147,29 +154,6 @@ def _check_margin(margin: float) -> None:
         raise ValueError(f"margin is {margin}, expected 0 to 5, as a share of the box's longer side")
 
 
-def _check_classes(found: pd.DataFrame) -> None:
-    """Raise `AnnotationError` for a class that is no name of a folder on every system."""
-    bad = [name for name in found["class_name"].unique() if _safe(name) != name or name.strip(". ") != name]
-    if bad:
-        raise AnnotationError(f"the class {bad[0]!r} cannot be the name of a folder; rename it")
-
-
 def _safe(name: str) -> str:
     """A name without what no file system, or not every one, has in names."""
     return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name)
-
-
-def _large_enough(
-    path: str, found: pd.DataFrame, size_wh: tuple[int, int], least_side: int, left_out: list[str]
-) -> pd.DataFrame:
-    """The boxes of an image whose part inside it has sides of enough pixels; the others are reported."""
-    inside = boxes.clip(found[BOX_COLUMNS].to_numpy(float), size_wh)
-    shorter = (inside[:, 2:] - inside[:, :2]).min(1)
-    for box, side in zip(inside[shorter < least_side].tolist(), shorter[shorter < least_side], strict=True):
-        left_out.append(f"{path}: box {box} has {max(side, 0):g} pixels on its shorter side, expected {least_side}")
-    return found[shorter >= least_side]
-
-
-def _write(face_rgb: np.ndarray, path: Path) -> None:
-    path.parent.mkdir(exist_ok=True)
-    Image.fromarray(face_rgb).save(path)  # the whole folder gets its name when all is written

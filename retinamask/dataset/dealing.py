@@ -31,19 +31,28 @@ def deal(
         The side of each group. No side is left without a box where that can be helped.
     """
     sides = list(shares)
-    targets = _targets(amounts, np.array([shares[side] for side in sides]))
+    parts, totals = np.array(list(shares.values())), amounts.sum(axis=0)
+    targets = np.outer(parts, totals).astype(float)  # (sides, Q): what each side should hold
+    targets[:, 0] = whole_counts(int(totals[0]), parts)
     found = [None if side is None else sides.index(side) for side in fixed]
     filled = np.zeros_like(targets)
     for group, side in enumerate(found):
         if side is not None:
             filled[side] += amounts[group]
-    draws = [_draws(seed, key) for key in keys]
-    sizes = (amounts / np.maximum(amounts.sum(axis=0), 1)).max(axis=1, initial=0).round(9).tolist()
+    draws = []  # two numbers from 0 to 1 that look random: for the order of equal groups, and for the side
+    for key in keys:
+        digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
+        draws.append(tuple(int.from_bytes(part) / 2**56 for part in (digest[:7], digest[7:14])))
+    sizes = (amounts / np.maximum(totals, 1)).max(axis=1, initial=0).round(9).tolist()
     for group in sorted(range(len(keys)), key=lambda group: (-sizes[group], draws[group])):
         if found[group] is None:
-            drawn = _drawn_side(draws[group][1], list(shares.values()))
-            found[group] = _side_with_room(amounts[group], filled, targets, drawn)
-            filled[found[group]] += amounts[group]
+            amount, has = amounts[group], amounts[group] > 0
+            side = min(int(np.searchsorted(np.cumsum(parts), draws[group][1], side="right")), len(sides) - 1)
+            if not (filled[side, has] + amount[has] <= np.ceil(targets[side, has] - 1e-9)).all():  # no room there
+                costs = _costs(amount[None], filled, targets)[0].tolist()
+                side = costs.index(min(costs))
+            found[group] = side
+            filled[side] += amount
     _move_to_balance(found, amounts, filled, targets, fixed, draws)
     _leave_no_side_without_boxes(found, amounts[:, 1:].sum(axis=1), fixed, len(sides), sizes, draws)
     return [sides[side] for side in found]
@@ -59,34 +68,6 @@ def whole_counts(count: int, shares: np.ndarray) -> np.ndarray:
         counts[np.argmin(counts)] += 1
         counts[np.argmax(counts)] -= 1
     return counts
-
-
-def _targets(amounts: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Return what each side should hold, ``(sides, Q)``; images in whole numbers."""
-    totals = amounts.sum(axis=0)
-    targets = np.outer(shares, totals).astype(float)
-    targets[:, 0] = whole_counts(int(totals[0]), shares)
-    return targets
-
-
-def _draws(seed: int, key: str) -> tuple[float, float]:
-    """Return two numbers from 0 to 1 that look random: for the order of equal groups, and for the side."""
-    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
-    return tuple(int.from_bytes(part) / 2**56 for part in (digest[:7], digest[7:14]))
-
-
-def _drawn_side(draw: float, shares: Sequence[float]) -> int:
-    ends = np.cumsum(shares)
-    return min(int(np.searchsorted(ends, draw, side="right")), len(ends) - 1)
-
-
-def _side_with_room(amount: np.ndarray, filled: np.ndarray, targets: np.ndarray, drawn: int) -> int:
-    """Return the drawn side if the group fits there, else the one that it brings nearest to its target."""
-    has = amount > 0
-    if (filled[drawn, has] + amount[has] <= np.ceil(targets[drawn, has] - 1e-9)).all():
-        return drawn
-    costs = _costs(amount[None], filled, targets)[0].tolist()
-    return costs.index(min(costs))
 
 
 def _costs(amounts: np.ndarray, filled: np.ndarray, targets: np.ndarray) -> np.ndarray:

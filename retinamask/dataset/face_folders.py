@@ -8,17 +8,17 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from retinamask.dataset.annotations import AnnotationError, read_classes
+from retinamask.dataset.annotations import AnnotationError, first_lines, read_classes
+from retinamask.dataset.copies import ImageGroups, by_path, image_groups
 from retinamask.dataset.crops import CLASSES_CSV, FACES_CSV, GROUP_BY
 from retinamask.dataset.formats import read_mapped
-from retinamask.dataset.groups import ImageGroups, by_path, image_groups
 from retinamask.dataset.image_files import walk
 from retinamask.dataset.images import EXTENSIONS
 from retinamask.dataset.splits import deal_images, refuse_empty, tables_of
 
 
 class FaceFolders(NamedTuple):
-    """What class folders hold.
+    """Faces in class folders.
 
     Attributes:
         table: each image with one box that covers it, paths relative to the folder.
@@ -61,8 +61,7 @@ def read_face_folders(folder: str | Path, strict: bool = False) -> FaceFolders:
     table, classes, problems = read_mapped([folder], folder, known=known, format_name="class_folders")
     left_out = [*no_images(folder), *map(str, problems)]
     if strict and left_out:
-        more = [f"... and {len(left_out) - 20} more"] if len(left_out) > 20 else []
-        raise AnnotationError("\n".join([f"{folder} is not sound:", *left_out[:20], *more]))
+        raise AnnotationError(f"{folder} is not sound:\n{first_lines(left_out)}")
     found = sorted(table["class_name"].unique())
     if len(found) < 2:
         raise AnnotationError(
@@ -85,10 +84,9 @@ def split_faces(
 
     Args:
         table: faces, paths relative to ``folder``.
-        folder: see ``table``.
         val_share: share of the images for validation.
         seed: another one deals otherwise.
-        group_by: pattern, see `retinamask.dataset.groups.image_groups`; for cut faces `GROUP_BY` beside it.
+        group_by: pattern, see `retinamask.dataset.copies.image_groups`; for cut faces `GROUP_BY` beside it.
         by_chance: deal single images without a look at copies, as the published recipes do: for comparison only,
             since copies of training images make every figure on such validation images too good.
 

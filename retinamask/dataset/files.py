@@ -88,3 +88,26 @@ def no_room(path: str | Path, needed_bytes: int) -> str:
     """The first half of a message: which file did not fit, what it needed and what is free."""
     free = shutil.disk_usage(Path(path).parent).free
     return f"{path}: no room on the disk; it needs {needed_bytes / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
+
+
+@contextlib.contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``folder``; on success it becomes ``folder``, on error it goes.
+
+    Paths relative to the one are right for the other.
+
+    Raises:
+        ValueError: ``folder`` is not new, nor an empty folder.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"{folder} exists; expected a new or empty folder to write into")
+    temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if folder.exists():
+            folder.rmdir()  # only ever an empty one; Windows renames onto nothing that exists
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retinamask.dataset import images
-from retinamask.dataset.annotations import AnnotationError, relative_path
+from retinamask.dataset.annotations import AnnotationError, first_lines, relative_path
 
 # what lies beside images for a reason: annotations, lists, notes, networks' settings, results
 _COMPANIONS = (
@@ -21,7 +21,7 @@ _COMPANIONS = (
 
 
 class Walk(NamedTuple):
-    """What lies below a folder."""
+    """The files below a folder."""
 
     files: list[Path]  # sorted; without hidden ones
     hidden: list[Path]  # files that begin with a dot; what lies in hidden folders is not looked at
@@ -35,9 +35,14 @@ class Walk(NamedTuple):
         """The problems, and one line for each ending of files that are neither images nor annotations."""
         others = (path.suffix.lower() for path in self.files if not is_image(path))
         counts = Counter(suffix for suffix in others if suffix not in _COMPANIONS)
-        hidden = sum(map(is_image, self.hidden))
-        counts |= {"hidden": hidden} if hidden else {}
-        return [*self.problems, *(_not_read(suffix, counts[suffix]) for suffix in sorted(counts))]
+        what = {suffix: f"ending in {suffix}" if suffix else "without an ending" for suffix in counts}
+        if hidden := sum(map(is_image, self.hidden)):
+            counts["hidden"], what["hidden"] = hidden, "whose name begins with a dot"
+        verbs = {kind: ("file", "is") if count == 1 else ("files", "are") for kind, count in counts.items()}
+        return [
+            *self.problems,
+            *(f"{counts[kind]} {verbs[kind][0]} {what[kind]} {verbs[kind][1]} not read" for kind in sorted(counts)),
+        ]
 
 
 def walk(folder: str | Path) -> Walk:
@@ -55,21 +60,21 @@ def walk(folder: str | Path) -> Walk:
             continue
         seen.add(real)
         try:
-            names = sorted(os.listdir(place))
+            found = sorted(os.scandir(place), key=lambda item: item.name)
         except OSError as error:
             problems.append(f"{place}: cannot be looked into ({error.strerror})")
             continue
-        for path in (place / name for name in names):
-            is_folder = os.path.isdir(path)
-            if not is_utf8(path.name):
+        for item in found:
+            path = place / item.name
+            if not is_utf8(item.name):
                 problems.append(f"{shown(path)}: the name is not UTF-8; rename it")
-            elif path.name.startswith("."):
-                hidden += [] if is_folder else [path]
-            elif is_folder:
-                (links if path.is_symlink() else folders).append(path)
-            elif os.path.isfile(path):
+            elif item.name.startswith("."):
+                hidden += [] if item.is_dir() else [path]
+            elif item.is_dir():
+                (links if item.is_symlink() else folders).append(path)
+            elif item.is_file():
                 files.append(path)
-            elif path.is_symlink():
+            elif item.is_symlink():
                 problems.append(f"{path}: a link that leads nowhere")
     return Walk(sorted(files), hidden, problems)
 
@@ -104,7 +109,7 @@ def find_images(sources: Iterable[str | Path], folder: str | Path) -> tuple[list
                 notes.append(f"{shown(relative)}: the name is not UTF-8; rename it")
     if not found:
         listed, expected = ", ".join(map(shown, sources)), ", ".join(images.EXTENSIONS)
-        raise AnnotationError("\n".join([f"no image below {listed}; expected files ending in {expected}", *notes[:20]]))
+        raise AnnotationError(first_lines([f"no image below {listed}; expected files ending in {expected}", *notes]))
     return list(found), notes
 
 
@@ -121,8 +126,3 @@ def is_utf8(name: str) -> bool:
 def shown(path: str | Path) -> str:
     """The path as it can be printed and written: bytes that are not UTF-8 as ``\\udc..``."""
     return str(path).encode("utf-8", "backslashreplace").decode()
-
-
-def _not_read(suffix: str, count: int) -> str:
-    what = {"hidden": "whose name begins with a dot", "": "without an ending"}.get(suffix, f"ending in {suffix}")
-    return f"1 file {what} is not read" if count == 1 else f"{count} files {what} are not read"

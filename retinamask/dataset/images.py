@@ -33,7 +33,7 @@ PREPROCESSINGS = {
     "tf_rgb": (False, 127.5, (1.0, 1.0, 1.0)),
     "unit_rgb": (False, 255.0, (0.0, 0.0, 0.0)),
 }
-"""What networks expect of pixels: BGR or not, what they are divided by, and what is then taken off.
+"""How networks expect pixels: BGR or not, the divisor, and the mean to subtract afterwards.
 
 ``caffe`` (ResNet, VGG) and ``tf`` (MobileNet, DenseNet) are as keras-retinanet feeds its backbones, ``tf_rgb`` is
 keras.applications' for MobileNetV2, ``unit_rgb`` is Darknet's.
@@ -53,7 +53,7 @@ class TooManyPixelsError(ImageError):
 
 
 class Inspection(NamedTuple):
-    """What is in an image file, and how it is stored."""
+    """The content of an image file, and how it is stored."""
 
     image_rgb: np.ndarray  # upright, as from `read_image`
     size_wh: tuple[int, int]  # as stored, before any turn
@@ -96,14 +96,22 @@ def inspect_image(path: str | Path, max_pixels: int = MAX_PIXELS, least_side: in
         ImageError: as `read_image`; damage is a `DamagedImageError`, size a `TooManyPixelsError`.
     """
     with _opened(path, max_pixels) as image:
-        size_wh, deep = image.size, _is_deep(image)
+        size_wh = image.size
+        # Pillow keeps 8 bits of a coloured PNG's 16
+        deep = image.format == "PNG" and any(";16" in str(tile.args) for tile in image.tile)
+        traits = ["16 bits"] * (deep or image.mode.startswith("I;16"))
         if least_side:
             image.draft("RGB", (least_side, least_side))
         _decode(image, path)
         turn = _turn(image)
         orientation = next((number for number, known in _TURNS.items() if known == turn), 1)
-        traits = ("16 bits",) * deep + _traits(image)
-        return Inspection(_rgb(image, turn), size_wh, _upright_size(size_wh, turn), orientation, traits)
+        traits += [name for mode, name in (("CMYK", "CMYK"), ("P", "palette"), ("1", "1 bit")) if image.mode == mode]
+        if image.mode in ("RGBA", "LA", "PA"):
+            lowest, _ = image.getchannel("A").getextrema()
+            traits.append("transparent" if lowest < 255 else "opaque alpha")
+        elif "transparency" in image.info:
+            traits.append("transparent")
+        return Inspection(_rgb(image, turn), size_wh, _upright_size(size_wh, turn), orientation, tuple(traits))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -153,11 +161,9 @@ def stretch(image_rgb: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
 
 
 def normalise(image_rgb: np.ndarray, preprocessing: str) -> np.ndarray:
-    """Turn ``uint8`` RGB into the numbers that a backbone expects, ``float32``.
+    """Turn ``uint8`` RGB of shape ``(height, width, 3)`` into the ``float32`` that a backbone expects.
 
-    Args:
-        image_rgb: shape ``(height, width, 3)``.
-        preprocessing: a name in `PREPROCESSINGS`.
+    ``preprocessing`` is a name in `PREPROCESSINGS`.
     """
     if preprocessing not in PREPROCESSINGS:
         raise ValueError(f"preprocessing is {preprocessing!r}, expected one of: {', '.join(PREPROCESSINGS)}")
@@ -171,12 +177,7 @@ def normalise(image_rgb: np.ndarray, preprocessing: str) -> np.ndarray:
 
 
 def pad(images: list[np.ndarray], size_wh: tuple[int, int] | None = None) -> np.ndarray:
-    """Lay images of different sizes into one batch, padded right and bottom with zeros.
-
-    Args:
-        images: arrays of shape ``(height, width, 3)``.
-        size_wh: size of the batch; without it the largest width and height among the images.
-    """
+    """Lay images into one batch of ``size_wh``, or of the largest sides, padded right and bottom with zeros."""
     width, height = size_wh or (max(image.shape[1] for image in images), max(image.shape[0] for image in images))
     batch = np.zeros((len(images), height, width, 3), dtype=images[0].dtype)
     for slot, image in zip(batch, images, strict=True):
@@ -185,14 +186,9 @@ def pad(images: list[np.ndarray], size_wh: tuple[int, int] | None = None) -> np.
 
 
 def to_original_pixels(boxes_xyxy: np.ndarray, scale: float) -> np.ndarray:
-    """Undo the resize, so that boxes fit the file on disk.
+    """Undo the resize of ``(N, 4)`` boxes, so that they fit the file on disk.
 
-    Args:
-        boxes_xyxy: shape ``(N, 4)``, pixels of the resized image.
-        scale: resized size / original size of this very image.
-
-    Raises:
-        ValueError: if ``scale`` is not positive.
+    ``scale`` is resized size / original size of this very image; `ValueError` if it is not positive.
     """
     if not scale > 0:
         raise ValueError(f"scale is {scale}, expected a positive number")
@@ -237,31 +233,13 @@ def _rgb(image: Image.Image, turn: Image.Transpose | None) -> np.ndarray:
     return np.array(turned.convert("RGB"))
 
 
-def _is_deep(image: Image.Image) -> bool:
-    """Whether an image that is not decoded yet has 16 bits a channel; Pillow keeps 8 of a coloured PNG's."""
-    return (
-        image.mode.startswith("I;16") or image.format == "PNG" and any(";16" in str(tile.args) for tile in image.tile)
-    )
-
-
-def _traits(image: Image.Image) -> tuple[str, ...]:
-    """What is unusual about how a decoded image is stored; see `Inspection`."""
-    traits = [name for mode, name in (("CMYK", "CMYK"), ("P", "palette"), ("1", "1 bit")) if image.mode == mode]
-    if image.mode in ("RGBA", "LA", "PA"):
-        lowest, _ = image.getchannel("A").getextrema()
-        traits.append("transparent" if lowest < 255 else "opaque alpha")
-    elif "transparency" in image.info:
-        traits.append("transparent")
-    return tuple(traits)
-
-
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes the image upright according to EXIF, ``None`` if nothing is to be done."""
+    """Return the transposition that makes the image upright according to EXIF, ``None`` if it is."""
     if image.format == "TIFF":  # Pillow turns it by itself
         return None
     try:
         return _TURNS.get(image.getexif().get(_EXIF_ORIENTATION))
-    except Exception:  # damaged EXIF says nothing; the pixels can be sound all the same
+    except Exception:  # damaged EXIF is no EXIF; the pixels can be sound all the same
         return None
 
 

@@ -6,20 +6,23 @@
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from retinamask.dataset.annotations import AnnotationError, image_paths, of_images, read_annotations, write_annotations
-from retinamask.dataset.groups import ImageGroups, image_groups, leaked_by_chance
+from retinamask.dataset.annotations import AnnotationError, image_paths, of_images, write_annotations
+from retinamask.dataset.copies import ImageGroups, image_groups
+from retinamask.dataset.dealing import whole_counts
 from retinamask.dataset.splits import (
     beside,
     deal_images,
     plain_shares,
     refuse_empty,
-    same_path,
+    sides_in,
     tables_of,
 )
 
@@ -33,7 +36,7 @@ class SplitSettings(NamedTuple):
     test_share: float = 0.15
     seed: int = 0
     folds: int = 0  # 0 is one split; else so many, where each has another fold as val
-    group_by: str = ""  # see `retinamask.dataset.groups.image_groups`
+    group_by: str = ""  # see `retinamask.dataset.copies.image_groups`
     anew: bool = False  # forget the split that is there
     forget_gone: bool = False  # although images of the split have left the table
 
@@ -47,7 +50,7 @@ class Split(NamedTuple):
     kept: int  # images that were in the split before
     gone: list[str]  # images that were, and that the table has no more
     rejoined: list[str]  # one message for each image that changed its side
-    leaked: list[int]  # see `retinamask.dataset.groups.leaked_by_chance`; the first is that of the seed
+    leaked: list[int]  # see `leaked_by_chance`; the first is that of the seed
 
 
 def split_beside(annotations_csv: str | Path, table: pd.DataFrame, settings: SplitSettings) -> Split:
@@ -56,21 +59,17 @@ def split_beside(annotations_csv: str | Path, table: pd.DataFrame, settings: Spl
     A group that has old images on two sides, because a new image ties them together, goes to test if one of them is
     there, else to val, else to the fold with the lowest number. Only groups without old images are balanced.
 
-    Args:
-        annotations_csv: the table's file; the files lie beside it.
-        table: its content.
-        settings: shares, seed and so on.
-
     Raises:
         AnnotationError: too few groups, a side without a box, or files of another split in the way.
         ValueError: impossible settings.
     """
     shares = _shares(settings)
-    old = {} if settings.anew else _old_sides(annotations_csv, settings.folds)
+    side_files = {side: path for side, path in _side_files(annotations_csv, settings.folds).items() if path.exists()}
+    old = {} if settings.anew else sides_in(side_files)
     _refuse_other_kind(annotations_csv, settings.folds)
-    here = {same_path(path): path for path in image_paths(table)}
-    known = {here[path]: sides for path, sides in old.items() if path in here}
-    gone = sorted(set(old) - set(here))
+    here = set(image_paths(table))
+    known = {path: set(sides) for path, sides in old.items() if path in here}
+    gone = sorted(set(old) - here)
     if old and not known:
         raise AnnotationError(
             f"the split beside {annotations_csv} has none of its images, but {gone[0]}; "
@@ -93,7 +92,12 @@ def split_beside(annotations_csv: str | Path, table: pd.DataFrame, settings: Spl
     val_share = made.get("val", made.get("fold1"))
     one_split = {"train": 1 - val_share - made["test"], "val": val_share, "test": made["test"]}
     leaked = leaked_by_chance(groups, one_split, seeds)
-    return Split(tables, files, groups, len(known), gone, _rejoined(known, sides), leaked)
+    rejoined = []
+    for path, was in sorted(known.items()):
+        if was != {side := sides[path]}:
+            now = "only" if side in was else "now, where a copy of it was"
+            rejoined.append(f"{path}: was in {' and '.join(sorted(was))}, is in {side} {now}")
+    return Split(tables, files, groups, len(known), gone, rejoined, leaked)
 
 
 def _shares(settings: SplitSettings) -> dict[str, float]:
@@ -121,16 +125,6 @@ def _train_files(annotations_csv: str | Path, folds: int) -> dict[str, Path]:
     return {f"fold{k}": beside(annotations_csv, [f"fold{k}_train"])[f"fold{k}_train"] for k in range(1, folds + 1)}
 
 
-def _old_sides(annotations_csv: str | Path, folds: int) -> dict[str, set[str]]:
-    """Return the sides that each image has in the files that are there; two if writing them was interrupted."""
-    sides = defaultdict(set)
-    for side, path in _side_files(annotations_csv, folds).items():
-        if path.exists():
-            for image in image_paths(read_annotations(path)):
-                sides[same_path(image)].add(side)
-    return dict(sides)
-
-
 def _refuse_other_kind(annotations_csv: str | Path, folds: int) -> None:
     """Splits with and without folds, or with more folds, share a test file; one would change it under the other."""
     path = Path(annotations_csv)
@@ -156,17 +150,6 @@ def _write(annotations_csv: str | Path, table: pd.DataFrame, tables: dict[str, p
     return [*paths.values(), *train_paths.values()]
 
 
-def _rejoined(known: dict[str, set[str]], sides: dict[str, str]) -> list[str]:
-    """Return one message for each old image that is not where it was."""
-    messages = []
-    for path in sorted(known):
-        was, side = " and ".join(sorted(known[path])), sides[path]
-        if known[path] != {side}:
-            now = "only" if side in known[path] else "now, where a copy of it was"
-            messages.append(f"{path}: was in {was}, is in {side} {now}")
-    return messages
-
-
 def copies_found(groups: ImageGroups) -> tuple[int, int, int]:
     """Count the groups of near copies, the images that they hold, and the copies byte for byte.
 
@@ -178,3 +161,17 @@ def copies_found(groups: ImageGroups) -> tuple[int, int, int]:
         sum(size for size in sizes if size > 1),
         len(groups.keys) - len(set(groups.keys)),
     )
+
+
+def leaked_by_chance(found: ImageGroups, shares: dict[str, float], seeds: Iterable[int]) -> list[int]:
+    """Count for each seed the images of test with a near copy in train when single images are split by chance."""
+    counts = whole_counts(len(found.paths), np.array([shares[side] for side in ("test", "val", "train")]))
+    ends = np.cumsum(counts).astype(int)
+    leaked = []
+    for seed in seeds:
+        dealt = np.random.default_rng(seed).permutation(len(found.paths))
+        in_test, in_train = (np.isin(np.arange(len(dealt)), part) for part in (dealt[: ends[0]], dealt[ends[1] :]))
+        both_ways = np.concatenate([found.near_pairs, found.near_pairs[:, ::-1]])
+        leaking = in_test[both_ways[:, 0]] & in_train[both_ways[:, 1]]
+        leaked.append(len(set(both_ways[leaking, 0].tolist())))
+    return leaked

@@ -7,7 +7,6 @@ keeps a split beside an annotation CSV.
 import json
 import logging
 import os
-import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,8 +27,8 @@ from retinamask.dataset.annotations import (
     write_annotations,
     write_classes,
 )
+from retinamask.dataset.copies import ImageGroups, by_path, image_groups
 from retinamask.dataset.dealing import deal
-from retinamask.dataset.groups import ImageGroups, by_path, image_groups
 
 SPLITS = ("train", "val", "test")
 
@@ -44,18 +43,14 @@ def split(
     groups: ImageGroups | None = None,
     old_sides: Mapping[str, Iterable[str]] | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Deal the images of a table to train, val and test, with the classes balanced as well as groups allow.
+    """Deal the images of a table to the `SPLITS`, with the classes balanced as well as groups allow.
 
     Args:
-        table: annotations.
-        val_share: share of the images for validation, 0 to 1; at least one image.
-        test_share: share of the images for the final test, likewise.
-        seed: decides which image goes where; the order of the table does not.
+        table: annotations; their order does not matter.
+        val_share, test_share: shares of the images, 0 to 1; at least one image each.
+        seed: decides which image goes where.
         groups: images that stay together; without them each image is dealt by itself.
         old_sides: as in `deal_images`.
-
-    Returns:
-        Tables by the names in `SPLITS`; each image is in exactly one.
 
     Raises:
         AnnotationError: too few images or groups, or a split without a single box.
@@ -83,17 +78,12 @@ def deal_images(
     seed: int,
     old_sides: Mapping[str, Iterable[str]] | None = None,
 ) -> dict[str, str]:
-    """Give each image the side of its group.
+    """Give each image, by its path, the side of its group.
 
     Args:
-        table: annotations of the images in ``groups``.
-        groups: see `retinamask.dataset.groups`.
+        table, groups, seed: see `split`.
         shares: of the sides, the most protected first.
-        seed: see `split`.
         old_sides: sides that images had so far; a group keeps its side, and takes the most protected of several.
-
-    Returns:
-        Image path to side.
     """
     count = groups.numbers.max(initial=-1) + 1
     if count < len(shares):
@@ -107,8 +97,14 @@ def deal_images(
         held[number].update((old_sides or {}).get(path, ()))
     fixed = [min(held[number], key=list(shares).index, default=None) for number in range(count)]
     keys = pd.Series(groups.keys).groupby(groups.numbers).min().tolist()
-    dealt = deal(_amounts(table, groups), keys, shares, seed, fixed)
-    return {path: dealt[number] for path, number in zip(groups.paths, groups.numbers.tolist(), strict=True)}
+    group_of, rows = dict(zip(groups.paths, groups.numbers.tolist(), strict=True)), objects(table)
+    names = sorted(rows["class_name"].unique())
+    amounts = np.zeros((count, 1 + len(names)))  # images, and boxes of each class in order of their names, by group
+    np.add.at(amounts[:, 0], groups.numbers, 1)
+    column_of = {name: column for column, name in enumerate(names, start=1)}
+    np.add.at(amounts, (rows["image_path"].map(group_of), rows["class_name"].map(column_of)), 1)
+    dealt = deal(amounts, keys, shares, seed, fixed)
+    return {path: dealt[number] for path, number in group_of.items()}
 
 
 def tables_of(table: pd.DataFrame, sides: Mapping[str, str], names: Iterable[str]) -> dict[str, pd.DataFrame]:
@@ -121,13 +117,6 @@ def refuse_empty(tables: Mapping[str, pd.DataFrame]) -> None:
     empty = [name for name, part in tables.items() if objects(part).empty]
     if empty:
         raise AnnotationError(f"no box in {', '.join(empty)}; add images, enlarge the share, or try another seed")
-
-
-def named(tables: dict[str, pd.DataFrame], name: str) -> pd.DataFrame:
-    """Return the split of that name."""
-    if name not in tables:
-        raise ValueError(f"split is {name!r}, expected one of: {', '.join(tables)}")
-    return tables[name]
 
 
 def write_splits(
@@ -145,9 +134,7 @@ def write_splits(
     Copies of a picture, as `retinamask.dataset.copies` finds them, are in one split.
 
     Args:
-        table: annotations with image paths relative to ``folder``.
-        classes: name to id.
-        folder: see ``table``.
+        table, classes: annotations with image paths relative to ``folder``, and name to id.
         run_dir: where the files go; image paths in them, and in what is returned, are relative to it.
         val_share, test_share, seed: as in `split`.
         split_of: an annotation CSV; if its split lies beside it, images keep the side that they have there.
@@ -155,7 +142,12 @@ def write_splits(
     groups = image_groups(table["image_path"], folder)
     if groups.unreadable:
         log.warning("%d image(s) cannot be compared: %s", len(groups.unreadable), "; ".join(groups.unreadable[:3]))
-    old_sides = _sides_beside(split_of, folder, table) if split_of and split_lies_beside(split_of) else None
+    old_sides = {}
+    if split_of and split_lies_beside(split_of):  # an image is known by where its file really is
+        there = sides_in(beside(split_of)).items()
+        sides = {os.path.realpath(Path(split_of).parent / image): found for image, found in there}
+        places = {image: os.path.realpath(Path(folder, image)) for image in groups.paths}
+        old_sides = {image: sides[place] for image, place in places.items() if place in sides}
     if old_sides:
         print(f"{len(old_sides)} images keep the side that they have in the split beside {split_of}", flush=True)
     tables = split(table, val_share, test_share, seed, groups, old_sides)
@@ -170,14 +162,14 @@ def splits_of_run(
     """Read the splits of a run; at its start take or make those of ``annotations_csv`` and write them into its folder.
 
     Args:
-        run_dir: the run's folder.
+        run_dir: the run's folder; image paths of the result are relative to it.
         annotations_csv: the table; empty is the run's own, or ``annotations.csv`` if it has none. A split that lies
             beside it, as ``retinamask split`` writes it, is taken as it is.
         classes_csv: its classes; empty is ``classes.csv`` beside the table.
         seed: of the split, if it is made here.
 
     Returns:
-        Tables by the names in `SPLITS`, image paths relative to ``run_dir``, and the classes.
+        Tables by the names in `SPLITS`, and the classes.
 
     Raises:
         AnnotationError: the folder holds the splits of another table than the one that is asked for.
@@ -224,40 +216,29 @@ def split_lies_beside(annotations_csv: str | Path) -> bool:
     return bool(there)
 
 
-def same_path(path: str) -> str:
-    """Return an image path without ``./`` and the like, to look it up."""
-    return posixpath.normpath(path)
-
-
-def _sides_beside(annotations_csv: str | Path, folder: str | Path, table: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the sides of the table's images in the split beside another CSV, found by where the files really are."""
+def sides_in(paths: Mapping[str, Path], classes: dict[str, int] | None = None) -> dict[str, list[str]]:
+    """Return the sides of each image, given the file of each side; several where a file was written halfway."""
     sides = defaultdict(list)
-    for name, path in beside(annotations_csv).items():
-        for image in image_paths(read_annotations(path)):
-            sides[os.path.realpath(path.parent / image)].append(name)
-    places = {image: os.path.realpath(Path(folder, image)) for image in image_paths(table)}
-    return {image: sides[place] for image, place in places.items() if place in sides}
+    for side, path in paths.items():
+        for image in image_paths(read_annotations(path, classes)):
+            sides[image].append(side)
+    return dict(sides)
 
 
 def _split_beside(table: pd.DataFrame, classes: dict[str, int], annotations_csv: Path) -> dict[str, pd.DataFrame]:
     """Read the split beside a table, if it is one of all the table's images."""
-    sides: dict[str, str] = {}
-    for name, path in beside(annotations_csv).items():
-        part = list(map(same_path, image_paths(read_annotations(path, classes))))
-        twice = [image for image in part if image in sides]
-        if twice:
-            raise AnnotationError(
-                f"{path}: {twice[0]} is in another split too; run: retinamask split {annotations_csv}"
-            )
-        sides |= dict.fromkeys(part, name)
-    wanted = {path: sides.get(same_path(path)) for path in image_paths(table)}
-    lost = [path for path, side in wanted.items() if side is None]
-    if lost:
+    sides = sides_in(beside(annotations_csv), classes)
+    update = f"retinamask split {annotations_csv}"
+    if twice := [image for image, found in sides.items() if len(found) > 1]:
+        path = beside(annotations_csv)[sides[twice[0]][1]]
+        raise AnnotationError(f"{path}: {twice[0]} is in another split too; run: {update}")
+    images = image_paths(table)
+    if lost := [image for image in images if image not in sides]:
         raise AnnotationError(
             f"the split beside {annotations_csv} lacks {len(lost)} of its images, such as {lost[0]}; "
-            f"bring it up to date with: retinamask split {annotations_csv}"
+            f"bring it up to date with: {update}"
         )
-    tables = tables_of(table, wanted, SPLITS)
+    tables = tables_of(table, {image: sides[image][0] for image in images}, SPLITS)
     refuse_empty(tables)
     return tables
 
@@ -288,15 +269,3 @@ def _read_run(run_dir: Path) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
     """Read the splits in a run's folder, boxes in whole pixels, and the classes."""
     classes = read_classes(run_dir / "classes.csv")
     return {name: read_annotations(run_dir / f"{name}.csv", classes) for name in SPLITS}, classes
-
-
-def _amounts(table: pd.DataFrame, groups: ImageGroups) -> np.ndarray:
-    """Count images, and boxes of each class in order of their names, by group: ``(groups, 1 + classes)``."""
-    group_of = dict(zip(groups.paths, groups.numbers.tolist(), strict=True))
-    boxes = objects(table)
-    names = sorted(boxes["class_name"].unique())
-    column_of = {name: column for column, name in enumerate(names, start=1)}
-    amounts = np.zeros((groups.numbers.max(initial=-1) + 1, 1 + len(names)))
-    np.add.at(amounts[:, 0], groups.numbers, 1)
-    np.add.at(amounts, (boxes["image_path"].map(group_of), boxes["class_name"].map(column_of)), 1)
-    return amounts

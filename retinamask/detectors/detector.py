@@ -68,10 +68,7 @@ class Detector:
         return {name: _as_list(value) for name, value in asdict(self.settings).items()}
 
     def prepare(self, images_rgb: list[np.ndarray]) -> tuple[np.ndarray, list[float]]:
-        """Make one network input of images of any size.
-
-        Args:
-            images_rgb: ``uint8`` arrays of shape ``(height, width, 3)``.
+        """Make one network input of images of any size, ``uint8`` arrays of shape ``(height, width, 3)``.
 
         Returns:
             ``float32`` of shape ``(N, height, width, 3)``, and resized size / original size of each image.
@@ -96,10 +93,8 @@ class Detector:
     def reached(self, boxes_xyxy: np.ndarray, of_image: np.ndarray, sizes_wh: np.ndarray) -> np.ndarray:
         """Say which boxes can be learnt, ``bool`` ``(N,)``; the others are `unreached`.
 
-        Args:
-            boxes_xyxy: ``(N, 4)`` in pixels of the resized images.
-            of_image: ``(N,)``, the number of the image of each box.
-            sizes_wh: ``(N, 2)``, the size of that image, resized.
+        Boxes are ``(N, 4)`` in pixels of the resized images; ``of_image`` ``(N,)`` and ``sizes_wh`` ``(N, 2)`` are the
+        number and the resized size of the image of each.
         """
         return np.ones(len(boxes_xyxy), bool)
 
@@ -125,10 +120,9 @@ class Detector:
 
 
 def network_input(images_rgb, sizes_wh, preprocessing: str):
-    """Normalise a padded batch in the graph and make its padding zero.
+    """Normalise a padded batch in the graph as `retinamask.dataset.images.normalise`, and make its padding zero.
 
-    The numbers are those of `retinamask.dataset.images.normalise` and `pad`. Images stay ``uint8`` until here, a
-    quarter of the memory and of the copying.
+    Images stay ``uint8`` until here, a quarter of the memory and of the copying.
 
     Args:
         images_rgb: ``uint8`` tensor of shape ``(B, H, W, 3)``, padded right and bottom with anything.

@@ -126,7 +126,7 @@ class RetinaNet(Detector):
                 if not live:
                     layer.trainable = False  # keras-retinanet freezes only its ResNets
                 else:
-                    layer.momentum = chosen.momentum  # Keras's 0.99 lags behind in a run of a few hundred steps
+                    layer.momentum = chosen.momentum  # Keras's 0.99 lags in a run of a few hundred steps
                     if layer.name.endswith("_branch2c"):  # Goyal et al., https://arxiv.org/abs/1706.02677, section 5.1
                         layer.gamma.assign(np.zeros(layer.gamma.shape))
         return network

@@ -95,11 +95,8 @@ def save(network, weights: str | Path, record: dict[str, Any]) -> Snapshot:
 def copy(snapshot: Snapshot, weights: str | Path, training: dict[str, Any]) -> Snapshot:
     """Give a snapshot another name, with further entries in its training record.
 
-    The weights are a second name of the same file where the file system has that, so they take no room; nothing here
-    ever writes into a weights file, so neither can change the other.
-
-    Raises:
-        SnapshotError: the disk is full; an older snapshot of that name is as it was.
+    The weights are a second name of the same file where the file system has that; nothing here ever writes into a
+    weights file, so neither can change the other. Raises as `save` does.
     """
     weights = Path(weights)
     record = {**snapshot.record, "training": {**snapshot.record.get("training", {}), **training}}

@@ -52,7 +52,7 @@ def draw_boxes(
 
 
 def place_labels(boxes_xyxy: np.ndarray, sizes_wh: np.ndarray, image_wh: tuple[int, int]) -> np.ndarray:
-    """Find a place for the label of each box: at the box, or the nearest where no label stands yet.
+    """Find a place for the label of each box: at the box, or the nearest that is free.
 
     Args:
         boxes_xyxy: shape ``(N, 4)``; the first choose first.

@@ -57,6 +57,6 @@ class FrameDrawing:
             if color:
                 draw.rectangle((left, middle - side / 2, left + side, middle + side / 2), fill=color)
                 left += 1.5 * side
-            text = text if left + self._font.getlength(text) <= self._right else short
+            text = text if left + self._font.getlength(text) <= drawn.width else short
             draw.text((left, middle), text, fill=PAPER, font=self._font, anchor="lm")
         return np.asarray(canvas)

@@ -84,7 +84,7 @@ pre { background: var(--panel); padding: .8rem 1rem; border-radius: .6rem; overf
 {% endfor %}
 </div>{% endfor %}
 </div>{% endif %}
-<details><summary>Examples</summary>{{ grid(["file", "what is there"], rows) }}</details>
+<details><summary>Examples</summary>{{ grid(["file", "problem"], rows) }}</details>
 {% if finding.count > rows | length %}
 <p class="missing">And {{ "{:,}".format(finding.count - rows | length) }} more.</p>
 {% endif %}
@@ -196,7 +196,7 @@ def _picture(audit: Audit, example: Example, file: str, upright: bool = True) ->
     try:
         image_rgb = read_image(audit.source.folder / file, upright=upright)
     except ImageError:
-        return None  # gone since it was looked at
+        return None  # gone since the audit
     height, width = image_rgb.shape[:2]
     left, top, right, bottom = 0, 0, width, height
     if example.box_xyxy is not None:

@@ -10,13 +10,11 @@ and agree with pycocotools'. Three things hold throughout:
 """
 
 import gc
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from faster_coco_eval import COCO, COCOeval_faster
 
-from retinamask.dataset import files
 from retinamask.dataset.annotations import BOX_COLUMNS, check_classes, image_paths, objects
 
 # The twelve COCO figures, in the order in which COCO reports them, in plain words.
@@ -37,8 +35,8 @@ MEANINGS = {
 
 SUSPICIOUS_LOWEST_SCORE = 0.1  # a table that starts higher has perhaps lost its weak detections
 
-# Positions on the last two axes of the evaluator's arrays: precision has the axes IoU, recall, class, area
-# range and number of detections; recall has the same without the second.
+# On the last two axes of the evaluator's arrays: precision has the axes IoU, recall, class, area range and number of
+# detections; recall has the same without the second.
 _ALL_AREAS, _MOST_DETECTIONS = 0, -1
 
 
@@ -135,11 +133,6 @@ def class_table(metrics: dict) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(dict.fromkeys(("AP", "AP50", "AP75", "AR100"), float))
 
 
-def write_metrics(metrics: dict, path: str | Path) -> None:
-    """Write ``metrics`` as JSON, replacing ``path`` in one step."""
-    files.write_json(path, metrics)
-
-
 def _run(
     annotations: pd.DataFrame,
     detections: pd.DataFrame,
@@ -204,7 +197,7 @@ def _figure(value: float) -> float | None:
 
 
 def _in_id_order(classes: dict[str, int]) -> list[str]:
-    """Return the class names in the order of their ids, which is the order on the evaluator's class axis."""
+    """Return the class names in the order of the evaluator's class axis."""
     return sorted(classes, key=classes.get)
 
 

@@ -31,16 +31,13 @@ class Picture(NamedTuple):
     size_wh: tuple[int, int]
 
 
-def epoch_evaluation(
-    detector, table: pd.DataFrame, folder: str | Path, batch_size: int | None = None
-) -> "EpochEvaluation":
+def epoch_evaluation(detector, table: pd.DataFrame, folder: str | Path) -> "EpochEvaluation":
     """Return a function from a training network to its figures on ``table``.
 
     Args:
         detector: from `retinamask.detectors.create`.
         table: annotations of the validation images; for a classifier the class of each is that of its first box.
         folder: the folder that the image paths are relative to.
-        batch_size: images per network call; 4, or 32 of a classifier, if left out.
 
     Raises:
         AnnotationError: there is no box, or none of the images.
@@ -52,8 +49,7 @@ def epoch_evaluation(
     paths = image_paths(table)
     if not any(Path(folder, path).is_file() for path in paths):
         raise AnnotationError(f"none of the {len(paths)} validation images is below {folder}, such as {paths[0]}")
-    kind, usual = (EpochAccuracy, 32) if detector.classifies else (EpochEvaluation, 4)
-    return kind(detector, table, folder, batch_size or usual)
+    return (EpochAccuracy if detector.classifies else EpochEvaluation)(detector, table, folder)
 
 
 class EpochEvaluation:
@@ -69,9 +65,10 @@ class EpochEvaluation:
     """
 
     left_out_as = "counted as without detections"  # what happens to an image that cannot be read
+    batch_size = 4  # images per network call
 
-    def __init__(self, detector, table: pd.DataFrame, folder: str | Path, batch_size: int):
-        self.detector, self.table, self.folder, self.batch_size = detector, table, Path(folder), batch_size
+    def __init__(self, detector, table: pd.DataFrame, folder: str | Path):
+        self.detector, self.table, self.folder = detector, table, Path(folder)
         self.detections: pd.DataFrame | None = None
         self.unreadable: dict[str, str] = {}
         self._kept: dict[str, Picture] = {}
@@ -144,6 +141,7 @@ class EpochAccuracy(EpochEvaluation):
     """
 
     left_out_as = "left out of the validation"
+    batch_size = 32
 
     def __call__(self, network: Any) -> dict[str, float | None]:
         """Return ``accuracy``, ``val_loss`` (mean cross-entropy) and ``accuracy/<class>``, the recall or ``None``."""

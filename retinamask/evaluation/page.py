@@ -1,6 +1,6 @@
 """One page per run: ``index.html`` in the run's folder shows what the run is worth and leads to its files.
 
-The page is made of what is in the folder: ``metrics.json`` (from `coco.write_metrics`), ``run.json`` (the record of the
+The page is made of what is in the folder: ``metrics.json`` (of `coco.evaluate`), ``run.json`` (the record of the
 run), pictures, tables, notebooks; what is missing is not mentioned. It needs neither network nor script; jinja2 escapes
 all text, the names of files and classes included.
 """

@@ -21,7 +21,7 @@ from retinamask.inference.detect import Predictor
 
 
 class Agreement(NamedTuple):
-    """How far two predictors are apart on some images; true if to 0.001 pixels and 0.00001 in score at most."""
+    """The distance of two predictors on some images; true if to 0.001 pixels and 0.00001 in score at most."""
 
     images: int
     boxes: int
@@ -146,7 +146,7 @@ def agreement(
 
 
 class DarknetFiles(NamedTuple):
-    """What `export_darknet` wrote."""
+    """The files that `export_darknet` wrote."""
 
     cfg: Path
     weights: Path

@@ -16,7 +16,7 @@ from retinamask.progress import track
 
 
 class Detections(NamedTuple):
-    """What was found in one image."""
+    """The boxes found in one image."""
 
     boxes_xyxy: np.ndarray  # (N, 4) in its pixels
     scores: np.ndarray  # (N,), the best first

@@ -25,7 +25,7 @@ PART = 64  # images; fixed, since a part is known by its first image
 
 @dataclass
 class Found:
-    """What a run found: faces of each class, images without one, messages, and the highest score, however low."""
+    """The sums of a run: faces of each class, images without one, messages, and the highest score, however low."""
 
     faces: Counter[str]
     without: int = 0
@@ -60,8 +60,8 @@ def detect_in_parts(
         AnnotationError: not a single image could be read; there is no CSV then.
     """
     parts = out.with_name(f"{out.name}.parts")
-    images = {"images": len(paths), "images_sha256": hashlib.sha256("\n".join(paths).encode()).hexdigest()}
-    run = {**run, **{name: options[name] for name in ("score_threshold", "suppress")}, **images}
+    run = {**run, **{name: options[name] for name in ("score_threshold", "suppress")}, "images": len(paths)}
+    run["images_sha256"] = hashlib.sha256("\n".join(paths).encode()).hexdigest()
     if any(parts.glob("part-*.json")) and not (force and not resume):
         if not resume:
             raise ValueError(f"{parts} holds parts of a run that was stopped; add --resume, or begin anew with --force")

@@ -22,7 +22,7 @@ _SPEED_BATCHES = 10  # over which the speed is measured
 
 
 class VideoDetections(NamedTuple):
-    """What was found in a video, and how the video ended."""
+    """The detections in a video, and how it ended."""
 
     table: pd.DataFrame  # columns `VIDEO_COLUMNS`; image_path is "clip.mp4#12" for frame 12
     frames: int

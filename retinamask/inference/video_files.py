@@ -145,7 +145,7 @@ def _file_frames(video: Frames, container: av.container.InputContainer, stream: 
             damaged += frame.is_corrupt
             yield Frame(number, seconds, duration, np.ascontiguousarray(upright))
             number += 1
-    if kind == "gif":  # FFmpeg reads a broken one up to the fault and says nothing
+    if kind == "gif":  # FFmpeg reads a broken one up to the fault and reports nothing
         try:
             with Image.open(video.name) as image:
                 for _ in ImageSequence.Iterator(image):

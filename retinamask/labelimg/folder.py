@@ -1,4 +1,4 @@
-"""What a session works on: the images, where their annotations go, the classes, and what must be refused first.
+"""The folder of a session: the images, where their annotations go, the classes, and what must be refused first.
 
 Above `port`. labelImg saves ``annotation_folder/STEM.xml`` (or ``.txt``), whatever folder the image is in, reads
 whatever format it finds there, and numbers YOLO's classes by its own list: each can overwrite a person's work, so the
@@ -73,15 +73,24 @@ def prepare(
     image_folder = Path(os.path.abspath(image_folder))
     if not image_folder.is_dir():
         raise AnnotationError(f"{image_folder} is not a folder; expected the folder of the images to annotate")
-    found = walk(image_folder).images()
+    seen = walk(image_folder)
+    found = seen.images()
     if not found:
         raise AnnotationError(f"no image below {image_folder}; expected files ending in {', '.join(images.EXTENSIONS)}")
     usual = data_folder(image_folder) / "annotations"
     chosen = Path(os.path.abspath(annotation_folder or (usual if usual.is_dir() else image_folder)))
     if chosen.exists() and not chosen.is_dir():
         raise AnnotationError(f"{chosen} is a file; expected the folder of the annotation files")
-    session = Session(image_folder, chosen, port_format, list(classes), {})
-    _refuse_conflicts(session, found, given=annotation_folder is not None)
+    notes = [Problem("note", str(image_folder), note) for note in seen.notes()]
+    session = Session(image_folder, chosen, port_format, list(classes), {}, notes)
+    _refuse_conflicts(session, found)
+    suffix, stems = port.SUFFIXES[port_format], {path.stem for path in found}
+    elsewhere = [path for path in seen.files if path.suffix == suffix and path.stem in stems and path.parent != chosen]
+    if elsewhere and annotation_folder is None:
+        raise AnnotationError(
+            f"annotations go to {chosen}, but there are some elsewhere, such as {elsewhere[0]}; "
+            "name the right folder with --annotations"
+        )
     lines = port.read_class_lines(chosen) if port_format == "yolo" else []
     shared = min(len(lines), len(classes))
     if lines[:shared] != session.class_names[:shared]:
@@ -90,8 +99,23 @@ def prepare(
             "labelImg would renumber the boxes: bring the two into the same order"
         )
     session.class_names = max(lines, session.class_names, key=len)
-    used = _take_images(session, found)
-    if port_format == "yolo" and not used <= set(lines):
+    used: dict[str, None] = {}
+    with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
+        checks = [pool.submit(images.check_image, image) for image in found]
+        for image, check in zip(found, checks, strict=True):
+            path = session.annotation_of(image)
+            try:
+                size_wh = check.result()[0]
+                labelled = port.load(path, size_wh, session.class_names) if path.is_file() else []
+            except ValueError as error:
+                session.left_out.append(Problem("left out of the session", str(image), str(error)))
+                continue
+            session.sizes_wh[image] = size_wh
+            used |= dict.fromkeys(name for name, _ in labelled if name)
+    session.class_names = list(dict.fromkeys([*session.class_names, *used]))
+    if not session.sizes_wh:
+        raise AnnotationError(f"none of the {len(found)} image(s) can be shown: {session.left_out[-1]}")
+    if port_format == "yolo" and not set(used) <= set(lines):
         complete_class_lines(session)
     return session
 
@@ -111,7 +135,7 @@ def complete_class_lines(session: Session) -> None:
         files.write_text(session.annotation_folder / port.CLASSES_TXT, text)
 
 
-def _refuse_conflicts(session: Session, found: list[Path], given: bool) -> None:
+def _refuse_conflicts(session: Session, found: list[Path]) -> None:
     """Refuse images that share an annotation file, and files that labelImg would read instead of ours or not see."""
     by_stem = defaultdict(list)
     for path in found:
@@ -134,31 +158,3 @@ def _refuse_conflicts(session: Session, found: list[Path], given: bool) -> None:
             "continue in that format; name the format with --port-format, convert the files, or name another "
             "--annotations folder"
         )
-    candidates = session.image_folder.rglob(f"*{port.SUFFIXES[session.port_format]}")
-    elsewhere = sorted(path for path in candidates if path.stem in by_stem and path.parent != here)
-    if elsewhere and not given:
-        raise AnnotationError(
-            f"annotations go to {here}, but there are some elsewhere, such as {elsewhere[0]}; "
-            "name the right folder with --annotations"
-        )
-
-
-def _take_images(session: Session, found: list[Path]) -> set[str]:
-    """Check every image and annotation file, fill in sizes and further classes, and return the classes in use."""
-    used: dict[str, None] = {}
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's lock
-        checks = [pool.submit(images.check_image, image) for image in found]
-        for image, check in zip(found, checks, strict=True):
-            path = session.annotation_of(image)
-            try:
-                size_wh = check.result()[0]
-                labelled = port.load(path, size_wh, session.class_names) if path.is_file() else []
-            except ValueError as error:
-                session.left_out.append(Problem("left out of the session", str(image), str(error)))
-                continue
-            session.sizes_wh[image] = size_wh
-            used |= dict.fromkeys(name for name, _ in labelled if name)
-    session.class_names = list(dict.fromkeys([*session.class_names, *used]))
-    if not session.sizes_wh:
-        raise AnnotationError(f"none of the {len(found)} image(s) can be shown: {session.left_out[0]}")
-    return set(used)

@@ -20,7 +20,7 @@ from retinamask.labelimg.folder import Session, state
 
 @dataclass(frozen=True)
 class Changes:
-    """What a session changed: names of annotation files, of files in another format, and images deleted in it."""
+    """The changes of a session: names of annotation files, of files in another format, and images deleted in it."""
 
     new: list[str]
     changed: list[str]
@@ -31,7 +31,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What the two CSV files hold now."""
+    """The present content of the two CSV files."""
 
     table: pd.DataFrame
     classes: dict[str, int]

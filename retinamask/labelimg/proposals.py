@@ -24,7 +24,7 @@ CHUNK = 64  # images between two writes of their files: what an interruption cos
 
 @dataclass
 class Outcome:
-    """What became of the proposals, by the names of their files."""
+    """The outcome of the proposals, by the names of their files."""
 
     accepted: list[str] = field(default_factory=list)  # shown and left unchanged
     corrected: list[str] = field(default_factory=list)  # saved again: corrected, or confirmed with the space bar
@@ -65,7 +65,20 @@ def propose(
         rows = [row for seen in readable for row in table_rows(seen.path, seen.detections, predictor.class_names)]
         found = annotations.objects(annotations.make_table(rows, annotations.DETECTION_COLUMNS))
         try:
-            written += _write_chunk(session, found, record, about)
+            for relative, rows in found.groupby("image_path", sort=True):
+                image = session.image_folder / relative
+                path, size_wh = session.annotation_of(image), session.sizes_wh[image]
+                rows = rows[boxes.areas(boxes.whole_pixels(rows[BOX_COLUMNS].to_numpy())) > 0]
+                if rows.empty or path.exists():
+                    continue
+                if session.port_format == "yolo":
+                    complete_class_lines(session)
+                labelled = zip(rows["class_name"], rows[BOX_COLUMNS].itertuples(index=False, name=None), strict=True)
+                port.write(path, image, size_wh, list(labelled), session.class_names)
+                proposed = datetime.now(UTC).isoformat(timespec="seconds")
+                entry = {"sha256": files.sha256(path), "boxes": len(rows), "proposed": proposed, **about}
+                record[path.name] = entry
+                written.append(path.name)
         finally:  # also of those that were written before an interruption
             _write_record(session.annotation_folder, record)
     return written, unreadable
@@ -121,30 +134,6 @@ def settle(session: Session, seen: set[Path]) -> Outcome:
             entry["outcome"] = result
     _write_record(session.annotation_folder, record)
     return outcome
-
-
-def _write_chunk(session: Session, found, record: dict[str, dict], about: dict) -> list[str]:
-    """Write the files of some detections, and add them to ``record``."""
-    written = []
-    for relative, rows in found.groupby("image_path", sort=True):
-        image = session.image_folder / relative
-        path, size_wh = session.annotation_of(image), session.sizes_wh[image]
-        labelled = _proposed(rows)
-        if not labelled or path.exists():
-            continue
-        if session.port_format == "yolo":
-            complete_class_lines(session)
-        port.write(path, image, size_wh, labelled, session.class_names)
-        proposed = datetime.now(UTC).isoformat(timespec="seconds")
-        record[path.name] = {"sha256": files.sha256(path), "boxes": len(labelled), "proposed": proposed, **about}
-        written.append(path.name)
-    return written
-
-
-def _proposed(rows) -> port.Labelled:
-    """Select the detections that have a whole pixel after rounding."""
-    rows = rows[boxes.areas(boxes.whole_pixels(rows[BOX_COLUMNS].to_numpy())) > 0]
-    return list(zip(rows["class_name"], rows[BOX_COLUMNS].itertuples(index=False, name=None), strict=True))
 
 
 def _write_record(annotation_folder: Path, record: dict[str, dict]) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from retinamask.dataset import annotations, files, splits
-from retinamask.detectors import snapshots
+from retinamask.detectors import named, snapshots
 from retinamask.evaluation import plots
 from retinamask.runs.parameters import converted, unknown
 from retinamask.runs.record import record_by_hand
@@ -125,7 +125,7 @@ class NotebookRun:
         for path in sorted(Path(snapshots_dir).glob("[!.]*.json")):
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
-                training, is_classifier = record.get("training", {}), record["detector"] == "mask_classifier"
+                training, is_classifier = record.get("training", {}), named(record["detector"]).classifies
                 rank = -kinds.index(record["kind"]), training.get("started", ""), training.get("best", False), str(path)
             except (ValueError, KeyError, AttributeError):
                 continue  # no snapshot's description, or not of these kinds

@@ -116,7 +116,7 @@ def _between(low: float, high: float, draw):
 
 
 def _placed(size_wh, out_wh, factor, draws, settings: AugmentationSettings) -> _Cut:
-    """What of an image is `out_wh` pixels large when scaled by `factor`: a part at a random place, or all of it."""
+    """Cut out what is `out_wh` pixels large when scaled by `factor`: a part at a random place, or all of it."""
     import tensorflow as tf
 
     is_cut = tf.cast(out_wh, tf.float32) < tf.round(factor * tf.cast(size_wh, tf.float32))
@@ -187,10 +187,7 @@ def _moved(boxes, labels, cut: _Cut, settings: AugmentationSettings):
 def stretched(image, boxes, canvas_wh: tuple[int, int]):
     """Stretch a face, and its boxes, so that it fills the canvas; `retinamask.dataset.images.stretch` in the graph.
 
-    Args:
-        image: `uint8` RGB of shape (height, width, 3).
-        boxes: `float32` xyxy of shape (M, 4) in its pixels.
-        canvas_wh: width and height of the result.
+    The image is `uint8` RGB of shape (height, width, 3), boxes are `float32` xyxy of shape (M, 4) in its pixels.
     """
     import tensorflow as tf
 
@@ -214,12 +211,8 @@ def warped(content, seed, settings: AugmentationSettings):
     which Zhong et al. found best (https://arxiv.org/abs/1708.04896) and which looks like no mask.
 
     Args:
-        content: `uint8` RGB of shape (height, width, 3).
-        seed: two `int32`, which decide everything.
-        settings: how far to go; only ``rotate``, ``shift``, ``shear`` and ``erase`` are read.
-
-    Returns:
-        `uint8` of the same shape.
+        content: `uint8` RGB of shape (height, width, 3), as is the result.
+        seed, settings: as in `augment`; only ``rotate``, ``shift``, ``shear`` and ``erase`` are read.
     """
     import tensorflow as tf
 

@@ -84,7 +84,7 @@ def _wrong(what: str) -> TrainingError:
 
 
 def wait_for_all(cluster: Cluster, seconds: float = WAIT_SECONDS) -> None:
-    """Return when every other worker has answered once at its address; say each minute who is awaited.
+    """Return when every other worker has answered once at its address; print each minute which are missing.
 
     TensorFlow's own waiting has no end and hears neither Ctrl-C nor SIGTERM. Until it takes over the port, this
     process answers there itself.
@@ -132,10 +132,8 @@ def strategy(devices: Sequence[str] | None = None):
 
     In order: with more than one worker in ``TF_CONFIG``, `tf.distribute.MultiWorkerMirroredStrategy` on all GPUs of
     each machine, or its CPU; with ``devices``, or more than one visible GPU, `tf.distribute.MirroredStrategy`; else
-    the default strategy. The same strategy comes back when asked again.
-
-    With several workers this must be called before TensorFlow computes anything, even before a network is built, and
-    returns when all workers have called it.
+    the default strategy. With several workers this must be called before TensorFlow computes anything, and returns
+    when all workers have called it. The same strategy comes back when asked again.
 
     Args:
         devices: such as ``["GPU:0", "GPU:1"]``, or ``["CPU:0", "CPU:1"]`` to try out two devices on a processor;
@@ -247,26 +245,19 @@ def describe(strategy) -> str:
 
 
 def check_batch(strategy, settings: TrainingSettings) -> None:
-    """Raise `TrainingError` if a batch cannot be dealt out in equal parts."""
+    """Raise `TrainingError` if a batch cannot be divided into equal parts."""
     shares = strategy.num_replicas_in_sync * settings.accumulate
     if left := settings.batch_size % shares:
         lower, upper = settings.batch_size - left, settings.batch_size - left + shares
         nearest = f"{lower} or {upper}" if lower else str(upper)
         raise TrainingError(
-            f"batch_size {settings.batch_size} cannot be dealt out to {describe(strategy)} in {settings.accumulate} "
+            f"batch_size {settings.batch_size} cannot be divided among {describe(strategy)} in {settings.accumulate} "
             f"part(s) each: it is that of all devices together and must divide by {shares}; the nearest is {nearest}"
         )
 
 
 def from_chief(strategy, values) -> np.ndarray:
-    """Give the chief's ``values`` to every worker; all workers must call this together.
-
-    Args:
-        values: numbers that float64 holds exactly, of the same shape on every worker.
-
-    Returns:
-        An array of the type of ``values``.
-    """
+    """Give the chief's ``values``, numbers that float64 holds exactly, to every worker; all must call this together."""
     values = np.asarray(values)
     if shard(strategy)[1] == 1:
         return values
@@ -291,10 +282,9 @@ def _broadcast(strategy):
 
 
 def check_agreement(strategy, seen: dict[str, Any]) -> None:
-    """Raise `TrainingError` on each worker that does not see the same as the chief; all call this together.
+    """Raise `TrainingError` on each worker that does not see the same as the chief; all must call this together.
 
-    Args:
-        seen: what was read, by a name that the message can use, the same names on every worker; JSON values.
+    ``seen`` has JSON values by a name that the message can use.
     """
     texts = [json.dumps(value, sort_keys=True, default=str) for value in seen.values()]
     mine = np.array([int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) for text in texts], np.int64)
@@ -309,11 +299,7 @@ def check_agreement(strategy, seen: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def stopping_together(strategy) -> Iterator[None]:
-    """Turn the loss of another worker within this block into a `TrainingError` that says how to resume.
-
-    A worker that was killed is noticed at once, one that is frozen or cut off after some seconds, by TensorFlow's
-    heartbeats.
-    """
+    """Turn the loss of another worker within this block into a `TrainingError` that says how to resume."""
     import tensorflow as tf
 
     lost = tf.errors

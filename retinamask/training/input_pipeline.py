@@ -99,7 +99,7 @@ def batches(
 
 
 def dealt_out(strategy, examples: Examples, settings: TrainingSettings, first_step: int):
-    """Make an endless data set of global batches, dealt out to the devices of ``strategy``.
+    """Make an endless data set of global batches, divided among the devices of ``strategy``.
 
     Every worker knows the order of the whole run and takes its own part of each batch, each of its devices a part
     of that; so the batches are the same for any number of devices.

@@ -20,11 +20,10 @@ class Learner:
     """A network ready to be trained.
 
     Args:
-        detector: builds the network.
-        settings: how to train.
-        strategy: how devices share the work.
+        detector, settings: what to train, and how.
+        strategy: from `retinamask.training.distribution.strategy`.
         used: the precision, ``float32``, ``bfloat16`` or ``float16``.
-        weights: what to start from, see `retinamask.detectors.starting_weights.start`; None if state will be put in.
+        weights: see `retinamask.detectors.starting_weights.start`; None if state will be put in.
 
     Attributes:
         loaded: what is known of the starting weights, for the record.
@@ -49,11 +48,7 @@ class Learner:
         self._trace()
 
     def step(self, batch, number: int) -> dict[str, Any]:
-        """Update the network.
-
-        Args:
-            batch: an element of the (distributed) data set.
-            number: updates before this one.
+        """Update the network with an element of the (distributed) data set, after ``number`` other updates.
 
         Returns:
             Scalars by name: each loss, divided by its count in the whole batch, and ``total_loss``.
@@ -71,7 +66,7 @@ class Learner:
         """Build the graph of a step; anew after layers were frozen or unfrozen.
 
         A loss is divided by what its detector counts (the positive anchors) in the whole batch, over all devices and
-        parts, so that the step means the same however the batch is dealt out; keras-retinanet's own losses divide by
+        parts, so that the step means the same however the batch is divided; keras-retinanet's own losses divide by
         what each device sees.
         """
         import tensorflow as tf
@@ -141,9 +136,7 @@ class Learner:
             self._is_frozen = frozen
 
     def shown(self):
-        """Give the network to judge and to keep, on one device, of the averaged weights if there are any.
-
-        It is built in float32. (While oneDNN computes in bfloat16 on a processor, so does this network.)
+        """Give the network to judge and to keep: in float32, on one device, of the averaged weights if there are any.
 
         With several workers all must call this together. It is the same object every time.
         """
@@ -250,13 +243,9 @@ class Optimizer:
     def apply(self, gradients: Sequence, variables: Sequence) -> None:
         """Update the variables.
 
-        Called in the replica context of a strategy, outside any `tf.cond` or `tf.while_loop`. When the norm of all
-        gradients together is above ``gradient_clip`` they are shortened to it (Pascanu et al.,
-        https://arxiv.org/abs/1211.5063).
-
-        Args:
-            gradients: already summed over replicas, and unscaled; a None leaves its variable as it is.
-            variables: those, of the built ones, that the gradients are for.
+        Called in the replica context of a strategy, outside any `tf.cond` or `tf.while_loop`, with gradients already
+        summed over replicas, and unscaled; a None leaves its variable as it is. When the norm of all gradients
+        together is above ``gradient_clip`` they are shortened to it (Pascanu et al., https://arxiv.org/abs/1211.5063).
         """
         import tensorflow as tf
 

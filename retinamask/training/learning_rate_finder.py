@@ -24,14 +24,9 @@ COLUMNS = ["rate", "measured", "loss"]
 def rates_and_losses(
     examples: Examples, settings: TrainingSettings, weights: str = "none", steps: int = 60
 ) -> pd.DataFrame:
-    """Train a copy for ``steps`` steps with a rising learning rate; see `find`.
+    """Train a copy for at most ``steps`` steps with a rising learning rate and give the table of `find`.
 
-    Args:
-        examples, settings, weights: as for `retinamask.training.train.train`.
-        steps: how many at most; the trial ends when the loss grows out of bounds.
-
-    Returns:
-        The table of `find`.
+    The other arguments are those of `retinamask.training.train.train`.
     """
     strategy = distribution.strategy()
     used = precision.precision_to_use(examples, settings, steps, strategy, step_timers)
@@ -86,17 +81,13 @@ def find(step: Callable[[float], float], low: float = 1e-6, high: float = 1.0, s
 
 
 def suggested(table: pd.DataFrame) -> float:
-    """A peak learning rate: a tenth of the rate at which the smoothed loss is lowest.
+    """Suggest a peak learning rate from the table of `find`: a tenth of the rate at which the smoothed loss is lowest.
 
-    At the lowest point the loss is about to rise, and the average lags behind, so that rate is too high already; a
-    tenth of it is what is commonly taken. The place of steepest fall, the other common choice, jumps with the noise
-    of single batches.
-
-    Args:
-        table: from `find`.
+    At the lowest point the loss is about to rise, and the average lags. The place of steepest fall, the other common
+    choice, jumps with the noise of single batches.
 
     Raises:
-        TrainingError: the loss never fell, so that nothing can be said.
+        TrainingError: the loss never fell.
     """
     lowest = table["loss"].idxmin()
     if lowest == table.index[0]:

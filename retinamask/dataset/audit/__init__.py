@@ -11,14 +11,17 @@ import pandas as pd
 
 from retinamask.dataset import copies, images
 from retinamask.dataset.annotations import count_boxes, image_paths, objects
-from retinamask.dataset.audit.anchor_checks import AnchorReport, check_anchors
-from retinamask.dataset.audit.box_checks import check_boxes
-from retinamask.dataset.audit.class_checks import check_classes
+from retinamask.dataset.audit.checks import (
+    AnchorReport,
+    check_anchors,
+    check_annotation_files,
+    check_boxes,
+    check_classes,
+    check_image_files,
+)
 from retinamask.dataset.audit.copy_checks import Copies, check_copies, check_splits, find_copies
 from retinamask.dataset.audit.findings import SEVERITIES, Example, Finding, findings_table, worst_first
-from retinamask.dataset.audit.image_checks import check_images, check_written_sizes
-from retinamask.dataset.audit.looking import Look, look_at
-from retinamask.dataset.audit.sources import Source, problem_findings, read_source
+from retinamask.dataset.audit.source import Look, Source, look_at, read_source
 
 __all__ = ["Audit", "AuditSettings", "Example", "Finding", "audit", "findings_table", "read_source"]
 
@@ -53,7 +56,7 @@ class AuditSettings:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found.
+    """The result of an audit.
 
     Attributes:
         source: what was audited.
@@ -102,31 +105,18 @@ class Audit:
         }
 
 
-def audit(source: Source, settings: AuditSettings | None = None, progress: bool = False) -> Audit:
+def audit(source: Source, settings: AuditSettings | None = None) -> Audit:
     """Audit a data set.
 
     Args:
         source: from `read_source`.
         settings: from where on something is a finding.
-        progress: show a bar, if this is a terminal.
     """
     settings = settings or AuditSettings()
-    table = source.table
-    paths = source.all_images()
-    seen = look_at(paths, source.folder, settings.max_pixels, progress)
-    looks = {look.path: look for look in seen}
-    same = find_copies(seen, settings.near_bits)
-    anchors = check_anchors(table, looks, settings.image_size, settings.low_coverage)
-    findings = [
-        *check_images(seen),
-        *problem_findings(source),
-        *check_written_sizes(looks, source.written_sizes),
-        *check_boxes(
-            table, looks, source.written_sizes, settings.image_size, settings.tiny_side, settings.same_overlap
-        ),
-        *check_classes(table, source.classes, settings.rare_share),
-        *(check_splits(same, paths, source.splits, set(image_paths(table))) if source.splits else []),
-        *check_copies(same, table, looks),
-        *anchors.finding,
-    ]
+    looks = {look.path: look for look in look_at(source.all_images(), source.folder, settings.max_pixels)}
+    same = find_copies(looks, settings.near_bits)
+    anchors = check_anchors(source, looks, settings)
+    checks = (check_image_files, check_annotation_files, check_boxes, check_classes)
+    findings = [finding for check in checks for finding in check(source, looks, settings)]
+    findings += [*check_splits(source, looks, same), *check_copies(source, looks, same), *anchors.finding]
     return Audit(source, settings, worst_first(findings), looks, same, anchors)

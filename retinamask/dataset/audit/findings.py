@@ -1,7 +1,4 @@
-"""What the audit finds: one table of findings, the worst first.
-
-The lowest file of the audit: every check makes `Finding`s, the command line, the JSON and the page show them.
-"""
+"""Findings of the audit, and their table, the worst first."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,15 +9,7 @@ import pandas as pd
 SEVERITIES = ("error", "warning", "note")  # makes training wrong; makes it worse; good to know
 MOST_EXAMPLES = 10
 
-_SINGULARS = {
-    "boxes": "box",
-    "classes": "class",
-    "files": "file",
-    "groups": "group",
-    "groups of names": "group of names",
-    "images": "image",
-    "pairs": "pair",
-}
+_SINGULARS = {"boxes": "box", "classes": "class", "groups of names": "group of names"}
 
 
 class Example(NamedTuple):
@@ -53,7 +42,7 @@ class Finding:
 
     def counted(self) -> str:
         """Number and unit, such as ``1 box`` or ``1,200 boxes``."""
-        return f"{self.count:,} {_SINGULARS.get(self.unit, self.unit) if self.count == 1 else self.unit}"
+        return f"{self.count:,} {_SINGULARS.get(self.unit, self.unit[:-1]) if self.count == 1 else self.unit}"
 
     def files(self) -> list[str]:
         """The files of the examples, each once, at most `MOST_EXAMPLES`."""

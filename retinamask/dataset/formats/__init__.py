@@ -14,7 +14,6 @@ from retinamask.dataset.formats import (
     coco_json,
     createml,
     cvat,
-    json_files,
     labelme,
     open_images,
     retinanet_csv,
@@ -22,13 +21,12 @@ from retinamask.dataset.formats import (
     voc,
     vott,
     yolo,
-    yolo_write,
 )
 from retinamask.dataset.formats.class_names import apply_class_map, class_ids, map_classes, parse_class_map
 from retinamask.dataset.formats.entries import Format, Problem, ending
 from retinamask.dataset.formats.guessing import guess
 from retinamask.dataset.formats.reading import read_pairs, read_sources, summary
-from retinamask.dataset.formats.voc_xml import write_voc
+from retinamask.dataset.formats.voc import write_voc
 
 __all__ = [
     "FORMATS",
@@ -42,103 +40,54 @@ __all__ = [
     "read",
     "read_mapped",
     "read_pairs",
-    "read_voc",
     "summary",
     "write",
     "write_voc",
 ]
 
+_XML, _JSON = ending(".xml"), ending(".json")
 
-def _beside(sources: list[Path]) -> list[str]:
-    """The classes of ``classes.csv`` in the sources, which the writers of formats without a list leave there."""
-    names: dict[str, None] = {}
-    for source in sources:
-        path = (source if source.is_dir() else source.parent) / "classes.csv"
-        names |= dict.fromkeys(read_classes(path)) if path.is_file() else {}
-    return list(names)
-
-
+# fmt: off
 FORMATS = {
     "voc": Format(
-        select=ending(".xml"),
-        entries=voc.entries,
-        expected=("XML file", "Pascal VOC files as labelImg saves them"),
-        kind="XML",
-        counted="XML file(s)",
-        classes=_beside,
-        write=voc.write_voc_folder,
-        suffix=".xml",
+        voc.entries, _XML, "XML file", "Pascal VOC files as labelImg saves them", "XML", "XML file(s)",
+        None, voc.write_voc_folder, ".xml",
     ),
     "yolo": Format(
-        select=yolo.label_files,
-        entries=yolo.entries,
-        expected=("label file", "YOLO's .txt files, one an image"),
-        kind="label file",
-        counted="label file(s)",
-        classes=yolo.classes,
-        write=yolo_write.write_yolo,
-        suffix=".txt",
+        yolo.entries, yolo.label_files, "label file", "YOLO's .txt files, one an image", "label file", "label file(s)",
+        yolo.classes, yolo.write_yolo, ".txt",
     ),
     "coco": Format(
-        select=json_files.select,
-        entries=coco_json.entries,
-        expected=("JSON file", "COCO annotations"),
-        kind="COCO entry",
-        counted="COCO image(s)",
-        classes=coco_json.classes,
-        write=coco_json.write_coco,
+        coco_json.entries, _JSON, "JSON file", "COCO annotations", "COCO entry", "COCO image(s)",
+        coco_json.classes, coco_json.write_coco,
     ),
     "createml": Format(
-        select=json_files.select,
-        entries=createml.entries,
-        expected=("JSON file", "CreateML annotations"),
-        kind="CreateML entry",
-        counted="CreateML image(s)",
-        classes=_beside,
-        write=createml.write_createml,
+        createml.entries, _JSON, "JSON file", "CreateML annotations", "CreateML entry", "CreateML image(s)",
+        None, createml.write_createml,
     ),
     "csv": Format(
-        select=retinanet_csv.select,
-        entries=retinanet_csv.entries,
-        expected=("CSV file", "rows of path,x1,y1,x2,y2,class"),
-        kind="CSV row",
-        counted="image(s) of the CSV",
-        classes=_beside,
-        write=retinanet_csv.write_csv,
+        retinanet_csv.entries, retinanet_csv.select, "CSV file", "rows of path,x1,y1,x2,y2,class", "CSV row",
+        "image(s) of the CSV", None, retinanet_csv.write_csv,
     ),
     "open_images": Format(
-        select=open_images.select,
-        entries=open_images.entries,
-        expected=("CSV file", "boxes of Open Images"),
-        kind="Open Images row",
-        counted="Open Images image(s)",
-        classes=_beside,
+        open_images.entries, open_images.select, "CSV file", "boxes of Open Images", "Open Images row",
+        "Open Images image(s)",
     ),
-    "cvat": Format(
-        *(ending(".xml"), cvat.entries, ("XML file", "CVAT for images 1.1")),
-        *("CVAT entry", "CVAT image(s)", _beside),
-    ),
+    "cvat": Format(cvat.entries, _XML, "XML file", "CVAT for images 1.1", "CVAT entry", "CVAT image(s)"),
     "labelme": Format(
-        *(json_files.select, labelme.entries, ("JSON file", "LabelMe's files, one an image")),
-        *("LabelMe file", "LabelMe file(s)", _beside),
+        labelme.entries, _JSON, "JSON file", "LabelMe's files, one an image", "LabelMe file", "LabelMe file(s)"
     ),
-    "via": Format(
-        *(json_files.select, via.entries, ("JSON file", "a project or annotations of VIA")),
-        *("VIA entry", "VIA image(s)", _beside),
-    ),
+    "via": Format(via.entries, _JSON, "JSON file", "a project or annotations of VIA", "VIA entry", "VIA image(s)"),
     "vott": Format(
-        *(ending(".json", ".csv"), vott.entries, ("JSON or CSV file", "an export of VoTT, or its *-asset.json")),
-        *("VoTT asset", "VoTT asset(s)", _beside),
+        vott.entries, ending(".json", ".csv"), "JSON or CSV file", "an export of VoTT, or its *-asset.json",
+        "VoTT asset", "VoTT asset(s)",
     ),
     "class_folders": Format(
-        select=class_folders.select,
-        entries=class_folders.entries,
-        expected=("image", "a folder of class folders"),
-        kind="class folder",
-        counted="image(s)",
-        classes=class_folders.folder_classes,
+        class_folders.entries, class_folders.select, "image", "a folder of class folders", "class folder", "image(s)",
+        class_folders.folder_classes,
     ),
 }
+# fmt: on
 
 
 def read(
@@ -152,8 +101,9 @@ def read(
     """Read annotations of a format into the table.
 
     An image is where its annotation says: see `retinamask.dataset.formats.places`. What is not understood is
-    reported, and its image left out. Boxes that reach at most `reading.CLIP_LIMIT` pixels past the image are clipped;
-    others that make no sense are dropped, and an image that has no box left is left out.
+    reported, and its image left out; so is an image that is annotated twice, differently. Boxes that reach at most
+    `reading.CLIP_LIMIT` pixels past the image are clipped; others that make no sense are dropped, and an image that
+    has no box left is left out.
 
     Args:
         format_name: one of `FORMATS`.
@@ -173,11 +123,6 @@ def read(
     if format_name == "class_folders" and image_folder:
         raise AnnotationError("class folders hold their images themselves; leave the folder of the images away")
     return read_sources(_named(format_name), sources, csv_folder, image_folder, classes, with_unannotated)
-
-
-def read_voc(*args, **options) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read labelImg's XML; see `read`."""
-    return read("voc", *args, **options)
 
 
 def read_mapped(
@@ -243,8 +188,15 @@ def write(
 
 
 def classes_of(format_name: str, sources: Iterable[str | Path], table: pd.DataFrame) -> dict[str, int]:
-    """Class ids: the order that the files themselves list, then the others as they first appear in the table."""
-    return class_ids(table, _named(format_name).classes(list(map(Path, sources))))
+    """Class ids: the order that the files themselves list, then the others as they first appear in the table.
+
+    Beside files of formats without a list, writers leave a ``classes.csv``.
+    """
+    sources, form = list(map(Path, sources)), _named(format_name)
+    if form.classes:
+        return class_ids(table, form.classes(sources))
+    paths = [(source if source.is_dir() else source.parent) / "classes.csv" for source in sources]
+    return class_ids(table, [name for path in paths if path.is_file() for name in read_classes(path)])
 
 
 def _named(format_name: str) -> Format:

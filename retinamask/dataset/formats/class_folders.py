@@ -32,25 +32,24 @@ def entries(folder: Path, asked: Asked) -> Iterator[Entry | Problem]:
         raise AnnotationError(f"{folder} is not a folder; expected a folder of class folders")
     own = sorted(path for path in folder.iterdir() if is_image(path) and path.name[0] != "." and path.is_file())
     name = folder.resolve().name  # "." has none
-    reason = why_no_class(folder)
+    reason = _why_no_class(folder)
     if not reason and asked.classes is not None and name not in asked.classes:
         reason = f"class {name!r} is not among the classes ({', '.join(asked.classes)}); add it or rename the folder"
     if reason:
         yield Problem("note", str(folder), f"{reason}; {len(own)} image(s) left out")
         return
     for path in own:
-        yield Entry(
-            path, str(path), [FoundObject(str(path), name, (0.0, 0.0, 1.0, 1.0))], image_path=path, relative=True
-        )
+        objects = [FoundObject(str(path), name, (0.0, 0.0, 1.0, 1.0))]
+        yield Entry(path, str(path), objects, image_path=path, relative=True)
 
 
-def folder_classes(sources: Iterable[str | Path]) -> list[str]:
+def folder_classes(sources: Iterable[Path]) -> list[str]:
     """Names of the class folders, sorted."""
-    folders = {folder for source in sources if Path(source).is_dir() for folder in select(walk(source).files)}
-    return sorted({folder.resolve().name for folder in folders if not why_no_class(folder)})
+    folders = {folder for source in sources if source.is_dir() for folder in select(walk(source).files)}
+    return sorted({folder.resolve().name for folder in folders if not _why_no_class(folder)})
 
 
-def why_no_class(folder: Path) -> str | None:
+def _why_no_class(folder: Path) -> str | None:
     """Why a folder with images is no class folder, or ``None``."""
     if folder.resolve().name.lower() in NO_CLASSES:
         return f"a folder called {folder.name} is a part of a data set, no class"

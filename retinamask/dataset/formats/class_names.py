@@ -1,7 +1,4 @@
-"""Class names: their ids, names that look like slips, and class maps that join or rename them.
-
-At the bottom of this folder; the readers and the commands use it.
-"""
+"""Class names: their ids, names that look like slips, and class maps that join or rename them."""
 
 import re
 from collections import defaultdict
@@ -30,12 +27,7 @@ def unwritable(name: str) -> bool:
 
 
 def likely_slips(names: Iterable[str], classes: Iterable[str] | None = None) -> list[str]:
-    """Messages about classes that differ only in case or white space, such as ``noMask`` and ``nomask``.
-
-    Args:
-        names: as they were found.
-        classes: as they are listed, if there is a list.
-    """
+    """Messages about classes, found or listed, that differ only in case or white space: ``noMask`` and ``nomask``."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in dict.fromkeys([*(classes or ()), *names]):
         alike["".join(name.split()).casefold()].append(name)
@@ -65,28 +57,23 @@ def parse_class_map(text: str) -> dict[str, str]:
 
 
 def apply_class_map(table: pd.DataFrame, class_map: dict[str, str], known: Iterable[str] | None = None) -> pd.DataFrame:
-    """The table with classes renamed; several may become one, and those not in the map stay.
-
-    Args:
-        table: annotations or detections.
-        class_map: old name to new name.
-        known: the classes there are; without them, those of the table.
+    """The table with classes renamed, old to new; several may become one, and those not in the map stay.
 
     Raises:
-        AnnotationError: an old name is not among the known ones.
+        AnnotationError: an old name is not among the known classes, or without these those of the table.
     """
-    check_class_map(class_map, class_ids(table) if known is None else known)
+    _check_class_map(class_map, class_ids(table) if known is None else known)
     return table.assign(class_name=table["class_name"].map(lambda name: class_map.get(name, name)).astype(object))
 
 
 def map_classes(classes: dict[str, int], class_map: dict[str, str]) -> dict[str, int]:
     """The classes after the map, numbered anew in the order in which the old ids first lead to them."""
-    check_class_map(class_map, classes)
+    _check_class_map(class_map, classes)
     ordered = sorted(classes, key=classes.get)
     return {name: number for number, name in enumerate(dict.fromkeys(class_map.get(old, old) for old in ordered))}
 
 
-def check_class_map(class_map: dict[str, str], known: Iterable[str]) -> None:
+def _check_class_map(class_map: dict[str, str], known: Iterable[str]) -> None:
     """Raise `AnnotationError` if the map speaks of a class that there is not."""
     known = list(known)
     unknown = [name for name in class_map if name not in known]

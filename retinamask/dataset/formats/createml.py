@@ -1,7 +1,4 @@
-"""CreateML JSON as labelImg writes it (centre x and y, width and height in pixels) to entries and back.
-
-Above `json_files`.
-"""
+"""CreateML JSON as labelImg writes it (centre x and y, width and height in pixels) to entries and back."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +7,8 @@ import pandas as pd
 
 from retinamask.dataset import files
 from retinamask.dataset.annotations import write_classes
-from retinamask.dataset.formats import json_files, writing
-from retinamask.dataset.formats.entries import NO_BOX, Asked, Entry, FoundObject, Problem
+from retinamask.dataset.formats import parsing, writing
+from retinamask.dataset.formats.entries import Asked, Entry, Problem, entry_each, found_object
 
 FILE_NAME = "annotations.json"
 
@@ -24,65 +21,39 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
     Format: https://developer.apple.com/documentation/createml (data source of an object detector), as written by
     labelImg 1.8.6.
     """
-    found = []
-    for number, record in enumerate(json_files.load_json(path, list)):
-        where = f"{path} [{number}]"
-        try:
-            name = json_files.text(record, "image")
-            annotations = json_files.member(record, "annotations", list)
-            json_files.refuse_other_lists(record, ("annotations",))
-        except ValueError as error:
-            yield Problem("skipped file", where, str(error))
-            continue
+
+    def entry(where: str, record) -> Entry:
+        name, annotations = parsing.text(record, "image"), parsing.member(record, "annotations", list)
+        parsing.refuse_other_lists(record, ("annotations",))
         where += f" image {name!r}"
-        objects = [_object(f"{where} annotations[{place}]", item) for place, item in enumerate(annotations)]
-        found.append(Entry(path, where, objects, name))
-    yield from sorted(found, key=lambda entry: entry.written_name)
+        objects = [found_object(f"{where} annotations[{n}]", _object, item) for n, item in enumerate(annotations)]
+        return Entry(path, where, objects, name)
+
+    return entry_each(((f"{path} [{n}]", record) for n, record in enumerate(parsing.load_json(path, list))), entry)
+
+
+def _object(annotation) -> tuple[str, tuple[float, ...]]:
+    name = parsing.text(annotation, "label")
+    x, y, width, height = parsing.sized_box(parsing.member(annotation, "coordinates", dict), _SIDES, "coordinates: ")
+    return name, (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
 def write_createml(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, csv_folder: str | Path) -> None:
     """Write ``annotations.json``, and ``classes.csv``, which keeps the order of the classes.
 
-    Images of one folder are called by their file name, which is what labelImg looks for; those of several folders have
-    what differs of the folders before it.
-
-    Args:
-        table: annotations with image paths relative to ``csv_folder``.
-        classes: name to id.
-        folder: new or empty.
-
-    Raises:
-        AnnotationError: nothing is written then.
+    Images of one folder are called by their file name, which is what labelImg looks for; those of several folders
+    have what differs of the folders before it. See `retinamask.dataset.formats.write`.
     """
     pictures = writing.pictures(table, classes, csv_folder)
-    names = _names([picture.path for picture in pictures])
-    records = [{"image": names[picture.path], "annotations": _annotations(picture)} for picture in pictures]
-    with writing.new_folder(folder) as new:
+    stems = writing.stems([picture.path for picture in pictures])
+    records = []
+    for picture in pictures:
+        found = []
+        for (x1, y1, x2, y2), name in zip(picture.boxes_xyxy.tolist(), picture.class_names, strict=True):
+            values = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+            found.append({"label": name, "coordinates": dict(zip(_SIDES, values, strict=True))})
+        name = (Path(stems[picture.path]).parent / picture.path.name).as_posix()
+        records.append({"image": name, "annotations": found})
+    with files.new_folder(folder) as new:
         files.write_json(new / FILE_NAME, records)
         write_classes(classes, new / "classes.csv")
-
-
-def _object(where: str, annotation) -> FoundObject:
-    try:
-        name = json_files.text(annotation, "label")
-        place = json_files.member(annotation, "coordinates", dict)
-        x, y, width, height = (json_files.number(place.get(side)) for side in _SIDES)
-        if not (width > 0 and height > 0 and x + y < float("inf")):  # false for nan too
-            found = ", ".join(f"{side} {json_files.called(place.get(side))}" for side in _SIDES)
-            raise ValueError(f"coordinates: {found}; expected numbers, width and height above 0")
-    except ValueError as error:
-        return FoundObject(where, "", NO_BOX, str(error))
-    return FoundObject(where, name, (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
-
-
-def _names(paths: list[Path]) -> dict[Path, str]:
-    """File names, with the folders before them that the images do not have in common."""
-    return {path: (Path(stem).parent / path.name).as_posix() for path, stem in writing.stems(paths).items()}
-
-
-def _annotations(picture: writing.Picture) -> list[dict]:
-    records = []
-    for (x1, y1, x2, y2), name in zip(picture.boxes_xyxy.tolist(), picture.class_names, strict=True):
-        values = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
-        records.append({"label": name, "coordinates": dict(zip(_SIDES, values, strict=True))})
-    return records

@@ -1,9 +1,6 @@
-"""What the readers of this folder pass on: an image's annotation as its file has it, and what is wrong with it.
+"""Pass on an image's annotation as its file has it, and what is wrong with it."""
 
-Below `reading`, which makes the table of it.
-"""
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,13 +22,13 @@ class FoundObject(NamedTuple):
     """One object as its file has it."""
 
     where: str  # file and line, or file and number
-    name: str
-    box_xyxy: tuple[float, float, float, float]  # pixels, or shares of the image: see `Entry`
+    name: str = ""
+    box_xyxy: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # pixels, or shares of the image: see `Entry`
     wrong: str | None = None  # why the format itself forbids it
 
 
 class Entry(NamedTuple):
-    """What an annotation file says of one image."""
+    """One image's annotation, as its file has it."""
 
     source: Path  # the annotation file
     where: str  # how messages name the entry
@@ -46,7 +43,7 @@ class Entry(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a format may know besides the file that it reads."""
+    """The context in which a format reads a file."""
 
     root: Path  # the folder that the user named, or that of the file
     classes: dict[str, int] | None  # if given, there are no others
@@ -54,31 +51,18 @@ class Asked(NamedTuple):
 
 
 class Format(NamedTuple):
-    """An annotation format: how to tell its files, read one and write a table.
+    """An annotation format: how to find its files, read one and write a table."""
 
-    Attributes:
-        select: of all files below a folder those that may be its annotations, in any order.
-        entries: what one file says: entries, problems, and paths of images that it names without annotation. A
-            `ValueError` means that the file cannot be used.
-        expected: what messages say is missing, such as ``("XML file", "Pascal VOC files as labelImg saves them")``.
-        kind: what an image's annotation is called in messages, such as ``XML``.
-        counted: what is counted in messages, such as ``XML file(s)``.
-        classes: the classes that the files list, in order; takes the sources.
-        write: ``None`` where the format is only read.
-        suffix: the ending of its files, where each is about the image that has its stem.
-    """
-
-    select: Callable[[list[Path]], list[Path]]
     entries: Callable[[Path, Asked], Iterable[Entry | Problem | Path]]
-    expected: tuple[str, str]
-    kind: str
-    counted: str
-    classes: Callable[[list[Path]], list[str]]
+    """Reads one file: gives entries, problems, and paths of images that it names without annotation."""
+    select: Callable[[list[Path]], list[Path]]  # of all files below a folder those that may be its annotations
+    file: str  # how messages call a file
+    expected: str  # and what they say is missing
+    kind: str  # how they call an image's annotation
+    counted: str  # and several
+    classes: Callable[[list[Path]], list[str]] | None = None  # those that sources list; without it, see ``classes.csv``
     write: Callable[..., None] | None = None
-    suffix: str = ""
-
-
-NO_BOX = (0.0, 0.0, 0.0, 0.0)
+    suffix: str = ""  # the ending of its files, where each is about the image that has its stem
 
 
 def ending(*suffixes: str) -> Callable[[list[Path]], list[Path]]:
@@ -90,3 +74,29 @@ def folders_up_to(path: Path, root: Path) -> list[Path]:
     """The folder of a file and those above it, up to the one that the user named; elsewhere its own alone."""
     here, root = path.parent.absolute(), root.absolute()
     return [folder for folder in (here, *here.parents) if folder.is_relative_to(root)] or [here]
+
+
+def found_object(where: str, read: Callable[..., tuple[str, tuple]], *given) -> FoundObject:
+    """The object that ``read`` makes of what is given, a name and a box; its `ValueError` says what is wrong."""
+    try:
+        return FoundObject(where, *read(*given))
+    except ValueError as error:
+        return FoundObject(where, wrong=str(error))
+
+
+def entry_each(
+    records: Iterable[tuple[str, object]], read: Callable[[str, object], Entry | None]
+) -> Iterator[Entry | Problem]:
+    """A problem for each record that ``read`` cannot make an entry of, then the entries, sorted by image name.
+
+    Args:
+        records: how messages name each, and what it is.
+        read: takes both; ``None`` leaves a record out.
+    """
+    found = []
+    for where, record in records:
+        try:
+            found.append(read(where, record))
+        except ValueError as error:
+            yield Problem("skipped file", where, str(error))
+    yield from sorted(filter(None, found), key=lambda entry: entry.written_name)

@@ -1,7 +1,4 @@
-"""Which format a file or a folder is in, told by what lies there.
-
-Above the readers, below the package's own names.
-"""
+"""Which format a file or a folder is in, told by what lies there and how it begins."""
 
 import json
 import logging
@@ -10,11 +7,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from retinamask.dataset.annotations import AnnotationError
-from retinamask.dataset.formats import json_files, retinanet_csv, yolo, yolo_lists
+from retinamask.dataset.annotations import AnnotationError, first_lines, parse_csv
+from retinamask.dataset.formats import cvat, labelme, open_images, parsing, retinanet_csv, via, vott, yolo
 from retinamask.dataset.formats.class_folders import folder_classes
-from retinamask.dataset.formats.known_kinds import known_kind, tool_format
-from retinamask.dataset.formats.open_images import has_box_header
 from retinamask.dataset.image_files import walk
 
 LOOKED_FOR = {
@@ -33,7 +28,43 @@ LOOKED_FOR = {
 
 log = logging.getLogger(__name__)
 
-_HEAD = 65_536  # bytes of a JSON that are enough to tell
+_HEAD_BYTES = 65_536  # of a file that are enough to tell
+_TOOLS = {
+    ".xml": {"cvat": cvat.looks_like},
+    ".json": {"via": via.looks_like, "vott": vott.looks_like, "labelme": labelme.looks_like},
+    ".csv": {"vott": vott.looks_like},
+}
+_COCO = r'"(images|annotations|categories|licenses)"\s*:\s*\[|"info"\s*:\s*\{'
+# files that are known by name alone, and what to do with them: by their ending, and by their beginning
+_ENDINGS = {
+    **dict.fromkeys((".tfrecord", ".tfrecords", ".record"), "a TFRecord; export as Pascal VOC or COCO"),
+    **dict.fromkeys((".zip", ".tar", ".gz", ".7z", ".rar"), "an archive; unpack it"),
+    ".vott": "VoTT's project, which has no boxes; give the *-asset.json beside it, or VoTT's JSON export",
+}
+_HEADS = {
+    ".xml": [
+        (r"<annotations[\s>](?!.*<image[\s>]).*<track[\s>]", cvat.VIDEO),
+        (r"<dataset[\s>].*<images[\s>].*<image\s+file=", "dlib's imglab XML; convert it to Pascal VOC"),
+        (r"<annotation[\s>](?!.*<bndbox).*<polygon", "XML of MIT's LabelMe, with polygons; convert it to COCO"),
+    ],
+    ".json": [
+        (r'"(rectanglelabels|polygonlabels|original_width|lead_time|completed_by)"\s*:', "Label Studio's JSON"),
+        (r'"(classTitle|geometryType)"\s*:', "Supervisely's JSON"),
+        (r'"pointLabels"\s*:', "SuperAnnotate's JSON"),
+        (r'"(__VIA_PROJECT_ID__|vid_list|loc_prefix)"', "VIA 3's project"),
+        (r'"(data_row|media_attributes|Labeled Data)"\s*:', "Labelbox's JSON"),
+        (r'"box2d"\s*:', "JSON of Scalabel or BDD100K"),
+        (r'"dm_format_version"\s*:', "Datumaro's JSON"),
+        (r'"source-ref"\s*:', "a manifest of SageMaker Ground Truth"),
+        (r'"(inputTags|suggestiontype)"\s*:', "VoTT 1's JSON; open it in VoTT 2 and export as VoTT JSON"),
+    ],
+    ".csv": [
+        (r"#?filename,file_size,file_attributes,region_count", "VIA's CSV; export as JSON"),
+        (r"filename,width,height,class,xmin,ymin,xmax,ymax", "a CSV for TensorFlow's detectors"),
+    ],
+    ".txt": [(r"\S+\.jpe?g\s*\n\d+\s*\n(-?\d+ ){9}\d+", "WIDER FACE's list of boxes")],
+}
+_ALIKE = {".jsonl": ".json", ".ndjson": ".json", ".manifest": ".json"}
 
 
 def guess(sources: Iterable[str | Path]) -> str:
@@ -60,10 +91,10 @@ def guess(sources: Iterable[str | Path]) -> str:
     del found[None]
     shown = ", ".join(map(str, sources))
     formats = [name for name in found if name != "csv"] or list(found)
-    if not formats and all(source.is_dir() for source in sources) and _has_class_folders(sources):
-        formats = ["class_folders"]
+    if not formats and all(source.is_dir() for source in sources) and len(folder_classes(sources)) >= 2:
+        return "class_folders"  # one folder of images may be called anything
     if not formats and damaged:
-        raise AnnotationError("\n".join([*damaged[:20], f"no other annotations in {shown}"]))
+        raise AnnotationError(f"{first_lines(damaged)}\nno other annotations in {shown}")
     if not formats:
         listed = "".join(f"\n- {name}: {text}" for name, text in LOOKED_FOR.items())
         raise AnnotationError(f"no annotations that are known in {shown}; looked for:{listed}")
@@ -79,43 +110,43 @@ def format_of(path: Path) -> str | None:
     """The format of one file, ``None`` if it is no annotation file.
 
     Raises:
-        ValueError: it may be one, and is damaged, or of a kind that is known but not read.
+        ValueError: it may be one, and is damaged, or of a kind that is known but not read: "Label Studio's JSON;
+            export as COCO".
     """
-    suffix = path.suffix.lower()
-    if kind := known_kind(path):
-        raise ValueError(f"{path} is {kind}")
-    if tool := tool_format(path):
-        return tool
+    suffix, head = path.suffix.lower(), ""
+    kinds, tools = _HEADS.get(_ALIKE.get(suffix, suffix), []), _TOOLS.get(suffix, {})
+    if kinds:
+        try:
+            with open(path, "rb") as file:
+                start = file.read(_HEAD_BYTES)  # COCO's files are large
+        except OSError:  # the reader reports it
+            start = b""
+        head = start.decode(json.detect_encoding(start), errors="ignore").lstrip("\ufeff \t\r\n")
+    kind = next((kind for pattern, kind in kinds if re.search(pattern, head, re.DOTALL)), _ENDINGS.get(suffix))
+    if "ImageSets" in path.parts and suffix == ".txt":
+        kind = "a list of images of the Pascal VOC devkit; give its folder Annotations"
+    if kind:
+        raise ValueError(f"{path} is {kind if ';' in kind else f'{kind}; export as Pascal VOC or COCO'}")
+    if suffix != ".json" or head.startswith("{"):
+        for name, looks_like in tools.items():
+            if looks_like(head):
+                return name
     if suffix == ".xml":
         return "voc"
     if suffix == ".json":
-        return _json_format(path)
+        if head.startswith("[") and ('"image"' in head or head.rstrip() == "[]"):
+            return "createml"
+        if head.startswith("{") and re.search(_COCO, head):
+            return "coco"
+        parsing.load_json(path, (dict, list))  # says what is wrong, if it is no JSON
+        return None
     if suffix == ".csv" and path.name.lower() != "classes.csv":
-        if has_box_header(path):
+        header = head.partition("\n")[0].replace('"', "").split(",")
+        if set(open_images.COLUMNS) <= set(map(str.strip, header)):
             return "open_images"
-        retinanet_csv.read(path)
+        retinanet_csv.refuse_detections(path)
+        parse_csv(path)
         return "csv"
     if suffix == ".txt" and path.name != "classes.txt":
-        return "yolo" if yolo.looks_like_labels(path) or yolo_lists.is_image_list(path) else None
-    return "yolo" if yolo_lists.described_names(path) is not None else None
-
-
-def _json_format(path: Path) -> str | None:
-    """Told by the beginning, because COCO's files are large."""
-    with open(path, "rb") as file:
-        head = file.read(_HEAD)
-    text = head.decode(json.detect_encoding(head), errors="ignore").lstrip("\ufeff \t\r\n")
-    if text.startswith("["):
-        if '"image"' in text or text.rstrip() == "[]":
-            return "createml"
-    elif text.startswith("{") and re.search(
-        r'"(images|annotations|categories|licenses)"\s*:\s*\[|"info"\s*:\s*\{', text
-    ):
-        return "coco"
-    json_files.load_json(path, (dict, list))  # says what is wrong, if it is no JSON
-    return None
-
-
-def _has_class_folders(sources: list[Path]) -> bool:
-    """Whether there are two classes or more: one folder of images may be called anything."""
-    return len(folder_classes(sources)) >= 2
+        return "yolo" if yolo.looks_like_labels(path) or yolo.is_image_list(path) else None
+    return "yolo" if yolo.described_names(path) is not None else None

@@ -1,20 +1,19 @@
 """Open Images CSV (``ImageID,...,LabelName,...,XMin,XMax,YMin,YMax``, shares of the image) to entries."""
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 from retinamask.dataset.annotations import number
-from retinamask.dataset.formats.entries import NO_BOX, Asked, Entry, FoundObject, Problem, folders_up_to
+from retinamask.dataset.formats.entries import Asked, Entry, FoundObject, Problem, folders_up_to, found_object
+from retinamask.dataset.formats.parsing import csv_rows
 
 COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 
 
 def select(files: list[Path]) -> list[Path]:
     """All CSV files but class lists and descriptions of labels."""
-    return [
-        path for path in files if path.suffix.lower() == ".csv" and path.name != "classes.csv" and not _describes(path)
-    ]
+    tables = [path for path in files if path.suffix.lower() == ".csv" and path.name != "classes.csv"]
+    return [path for path in tables if not _describes(path)]
 
 
 def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
@@ -41,40 +40,13 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
         if len(row) < len(header):
             raise ValueError(f"line {line}: found {len(row)} columns, expected the {len(header)} of the header")
         record = dict(zip(header, row, strict=False))
-        found.setdefault(record["ImageID"], []).append(_object(f"{path} line {line}", record, names))
+        found.setdefault(record["ImageID"], []).append(found_object(f"{path} line {line}", _object, record, names))
     for image_id, objects in sorted(found.items()):
         yield Entry(path, f"{path} image {image_id!r}", objects, image_id, relative=True)
 
 
-def has_box_header(path: Path) -> bool:
-    """Whether the first line of a CSV names Open Images' columns."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            return set(COLUMNS) <= set(next(csv.reader([file.readline(10_000)]), []))
-    except (OSError, ValueError, csv.Error):
-        return False
-
-
 def _describes(path: Path) -> bool:
     return "class-descriptions" in path.name.lower()  # oidv7-class-descriptions-boxable.csv and the like
-
-
-def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and fields.
-
-    Raises:
-        ValueError: not UTF-8, not CSV, or not readable at all.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            for row in reader:
-                if any(map(str.strip, row)):
-                    yield reader.line_num, [field.strip() for field in row]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    except (OSError, csv.Error) as error:
-        raise ValueError(f"not readable as CSV ({error})") from None
 
 
 def _descriptions(path: Path) -> dict[str, str]:
@@ -88,15 +60,15 @@ def _descriptions(path: Path) -> dict[str, str]:
     return names
 
 
-def _object(where: str, record: dict[str, str], names: dict[str, str]) -> FoundObject:
+def _object(record: dict[str, str], names: dict[str, str]) -> tuple[str, tuple[float, ...]]:
     """One row; edges outside 0 to 1 are no shares of an image."""
-    name = names.get(record["LabelName"], record["LabelName"])
     texts = [record[column] for column in ("XMin", "YMin", "XMax", "YMax")]
     x1, y1, x2, y2 = box_xyxy = tuple(map(number, texts))
-    wrong = None
     if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):  # false for nan too
         shown = ", ".join(texts)
-        wrong = f"XMin, YMin, XMax, YMax are {shown}, expected numbers from 0 to 1, the maxima above the minima"
-    elif record.get("IsGroupOf") == "1":
-        wrong = "a group of objects (IsGroupOf), not one object"
-    return FoundObject(where, name, NO_BOX if wrong else box_xyxy, wrong)
+        raise ValueError(
+            f"XMin, YMin, XMax, YMax are {shown}, expected numbers from 0 to 1, the maxima above the minima"
+        )
+    if record.get("IsGroupOf") == "1":
+        raise ValueError("a group of objects (IsGroupOf), not one object")
+    return names.get(record["LabelName"], record["LabelName"]), box_xyxy

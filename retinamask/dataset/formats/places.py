@@ -1,6 +1,6 @@
 """Where the image of an annotation lies: a few fixed places, all inside what the user named.
 
-Below `reading`. The written path counts from each of these folders, in this order:
+The written path counts from each of these folders, in this order:
 
 1. the folder of the annotation file (labelImg, Darknet, Roboflow's VOC and COCO);
 2. ``images/`` for ``labels/``, ``annotations/``, ``xml/`` or ``xmls/`` in its path (Ultralytics, Roboflow's YOLO, the
@@ -35,6 +35,7 @@ class Places:
     def __init__(self, image_folder: Path | None):
         self.image_folder = image_folder
         self._listed: dict[Path, tuple[set[str], dict[str, list[str]]]] = {}
+        self._known: dict[tuple, list[Path]] = {}
 
     def find(self, entry: Entry, root: Path) -> Path:
         """The image of an entry: of the written name, else, if the entry allows it, of the annotation's own stem.
@@ -47,7 +48,7 @@ class Places:
             ValueError: there is none, or several of one stem.
         """
         folders = self._folders(entry, root)
-        limits = [root] if self.image_folder is None else [root, self.image_folder]
+        limits = [folder for folder in (root, self.image_folder) if folder is not None]
 
         def named(path: Path) -> Path | None:
             path = Path(os.path.normpath(path))
@@ -55,13 +56,15 @@ class Places:
 
         written = entry.written_name.replace("\\", "/")
         plain = re.sub(r"^(\.\./)+", "", written)
-        if plain != written and (found := named(entry.source.parent / written)):
-            return found
-        leads_out = not any(_is_inside(entry.source.parent / written, limit) for limit in limits)
-        name_alone = leads_out and plain != written and self.image_folder is not None
+        climbs, name_alone = plain != written, False
+        if climbs:
+            if found := named(entry.source.parent / written):
+                return found
+            inside = any(_is_inside(entry.source.parent / written, limit) for limit in limits)
+            name_alone = self.image_folder is not None and not inside
         for folder in folders:
-            for name in _spellings(plain, folder, plain == written, name_alone):
-                if found := named(folder / name):
+            for name in _spellings(plain, folder, not climbs, name_alone):
+                if found := named(folder / name) if "/" in name else self._named(folder / name):
                     return found
         if found := self.of_own_stem(entry, root):
             return found
@@ -75,7 +78,13 @@ class Places:
         return None
 
     def _folders(self, entry: Entry, root: Path) -> list[Path]:
-        here, given = entry.source.parent, self.image_folder
+        key = entry.source.parent, root, entry.folder
+        if key not in self._known:
+            self._known[key] = self._look(*key)
+        return self._known[key]
+
+    def _look(self, here: Path, root: Path, written_folder: str) -> list[Path]:
+        given = self.image_folder
         if given is None:
             return [here, *_parallel(here, root)]
         if _is_inside(here, given):
@@ -83,7 +92,7 @@ class Places:
         parts = here.absolute().parts
         marks = [number for number, part in enumerate(parts) if part.lower() in ANNOTATION_FOLDERS]
         below = Path(*parts[marks[-1] + 1 :]) if marks else Path(os.path.relpath(here, root))
-        for tail in filter(None, (Path(entry.folder).name, "/".join(below.parts))):
+        for tail in filter(None, (Path(written_folder).name, "/".join(below.parts))):
             for top in (given, *_images_in(given)):
                 if (top / tail).is_dir():
                     return [top / tail]
@@ -156,6 +165,8 @@ def _spellings(written: str, folder: Path, whole: bool, name_alone: bool) -> lis
     parts = written.split("/")
     if not parts[-1]:
         return []
+    if whole and len(parts) == 1 and ":" not in written:
+        return parts
     if _ABSOLUTE.match(written):
         return [written, parts[-1]]
     own = os.path.abspath(folder).split(os.sep)
@@ -163,7 +174,7 @@ def _spellings(written: str, folder: Path, whole: bool, name_alone: bool) -> lis
     return [written] * whole + repeated + [parts[-1]] * name_alone
 
 
-def _is_inside(path: Path, folder: Path) -> bool:
+def _is_inside(path: Path, folder: Path | str) -> bool:
     path, folder = os.path.abspath(path), os.path.abspath(folder)
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 

@@ -1,7 +1,4 @@
-"""keras-retinanet's CSV as a format beside the others: its images are checked and its boxes clipped like theirs.
-
-Above `retinamask.dataset.annotations`, which knows the file itself.
-"""
+"""keras-retinanet's CSV as a format beside the others: its images are checked and its boxes clipped like theirs."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from retinamask.dataset import annotations
+from retinamask.dataset import annotations, files
 from retinamask.dataset.annotations import BOX_COLUMNS
 from retinamask.dataset.formats import writing
 from retinamask.dataset.formats.entries import Asked, Entry, FoundObject
@@ -31,45 +28,35 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Path]:
     The user named the list, so that its paths may lead anywhere. One with bad rows is not read; all are named.
     Format: https://github.com/fizyr/keras-retinanet#csv-datasets.
     """
+    refuse_detections(path)
     folders: dict[Path, None] = {}
-    for name, rows in read(path).groupby("image_path", sort=False):
-        where = f"{path} image {name!r}"
-        boxes = rows[rows["x1"].notna()]
-        pairs = zip(boxes[BOX_COLUMNS].itertuples(index=False, name=None), boxes["class_name"], strict=True)
-        objects = [FoundObject(where, class_name, box) for box, class_name in pairs]
+    for name, rows in annotations.read_annotations(path).groupby("image_path", sort=False):
+        where, boxes = f"{path} image {name!r}", annotations.objects(rows)
+        pairs = zip(boxes["class_name"], boxes[BOX_COLUMNS].itertuples(index=False, name=None), strict=True)
         image_path = Path(os.path.normpath(path.parent / name))
         folders |= {image_path.parent: None}
+        objects = [FoundObject(where, *pair) for pair in pairs]
         yield Entry(path, where, objects, name, image_path if image_path.is_file() else None)
     for folder in filter(Path.is_dir, folders):
         yield from (other for other in sorted(folder.iterdir()) if is_image(other) and other.name[0] != ".")
 
 
-def read(path: Path) -> pd.DataFrame:
-    """Read the table, if it is not one of detections: what a network found must not become labels unseen.
-
-    Raises:
-        ValueError: a bad row, or a score in each.
-    """
+def refuse_detections(path: Path) -> None:
+    """Raise `ValueError` for a table with a score in each row: detections must not become labels unseen."""
     try:
-        annotations.read_detections(path)
+        annotations.parse_csv(path, annotations.DETECTION_COLUMNS)
     except ValueError:
-        return annotations.read_annotations(path)
+        return
     raise ValueError(f"{path}: detections with scores, expected annotations; to use them, leave out the last column")
 
 
 def write_csv(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, csv_folder: str | Path) -> None:
     """Write ``annotations.csv`` (whole pixels, image paths relative to it) and ``classes.csv``.
 
-    Args:
-        table: annotations with image paths relative to ``csv_folder``.
-        classes: name to id.
-        folder: new or empty.
-
-    Raises:
-        AnnotationError: nothing is written then.
+    See `retinamask.dataset.formats.write`.
     """
     writing.pictures(table, classes, csv_folder)  # for its checks
     moved = annotations.moved(table, csv_folder, folder)
-    with writing.new_folder(folder) as new:
+    with files.new_folder(folder) as new:
         annotations.write_annotations(moved, new / FILE_NAME)
         annotations.write_classes(classes, new / CLASSES_NAME)

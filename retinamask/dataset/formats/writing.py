@@ -1,14 +1,7 @@
-"""What all writers of this folder share: the images with their boxes, checked, and a new folder to write into.
+"""Shared by all writers: the images with their boxes, checked, and a new folder to write into."""
 
-Beside `reading`, below the writers.
-"""
-
-import contextlib
 import os
-import secrets
-import shutil
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +10,14 @@ import numpy as np
 import pandas as pd
 
 from retinamask.dataset import boxes, images
-from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError, check_classes, image_paths
+from retinamask.dataset.annotations import (
+    BOX_COLUMNS,
+    AnnotationError,
+    check_classes,
+    first_lines,
+    image_paths,
+    objects,
+)
 from retinamask.dataset.formats.class_names import unwritable
 
 
@@ -38,23 +38,36 @@ def pictures(table: pd.DataFrame, classes: dict[str, int], csv_folder: str | Pat
             reaches past its image; all are named, twenty at most.
     """
     check_classes(table, classes, "the table")
-    _check_names(table, classes)
-    paths = {path: located(csv_folder, path) for path in image_paths(table)}
+    # names with line ends and the like would break the files that hold one name a line
+    bad = [name for name in (*classes, *image_paths(table)) if unwritable(name)]
+    bad += [name for name in classes if not name or name != name.strip()]
+    if bad:
+        raise AnnotationError(
+            f"found the name {bad[0]!r}, expected names without line ends, control characters or white space around; "
+            "rename it"
+        )
+
+    def size_or_error(path: Path) -> tuple[int, int] | ValueError:
+        try:
+            return images.image_size(path)
+        except ValueError as error:
+            return error
+
+    found, paths = [], {path: located(csv_folder, path) for path in image_paths(table)}
     with ThreadPoolExecutor() as pool:
-        sizes = dict(zip(paths, pool.map(_size_or_error, paths.values()), strict=True))
-    found, bad = [], []
+        sizes = dict(zip(paths, pool.map(size_or_error, paths.values()), strict=True))
     for image_path, rows in table.groupby("image_path", sort=False):
         if isinstance(sizes[image_path], ValueError):
             bad.append(str(sizes[image_path]))
             continue
-        rows = rows[rows["x1"].notna()]
+        rows = objects(rows)
         boxes_xyxy = rows[BOX_COLUMNS].to_numpy(dtype=float)
         if boxes.reach_outside(boxes_xyxy, sizes[image_path]).any():
             width, height = sizes[image_path]
             bad.append(f"{paths[image_path]}: a box reaches past the image of {width} x {height} pixels; clip it")
         found.append(Picture(paths[image_path], sizes[image_path], boxes_xyxy, rows["class_name"].tolist()))
     if bad:
-        raise AnnotationError("\n".join(bad[:20] + ([f"... and {len(bad) - 20} more"] if len(bad) > 20 else [])))
+        raise AnnotationError(first_lines(bad))
     return found
 
 
@@ -76,54 +89,9 @@ def stems(paths: list[Path]) -> dict[Path, str]:
     used = {stem.casefold() for stem in plain.values() if times[stem.casefold()] == 1}
     for path, stem in plain.items():
         if times[stem.casefold()] > 1:
-            plain[path] = _unused(f"{stem}_{path.suffix[1:]}", used)
+            stem = f"{stem}_{path.suffix[1:]}"
+            while stem.casefold() in used:
+                stem += "_"
+            used.add(stem.casefold())
+            plain[path] = stem
     return plain
-
-
-@contextlib.contextmanager
-def new_folder(folder: str | Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``folder``; on success it becomes ``folder``, on error it goes.
-
-    Paths relative to the one are right for the other.
-
-    Raises:
-        AnnotationError: ``folder`` is not new, nor an empty folder.
-    """
-    folder = Path(folder).resolve()
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise AnnotationError(f"{folder} exists; expected a new or empty folder to write into")
-    temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        if folder.exists():
-            folder.rmdir()  # only ever an empty one; Windows renames onto nothing that exists
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _check_names(table: pd.DataFrame, classes: dict[str, int]) -> None:
-    """Names with line ends and the like would break the files that hold one name a line."""
-    bad = [name for name in (*classes, *image_paths(table)) if unwritable(name)]
-    bad += [name for name in classes if not name or name != name.strip()]
-    if bad:
-        raise AnnotationError(
-            f"found the name {bad[0]!r}, expected names without line ends, control characters or white space around; "
-            "rename it"
-        )
-
-
-def _size_or_error(path: Path) -> tuple[int, int] | ValueError:
-    try:
-        return images.image_size(path)
-    except ValueError as error:
-        return error
-
-
-def _unused(stem: str, used: set[str]) -> str:
-    """The stem, made longer until nothing else is called so."""
-    while stem.casefold() in used:
-        stem += "_"
-    used.add(stem.casefold())
-    return stem

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -55,18 +56,42 @@ def fetch(name: str, folder: str | Path = "data", source: str | Path | None = No
     """
     entry, target = data_sets.find(name), Path(folder) / name
     if target.exists():
-        return _was_there(target)
+        try:
+            record = json.loads((target / RECORD).read_text(encoding="utf-8"))
+            known = {key: record[key] for key in ("images", "boxes", "problems", "differences", "sha256")}
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{target} exists and was not made by this command; it stays as it is: move it, or name another "
+                "--folder"
+            ) from None
+        return Fetched(target, **known, was_there=True)
     if not entry.format or not (entry.url or source):
         raise DownloadError(f"{name}: {entry.by_hand}")
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".{name}.part")
     shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
-    archive = Path(source) if source else _downloaded(entry, target.parent / "downloads")
+    archive = Path(source or target.parent / "downloads" / f"{'-'.join(filter(None, (name, entry.commit[:12])))}.zip")
+    if not source:
+        try:
+            login = kaggle_login() if entry.login == "kaggle" else None
+            download(entry.url, archive, sha256=entry.sha256, auth=login)
+        except DownloadError as error:
+            raise DownloadError(
+                f"{error}\nOr fetch it by hand from {entry.home} and run: retinamask fetch {name} --from FILE"
+            ) from None
     try:
         if archive.is_dir():
             _copy_folder(entry, archive, staging)
         else:
-            _unpack(entry, archive, staging, ours=not source)
+            try:
+                unpack.unpack(archive, staging, _placer(entry))
+            except unpack.ArchiveError as error:
+                wanted = ", ".join(filter(None, entry.used))
+                message = f"{error}; expected {wanted} of {entry.home}" if wanted else str(error)
+                if not source and isinstance(error, unpack.DamagedError):
+                    archive.unlink(missing_ok=True)
+                    message += ". The downloaded file is removed; run it again"
+                raise type(error)(message) from None
         fetched = _convert(entry, archive, staging, target)
         staging.rename(target)
     finally:
@@ -97,43 +122,6 @@ def kaggle_login() -> tuple[str, str]:
             f"the file kaggle.json at {path}, or set KAGGLE_USERNAME and KAGGLE_KEY"
         )
     return name, key
-
-
-def _downloaded(entry: PublicData, folder: Path) -> Path:
-    """Download the entry's archive; every error also says how to do it by hand."""
-    path = folder / f"{'-'.join(filter(None, (entry.name, entry.commit[:12])))}.zip"
-    try:
-        login = kaggle_login() if entry.login == "kaggle" else None
-        download(entry.url, path, sha256=entry.sha256, auth=login)
-    except DownloadError as error:
-        raise DownloadError(
-            f"{error}\nOr fetch it by hand from {entry.home} and run: retinamask fetch {entry.name} --from FILE"
-        ) from None
-    return path
-
-
-def _was_there(target: Path) -> Fetched:
-    """Read what an earlier run recorded."""
-    try:
-        record = json.loads((target / RECORD).read_text(encoding="utf-8"))
-        known = {key: record[key] for key in ("images", "boxes", "problems", "differences", "sha256")}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(
-            f"{target} exists and was not made by this command; it stays as it is: move it, or name another --folder"
-        ) from None
-    return Fetched(target, **known, was_there=True)
-
-
-def _unpack(entry: PublicData, archive: Path, staging: Path, ours: bool) -> None:
-    try:
-        unpack.unpack(archive, staging, _placer(entry))
-    except unpack.ArchiveError as error:
-        wanted = ", ".join(filter(None, entry.used))
-        message = f"{error}; expected {wanted} of {entry.home}" if wanted else str(error)
-        if ours and isinstance(error, unpack.DamagedError):
-            archive.unlink(missing_ok=True)
-            message += ". The downloaded file is removed; run it again"
-        raise type(error)(message) from None
 
 
 def _placer(entry: PublicData) -> Callable[[PurePosixPath], PurePosixPath | None]:
@@ -174,8 +162,7 @@ def _convert(entry: PublicData, archive: Path, staging: Path, target: Path) -> F
         table, problems = formats.read(entry.format, [staging], staging)
     except ValueError as error:  # its paths are about to go
         raise annotations.AnnotationError(str(error).replace(str(staging), entry.name)) from None
-    boxes = annotations.objects(table)
-    if boxes.empty:
+    if annotations.objects(table).empty:
         raise annotations.AnnotationError(f"{archive}: not one box is left; {formats.summary(problems)}")
     classes = formats.classes_of(entry.format, [staging], table)
     annotations.write_classes(classes, staging / "classes.csv")
@@ -186,20 +173,18 @@ def _convert(entry: PublicData, archive: Path, staging: Path, target: Path) -> F
         "problems": [str(problem).replace(str(staging), str(target)) for problem in problems],
         "sha256": None if archive.is_dir() else files.sha256(archive),
     }
-    commit = "" if archive.is_dir() else unpack.comment(archive)
-    found["differences"] = _differences(entry, found["images"], found["boxes"], commit)
+    boxes = found["boxes"]
+    counts = [("images", found["images"], entry.images), ("boxes", sum(boxes.values()), entry.boxes)]
+    counts += [(f"boxes of {name}", boxes.get(name, 0), count) for name, count in entry.classes.items()]
+    differences = [f"{have:,} {what}, expected {want:,}" for what, have, want in counts if want not in (None, have)]
+    if entry.classes and set(boxes) != set(entry.classes):
+        differences.append(f"classes are {', '.join(boxes)}, expected {', '.join(entry.classes)}")
+    if entry.commit and zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as opened:  # GitHub writes the commit there
+            commit = opened.comment.decode("utf-8", "replace")
+        if commit and commit != entry.commit:
+            differences.append(f"the archive is of commit {commit}, expected {entry.commit}")
+    found["differences"] = differences
     source = {key: getattr(entry, key) for key in ("name", "home", "url", "licence", "citation")}
     files.write_json(staging / RECORD, {**source, **found, "retinamask": __version__})
     return Fetched(target, **found)
-
-
-def _differences(entry: PublicData, images: int, boxes: dict[str, int], commit: str) -> list[str]:
-    """Describe what differs from the catalogue."""
-    counts = [("images", images, entry.images), ("boxes", sum(boxes.values()), entry.boxes)]
-    counts += [(f"boxes of {name}", boxes.get(name, 0), count) for name, count in entry.classes.items()]
-    found = [f"{have:,} {what}, expected {want:,}" for what, have, want in counts if want not in (None, have)]
-    if entry.classes and set(boxes) != set(entry.classes):
-        found.append(f"classes are {', '.join(boxes)}, expected {', '.join(entry.classes)}")
-    if entry.commit and commit and commit != entry.commit:
-        found.append(f"the archive is of commit {commit}, expected {entry.commit}")
-    return found

@@ -119,10 +119,27 @@ def fetch_model(name: str, folder: str | Path | None = None, source: str | Path 
         raise ValueError(f"no model is called {name!r}; there are: {', '.join(CATALOGUE)}")
     entry, place = CATALOGUE[name], Path(folder or default_folder()) / name
     for file in entry.files:
-        if source:
-            _copy(file, Path(source), place / file.name)
-        else:
-            _download(entry, file, place / file.name)
+        path = place / file.name
+        if not source:
+            try:
+                download(file.url, path, sha256=file.sha256)
+            except DownloadError as error:
+                raise DownloadError(
+                    f"{error}\nOr fetch {file.name} by hand from {entry.home} and run: retinamask fetch {name} "
+                    "--from FOLDER"
+                ) from None
+            continue
+        given = Path(source) if Path(source).is_file() else Path(source, file.name)
+        if not given.is_file():
+            raise DownloadError(f"{given} does not exist; expected {file.name} of {file.size_bytes:,} bytes")
+        sha256 = files.sha256(given)
+        if sha256 != file.sha256:
+            raise DownloadError(
+                f"{given}: {given.stat().st_size:,} bytes with SHA-256 {sha256}, expected {file.size_bytes:,} bytes "
+                f"with {file.sha256}; it is cut short or another file"
+            )
+        with files.replacing(path) as temporary:
+            shutil.copyfile(given, temporary)
     return kept_files(name, folder)
 
 
@@ -137,27 +154,3 @@ def described(entry: PublicModel) -> str:
         "SHA-256 of": entry.verified,
     }
     return "\n".join([entry.name, *(f"  {key:<11}{text}" for key, text in lines.items())])
-
-
-def _download(entry: PublicModel, file: ModelFile, path: Path) -> None:
-    try:
-        download(file.url, path, sha256=file.sha256)
-    except DownloadError as error:
-        raise DownloadError(
-            f"{error}\nOr fetch {file.name} by hand from {entry.home} and run: retinamask fetch {entry.name} "
-            "--from FOLDER"
-        ) from None
-
-
-def _copy(file: ModelFile, source: Path, path: Path) -> None:
-    found = source if source.is_file() else source / file.name
-    if not found.is_file():
-        raise DownloadError(f"{found} does not exist; expected {file.name} of {file.size_bytes:,} bytes")
-    sha256 = files.sha256(found)
-    if sha256 != file.sha256:
-        raise DownloadError(
-            f"{found}: {found.stat().st_size:,} bytes with SHA-256 {sha256}, expected {file.size_bytes:,} bytes with "
-            f"{file.sha256}; it is cut short or another file"
-        )
-    with files.replacing(path) as temporary:
-        shutil.copyfile(found, temporary)

@@ -56,7 +56,9 @@ def unpack(
         for name, member_size, opened in _members(archive):
             path = _inside(name, archive)
             tops[path.parts[0] if path.parts else "."] = None
-            placed = None if _is_noise(path) else place(path)
+            # what macOS puts beside the files themselves
+            noise = path.parts[:1] in ((), ("__MACOSX",)) or path.name.startswith("._") or path.name == ".DS_Store"
+            placed = None if noise else place(path)
             if placed is None:
                 continue
             size += member_size
@@ -72,11 +74,11 @@ def unpack(
             except (FileExistsError, NotADirectoryError):
                 raise ArchiveError(f"{archive}: {name!r} occurs twice; not unpacked") from None
             count += 1
-    except ArchiveError:
-        raise
     except tarfile.FilterError as error:
         raise ArchiveError(f"{archive}: {error}; not unpacked") from None
     except _DAMAGE as error:
+        if isinstance(error, ArchiveError):
+            raise
         raise DamagedError(f"{archive}: damaged or cut short ({error}); fetch it again") from None
     except OSError as error:
         if error.errno not in _NO_FILE_NAME:
@@ -86,14 +88,6 @@ def unpack(
         found = ", ".join(list(tops)[:10]) or "nothing at all"
         raise ArchiveError(f"{archive} holds none of the files that are used; at its top it has {found}")
     return count
-
-
-def comment(archive: str | Path) -> str:
-    """Return the comment of a zip, empty if there is none; GitHub writes the commit there."""
-    if not zipfile.is_zipfile(archive):
-        return ""
-    with zipfile.ZipFile(archive) as opened:
-        return opened.comment.decode("utf-8", "replace")
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
@@ -130,17 +124,8 @@ def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]
 
 
 def _inside(name: str, archive: Path) -> PurePosixPath:
-    """Return a member's name as a relative path that stays inside.
-
-    Raises:
-        ArchiveError: it does not.
-    """
+    """Return a member's name as a relative path; `ArchiveError` if it leads outside."""
     path = PurePosixPath(name.replace("\\", "/"))  # some Windows programs write backslashes
     if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name) or "\0" in name:
         raise ArchiveError(f"{archive}: {name!r} leads outside the folder; not unpacked")
     return path
-
-
-def _is_noise(path: PurePosixPath) -> bool:
-    """Whether macOS put it into the archive beside the files themselves."""
-    return not path.parts or path.parts[0] == "__MACOSX" or path.name.startswith("._") or path.name == ".DS_Store"

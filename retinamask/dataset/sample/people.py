@@ -182,7 +182,7 @@ def draw_eye(painter: Painter, look: Look, side: int) -> None:
 
 
 def draw_mouth(painter: Painter, look: Look) -> None:
-    """Draw the mouth; behind a beard always an open one, so that it stays visible."""
+    """Draw the mouth; with a beard always an open one, so that it stays visible."""
     y = 0.58
     mouth = {"beard": "grin", "goatee": "smile", "moustache": "smile"}.get(look.facial_hair, look.mouth)
     if mouth == "grin":

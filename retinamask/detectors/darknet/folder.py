@@ -15,9 +15,9 @@ import numpy as np
 
 from retinamask.dataset import files, formats
 from retinamask.dataset.annotations import AnnotationError, read_classes
-from retinamask.dataset.formats import writing, yolo_lists
+from retinamask.dataset.formats import writing, yolo
 from retinamask.dataset.formats.writing import Picture
-from retinamask.dataset.formats.yolo_write import label_lines, place_image
+from retinamask.dataset.formats.yolo import label_lines, place_image
 from retinamask.dataset.splits import splits_of_run
 from retinamask.detectors.darknet import anchors, cfg
 from retinamask.detectors.darknet.template import ANCHORS_PER_HEAD, YOLOV4_TINY_ANCHORS, batches_for, yolov4_tiny_cfg
@@ -66,10 +66,7 @@ def write_folder(
     The split is the one beside the table if there is one, else dealt anew; copies of a picture stay together either
     way. Boxes are in whole pixels, as our own training takes them.
 
-    Args:
-        annotations_csv, classes_csv: the table and its classes.
-        folder: new or empty.
-        settings: see `FolderSettings`.
+    ``folder`` is new or empty.
 
     Raises:
         AnnotationError: the table, its images or its split cannot be used; nothing is written then.
@@ -77,7 +74,7 @@ def write_folder(
     """
     classes = read_classes(classes_csv)
     yolov4_tiny_cfg(len(classes), settings.image_size, settings.levels)  # says what is wrong before the long work
-    with writing.new_folder(folder) as new:
+    with files.new_folder(folder) as new:
         with tempfile.TemporaryDirectory(dir=new) as run_dir:
             tables, classes = splits_of_run(run_dir, annotations_csv, classes_csv, settings.seed)
             sides = {side: writing.pictures(part, classes, run_dir) for side, part in tables.items()}
@@ -147,9 +144,6 @@ def folder_problems(data_path: str | Path, cfg_path: str | Path) -> list[str]:
     The numbers of classes have to agree, the cfg has to be one that `cfg.describe` reads, the images have to have
     label files without mistakes, and none may be both in train and in valid.
 
-    Args:
-        data_path, cfg_path: what Darknet is started with.
-
     Returns:
         One message for each problem.
 
@@ -157,15 +151,15 @@ def folder_problems(data_path: str | Path, cfg_path: str | Path) -> list[str]:
         ValueError: one of the two files cannot be read at all.
     """
     data_path = Path(data_path)
-    options, text = yolo_lists.data_options(data_path), cfg.read(cfg_path)
+    options, text = yolo.data_options(data_path), cfg.read(cfg_path)
     if missing := [key for key in ("classes", "train", "names") if not options.get(key)]:
         return [f"{data_path}: no {', '.join(missing)}; expected a line such as {missing[0]} = ..."]
     problems, classes = [], options["classes"]
     if not (classes.isascii() and classes.isdigit() and int(classes)):
         problems.append(f"{data_path}: classes is {classes!r}, expected a whole number above 0")
     else:
-        names_path = yolo_lists.located(data_path.parent, options["names"])
-        names = yolo_lists.described_names(data_path)
+        names_path = yolo.located(data_path.parent, options["names"])
+        names = yolo.described_names(data_path)
         if names_path is None or names is None:
             problems.append(
                 f"{data_path}: names is {options['names']}, expected a file that is there, has one name a line and "
@@ -180,12 +174,12 @@ def folder_problems(data_path: str | Path, cfg_path: str | Path) -> list[str]:
             cfg.describe(text, str(cfg_path), int(classes))
         except cfg.CfgError as error:
             problems.append(str(error))
-    places = {key: yolo_lists.located(data_path.parent, options[key]) for key in ("train", "valid") if options.get(key)}
+    places = {key: yolo.located(data_path.parent, options[key]) for key in ("train", "valid") if options.get(key)}
     problems += [f"{data_path}: {key} is {options[key]}, which does not exist" for key in places if not places[key]]
-    listed = {key: set(yolo_lists.listed_images(place)[0]) for key, place in places.items() if place}
+    listed = {key: set(yolo.listed_images(place)[0]) for key, place in places.items() if place}
     if shared := sorted(listed.get("train", set()) & listed.get("valid", set())):
         problems.append(
-            f"{len(shared)} image(s) are in train and in valid, such as {shared[0]}; figures on them say nothing "
+            f"{len(shared)} image(s) are in train and in valid, such as {shared[0]}; figures on them mean nothing "
             "about other images"
         )
     try:

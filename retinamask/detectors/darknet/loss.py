@@ -118,11 +118,8 @@ def match(boxes_xyxy, labels, head, cells_wh, canvas_wh) -> Matches:
 def iou(boxes_xyxy, others_xyxy):
     """Compute the intersection over union.
 
-    Args:
-        boxes_xyxy, others_xyxy: ``float32`` tensors ``(..., 4)`` in the same pixels, whose leading axes broadcast.
-
-    Returns:
-        ``(...)``, 0 to 1; 0 where both boxes have no area.
+    Boxes are ``float32`` tensors ``(..., 4)`` in the same pixels, whose leading axes broadcast. The result ``(...)`` is
+    0 to 1; 0 where both have no area.
     """
     import tensorflow as tf
 
@@ -143,12 +140,8 @@ def ciou(boxes_xyxy, truths_xyxy):
     The paper leaves ``1 / (w^2 + h^2)`` out of the gradient of ``v``, because it explodes where sides are shares of an
     image; here it stays, and the gradient is the true one.
 
-    Args:
-        boxes_xyxy: ``float32`` tensor ``(..., 4)``, right and bottom not before left and top.
-        truths_xyxy: the same, in the same pixels; leading axes broadcast.
-
-    Returns:
-        ``(...)``, above -2 and at most 1, which is for equal boxes.
+    Boxes are as for `iou`, with right and bottom not before left and top. The result ``(...)`` is above -2 and at most
+    1, which is for equal boxes.
     """
     import tensorflow as tf
 

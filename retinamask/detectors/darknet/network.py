@@ -12,7 +12,7 @@ from retinamask.detectors.darknet.cfg import Convolutional, Head, MaxPool, Netwo
 
 LEAKY_SLOPE = 0.1
 EPSILON = 1e-5
-"""What Darknet adds to a variance. OpenCV adds 1e-6, so a layer gives 0.05 % more there at a variance of 0.01."""
+"""Darknet adds it to a variance. OpenCV adds 1e-6, so a layer gives 0.05 % more there at a variance of 0.01."""
 
 OBJECTNESS_AT_START = 0.01
 MAX_EXPONENT = 10.0

@@ -18,7 +18,7 @@ from retinamask.detectors.darknet.cfg import MAX_CLASSES, Convolutional, Network
 from retinamask.detectors.starting_weights import Loaded, WeightsError
 
 VERSION = (0, 2, 5)
-"""What AlexeyAB's Darknet writes."""
+"""The version that AlexeyAB's Darknet writes."""
 
 _PARTIAL = re.compile(r"\.conv\.([0-9]{1,4})$")
 
@@ -110,13 +110,9 @@ def load(model, network: Network, path: str | Path) -> Loaded:
 
 
 def write(model, network: Network, path: str | Path, seen: int = 0) -> None:
-    """Write the weights of a network for Darknet and OpenCV, under a temporary name first.
+    """Write the weights of a network for Darknet and OpenCV, in place of an existing file.
 
-    Args:
-        model: from `retinamask.detectors.darknet.network.build`.
-        network: its description, whose ``text`` is the cfg that goes with the file.
-        path: the file; an existing one is replaced.
-        seen: images seen in training, from which Darknet continues its schedule.
+    The cfg that goes with it is the ``text`` of ``network``. Darknet continues its schedule from the images ``seen``.
     """
     parts = []
     for layer in network.convolutions:

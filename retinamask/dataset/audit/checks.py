@@ -1,0 +1,300 @@
+"""The checks on annotation files, images, boxes, classes and anchors: each is a function that gives findings."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from retinamask.dataset import boxes, images
+from retinamask.dataset.anchors import POSITIVE_OVERLAP, Anchors, best_overlaps, coverage, suggest
+from retinamask.dataset.annotations import BOX_COLUMNS, count_boxes, image_paths, objects, relative_path
+from retinamask.dataset.audit.findings import Example, Finding, found
+from retinamask.dataset.audit.source import Look, Source
+from retinamask.dataset.formats import Problem
+from retinamask.dataset.formats.reading import CLIP_LIMIT
+
+LARGER = (1.5, 2.0)  # input sizes, as multiples of the one asked for, that coverage is told for too
+LEAST_GAIN = 0.005  # share of the boxes that a suggestion must cover more to be worth a change
+
+# fmt: off
+_ACTIONS = {
+    "skipped file": ("unusable annotation file", "error", "files",
+                     "Left out, with its image: see each for the reason. Mend the file or draw its boxes again."),
+    "dropped box": ("unusable box", "error", "boxes", "Left out: see each for the reason. Draw it again."),
+    "clipped box": ("box past the edge", "warning", "boxes", "A few pixels over, as drawn by hand; cut at the edge."),
+}
+_TROUBLES = {
+    "missing": ("missing image", "The table names images that are not there: training on it stops or leaves them out. "
+                "Put them back, or leave them out of the table."),
+    "unreadable": ("unreadable image", "Not an image of a known format. Replace the files or leave them out."),
+    "damaged": ("damaged image", "Cut short or broken inside. Fetch the files again or leave them out."),
+    "too large": ("too many pixels", "More pixels than an image may have: a decompression bomb, or a scan that is "
+                  "to be made smaller. Such files are not decoded; make them smaller or leave them out."),
+}
+_TRAITS = {
+    "CMYK": ("CMYK image", "warning", "Made for print: readers disagree about the colours. Save the images as RGB."),
+    "16 bits": ("16-bit image", "warning", "retinamask scales them to 8 bits, keras-retinanet's reader cuts grey ones "
+                "off at 255, which leaves them white. Save the images with 8 bits."),
+    "1 bit": ("black-and-white image", "warning", "Only black and white, no grey between: a scan rather than a "
+              "photograph. Look whether they belong here."),
+    "palette": ("palette image", "note", "At most 256 colours; read as RGB without harm."),
+    "transparent": ("transparent pixels", "warning", "Transparency is dropped when the network reads an image, and "
+                    "colours that no viewer shows come up. Flatten the images onto a background."),
+    "opaque alpha": ("alpha channel", "note", "All of it is opaque, so that nothing is lost when it is dropped."),
+}
+# fmt: on
+# notes of the readers that other checks find by themselves
+_IN_CHECKS = re.compile("no <size>|is turned by EXIF|without .* left out|differ only in case")
+_LONELY = "They are looked at, but not trained on. Annotate them, or take them away."
+_TURNED = (
+    "labelImg, OpenCV and retinamask turn these images as EXIF asks; keras-retinanet's own reader, PIL and tf.io "
+    "do not, and see their boxes in the wrong place. Store the pixels upright and drop the EXIF orientation."
+)
+_RESIZED = (
+    "The image was changed after it was annotated, or the annotation belongs to another: its boxes "
+    "are likely to be shifted. Look at the boxes; scale or redraw them."
+)
+_UNTURNED = (
+    "Drawn on the image as stored, without the turn that EXIF asks for: retinamask, labelImg and OpenCV turn it, and "
+    "the boxes no longer fit. Store the pixels upright, as the boxes need them, and drop the EXIF orientation."
+)
+_OUTSIDE = (
+    f"More than {CLIP_LIMIT} pixels past the edge, or not on the image at all: boxes of another image or of another "
+    "size of it. Redraw or drop them."
+)
+_PAST = f"Up to {CLIP_LIMIT} pixels past the edge, as drawn by hand. Clip them; the readers of annotation files do."
+_TINY = (
+    "A side of less than {:g} pixels once the image is fitted into {} pixels: hardly anything is left to learn from. "
+    "Use a larger image size, cut the images into tiles, or drop such boxes."
+)
+_TWICE = "Two boxes of one class that overlap by an IoU above {:g}: one face, counted twice. Delete one of them."
+_QUARREL = "Nearly the same box with two classes: at least one is wrong. Look, and delete it."
+_EMPTY = "Backgrounds are welcome, up to a point. Look whether their faces were forgotten."
+_ALIKE = (
+    "Names that differ only in case, white space, hyphens or underscores are likely to be one class: the network "
+    "would learn to tell it from itself. Rename the labels."
+)
+_UNKNOWN = "The class list ({}) lacks these. Add them to it or fix the labels."
+_UNUSED = "In the class list, and on no image: it cannot be learnt. Add images, or take it off the list."
+_RARE = (
+    "Fewer than {:.0%} of the boxes of the largest class: it is seldom seen in training and easily lost. Add images."
+)
+
+
+class ImageBoxes(NamedTuple):
+    """The boxes of one image: ``boxes_xyxy`` of shape ``(N, 4)`` and ``N`` class names."""
+
+    path: str
+    boxes_xyxy: np.ndarray
+    class_names: list[str]
+
+
+def by_image(table: pd.DataFrame) -> Iterator[ImageBoxes]:
+    """The boxes of each image that has some, in the table's order."""
+    rows = objects(table)
+    boxes_xyxy, names = rows[BOX_COLUMNS].to_numpy(dtype=float), rows["class_name"].to_numpy()
+    positions = rows.groupby("image_path", sort=False).indices
+    for path in dict.fromkeys(rows["image_path"]):
+        yield ImageBoxes(path, boxes_xyxy[positions[path]], names[positions[path]].tolist())
+
+
+def check_image_files(source: Source, looks: dict[str, Look], settings) -> Iterator[Finding]:
+    """Find what cannot be read, what EXIF turns, what is stored unusually, and images of another size than written."""
+    seen = looks.values()
+    for trouble, (name, message) in _TROUBLES.items():
+        cases = [Example((look.path,), look.message) for look in seen if look.trouble == trouble]
+        yield from found(name, "error", "images", message, cases)
+    turned = [
+        Example((look.path,), f"EXIF orientation {look.orientation}, stored as {_size(look.size_wh)}")
+        for look in seen
+        if look.orientation != 1
+    ]
+    yield from found("turned by EXIF", "warning", "images", _TURNED, turned)
+    for trait, (name, severity, message) in _TRAITS.items():
+        yield from found(
+            name, severity, "images", message, [Example((look.path,)) for look in seen if trait in look.traits]
+        )
+    resized = [
+        Example((path,), f"it says {_size(written_wh)}, the image has {_size(looks[path].upright_wh)}")
+        for path, written_wh in source.written_sizes.items()
+        if looks[path].upright_wh and written_wh not in (looks[path].upright_wh, looks[path].size_wh)
+    ]
+    yield from found("annotation of another size", "error", "images", _RESIZED, resized)
+
+
+def check_annotation_files(source: Source, looks: dict[str, Look], settings) -> Iterator[Finding]:
+    """Find what was wrong with the annotation files, by what was done about it."""
+
+    def case(problem: Problem) -> Example:
+        file, line = re.fullmatch(r"(.*?)(?: (line \d+))?", problem.where, flags=re.DOTALL).groups()
+        image = [problem.image_path] if problem.image_path else []
+        detail = f"{line}: {problem.message}" if line else problem.message
+        return Example((relative_path(file, source.folder), *image), detail)
+
+    for action, (name, severity, unit, message) in _ACTIONS.items():
+        cases = [case(problem) for problem in source.problems if problem.action == action]
+        yield from found(name, severity, unit, message, cases)
+    notes = [problem for problem in source.problems if problem.action == "note" and not problem.written_wh]
+    unsized = [case(problem) for problem in notes if "no <size>" in problem.message]
+    yield from found("XML without a size", "note", "files", "The image's own size is used.", unsized)
+    others = [case(problem) for problem in notes if not _IN_CHECKS.search(problem.message)]
+    yield from found("remark on an annotation", "note", "remarks", "What reading the files had to say.", others)
+    known = {problem.image_path for problem in source.problems}
+    lonely = [Example((path,)) for path in source.unannotated if path not in known]
+    yield from found("image without annotation", "note", "images", _LONELY, lonely)
+
+
+def check_boxes(source: Source, looks: dict[str, Look], settings) -> Iterator[Finding]:
+    """Find boxes in wrong places, tiny or twice; those of unreadable images are judged only against each other."""
+    unturned, outside, past, tiny, twice, quarrels = [], [], [], [], [], []
+    for image in by_image(source.table):
+        look, boxes_xyxy = looks[image.path], image.boxes_xyxy
+        if look.upright_wh:
+            reaches = boxes.reach_outside(boxes_xyxy, look.upright_wh)
+            gone = boxes.areas(boxes.clip(boxes_xyxy, look.upright_wh)) == 0
+            if drawn := _drawn_unturned(source.written_sizes.get(image.path), look, boxes_xyxy):
+                unturned.append(Example((image.path,), drawn))
+            else:
+                for position in np.flatnonzero(reaches > 0):
+                    detail = f"reaches {reaches[position]:g} px past {_size(look.upright_wh)}"
+                    is_bad = gone[position] or reaches[position] > CLIP_LIMIT
+                    (outside if is_bad else past).append(_case(image, position, detail))
+            scale = images.fit_scale(look.upright_wh, settings.image_size)
+            sides = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) * scale
+            for position in np.flatnonzero(sides.min(axis=1) < settings.tiny_side):
+                detail = f"becomes {sides[position, 0]:.1f} x {sides[position, 1]:.1f}"
+                tiny.append(_case(image, position, detail))
+        overlaps = np.triu(boxes.overlaps(boxes_xyxy, boxes_xyxy), k=1)
+        for first, second in np.argwhere(overlaps > settings.same_overlap):
+            names = list(dict.fromkeys([image.class_names[first], image.class_names[second]]))
+            box = tuple(boxes_xyxy[first].tolist())
+            detail = f"{' and '.join(names)} at {_box(box)}, IoU {overlaps[first, second]:.2f}"
+            (twice if len(names) == 1 else quarrels).append(Example((image.path,), detail, box))
+    yield from found("boxes of the unturned image", "error", "images", _UNTURNED, unturned)
+    yield from found("box outside the image", "error", "boxes", _OUTSIDE, outside)
+    yield from found("two classes for one box", "error", "boxes", _QUARREL, quarrels)
+    yield from found("box past the edge", "warning", "boxes", _PAST, past)
+    yield from found("tiny box", "warning", "boxes", _TINY.format(settings.tiny_side, settings.image_size), tiny)
+    yield from found("same box twice", "warning", "boxes", _TWICE.format(settings.same_overlap), twice)
+    empty = [Example((path,)) for path in image_paths(source.table[source.table["x1"].isna()])]
+    yield from found("image without objects", "note", "images", _EMPTY, empty)
+
+
+def _case(image: ImageBoxes, position: int, detail: str) -> Example:
+    box = image.boxes_xyxy[position].tolist()
+    return Example((image.path,), f"{_box(box)} {detail}", tuple(box))
+
+
+def _drawn_unturned(written_wh: tuple[int, int] | None, look: Look, boxes_xyxy: np.ndarray) -> str:
+    """Say why an image's boxes fit it only without the turn of EXIF; empty if they do not."""
+    if look.size_wh == look.upright_wh:
+        return ""
+    detail = f"stored as {_size(look.size_wh)}, upright {_size(look.upright_wh)}"
+    if written_wh == look.size_wh:
+        return f"XML says {_size(written_wh)}; {detail}"
+    upright, stored = (boxes.reach_outside(boxes_xyxy, size).max() for size in (look.upright_wh, look.size_wh))
+    if written_wh is None and upright > CLIP_LIMIT >= stored:
+        return f"boxes reach {upright:g} px past the upright image; {detail}"
+    return ""
+
+
+def check_classes(source: Source, looks: dict[str, Look], settings) -> Iterator[Finding]:
+    """Find slips of the pen in class names, classes without boxes, and rare ones."""
+    rows, classes = objects(source.table), source.classes
+    names = list(dict.fromkeys([*classes, *sorted(set(rows["class_name"]))]))
+    counts = count_boxes(source.table, dict.fromkeys(names, 0))["boxes"]
+    first_files = rows.groupby("class_name")["image_path"].first()
+    counted = {name: f"{name!r}: {counts[name]} {'box' if counts[name] == 1 else 'boxes'}" for name in names}
+    alike = defaultdict(list)
+    for name in names:
+        alike[re.sub(r"[\s_-]+", "", name.casefold())].append(name)
+
+    def case(group: list[str], detail: str) -> Example:
+        return Example(tuple(first_files[name] for name in group if name in first_files), detail)
+
+    groups = [
+        case(group, ", ".join(f"{counted[name].replace(': ', ' (', 1)})" for name in group))
+        for group in alike.values()
+        if len(group) > 1
+    ]
+    yield from found("class names alike", "error", "groups of names", _ALIKE, groups)
+    unknown = [case([name], counted[name]) for name in names if name not in classes]
+    yield from found("unknown class", "error", "classes", _UNKNOWN.format(", ".join(classes)), unknown)
+    unused = [case([name], repr(name)) for name in names if name in classes and not counts[name]]
+    yield from found("class without boxes", "warning", "classes", _UNUSED, unused)
+    most = counts.max() if len(counts) else 0
+    rare = [
+        case([name], f"{counted[name]} against {most} of {counts.idxmax()!r}")
+        for name in names
+        if 0 < counts[name] < settings.rare_share * most
+    ]
+    yield from found("rare class", "warning", "classes", _RARE.format(settings.rare_share), rare)
+
+
+class AnchorReport(NamedTuple):
+    """How many boxes the anchors reach."""
+
+    covered: list[dict[str, Any]]
+    """One record a setting: ``anchors``, ``image_size``, ``covered`` (boxes), ``boxes``, ``share`` (0 to 1) and
+    ``mean_overlap``; the first is keras-retinanet's defaults at the size asked for."""
+    suggestion: Anchors | None  # anchors that cover more boxes at that size, where they are needed and found
+    finding: list[Finding]  # the boxes that the defaults miss, if too many
+
+
+def check_anchors(source: Source, looks: dict[str, Look], settings) -> AnchorReport:
+    """Measure how many boxes keras-retinanet's default anchors train on, and search for better ones if too few."""
+    paths, all_boxes, sizes = [], [np.zeros((0, 4))], [np.zeros((0, 2))]  # clipped boxes of readable images
+    for image in by_image(source.table):
+        if size_wh := looks[image.path].upright_wh:
+            clipped = boxes.clip(image.boxes_xyxy, size_wh)
+            clipped = clipped[boxes.areas(clipped) > 0]
+            paths += [image.path] * len(clipped)
+            all_boxes.append(clipped)
+            sizes.append(np.tile(np.array(size_wh, dtype=float), (len(clipped), 1)))
+    boxes_xyxy, sizes_wh = np.concatenate(all_boxes), np.concatenate(sizes)
+
+    def resized(image_size: int) -> tuple[np.ndarray, np.ndarray]:
+        scales = np.array([images.fit_scale(size, image_size) for size in sizes_wh]).reshape(-1, 1)
+        return boxes_xyxy * scales, np.maximum(np.round(sizes_wh * scales), 1)
+
+    covered: list[dict[str, Any]] = []
+
+    def measured(name: str, anchors: Anchors, image_size: int) -> np.ndarray:
+        overlaps = best_overlaps(*resized(image_size), anchors)
+        record = {"anchors": name, "image_size": image_size}
+        record |= {"covered": int(np.count_nonzero(overlaps >= POSITIVE_OVERLAP)), "boxes": len(overlaps)}
+        mean = round(float(overlaps.mean()), 4) if len(overlaps) else 1.0
+        covered.append(record | {"share": round(coverage(overlaps), 4), "mean_overlap": mean})
+        return overlaps
+
+    defaults, size = Anchors(), settings.image_size
+    overlaps = measured("keras-retinanet's defaults", defaults, size)
+    if coverage(overlaps) >= settings.low_coverage:
+        return AnchorReport(covered, None, [])
+    suggestion = suggest(*resized(size), defaults)
+    if coverage(measured("suggestion", suggestion, size)) < coverage(overlaps) + LEAST_GAIN:
+        suggestion = covered.pop() and None
+    for factor in LARGER:
+        measured("keras-retinanet's defaults", defaults, round(size * factor))
+    missed = [
+        Example((paths[at],), f"{_box(boxes_xyxy[at])}: best IoU {overlaps[at]:.2f}", tuple(boxes_xyxy[at].tolist()))
+        for at in np.argsort(overlaps, kind="stable")
+        if overlaps[at] < POSITIVE_OVERLAP
+    ]
+    figures = "; ".join(f"{record['anchors']} at {record['image_size']}: {record['share']:.1%}" for record in covered)
+    message = (
+        "No anchor overlaps them by half, so that they are never learnt. Boxes covered by "
+        f"{figures}. Train at a larger image size, or with suggested anchors where there are some."
+    )
+    return AnchorReport(covered, suggestion, found("missed by the anchors", "warning", "boxes", message, missed))
+
+
+def _size(size_wh: tuple[int, int]) -> str:
+    return f"{size_wh[0]} x {size_wh[1]}"
+
+
+def _box(box_xyxy) -> str:
+    return "(" + ", ".join(f"{edge:g}" for edge in box_xyxy) + ")"
