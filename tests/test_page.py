@@ -64,7 +64,17 @@ def read(path: Path) -> Elements:
 
 def test_a_run_without_a_part_does_not_mention_it(tmp_path):
     elements = read(page.write_page(tmp_path, "Nothing yet"))
-    assert {tag for tag, _ in elements.elements} == {"html", "head", "meta", "title", "style", "body", "h1"}
+    assert {tag for tag, _ in elements.elements} == {
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "h1",
+        "p",
+        "small",
+    }
     (tmp_path / "detections.csv").write_text("")
     elements = read(page.write_page(tmp_path, "A table"))
     assert "Tables" in elements.text and "All files" in elements.text

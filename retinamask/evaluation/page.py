@@ -8,6 +8,7 @@ all text, the names of files and classes included.
 import base64
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -132,6 +133,7 @@ RUN = """{% extends "base" %}{% from "macros" import tiles, grid %}
 {% endif %}
 {% if paths %}<section><h2>All files</h2><details><summary>{{ paths | length }} files</summary>
 {{ links(paths) }}</details></section>{% endif %}
+<p><small>Written {{ written }}; what came into the folder later is not shown.</small></p>
 {% endblock %}
 """
 
@@ -158,8 +160,10 @@ def write_page(run_dir: str | os.PathLike, title: str) -> Path:
     metrics = _read_record(run_dir / "metrics.json") or _read_record(run_dir / "two_stage_metrics.json")
     columns = ("AP50", "AP75", "AP", "AR100")
     per_class = metrics["per_class"].items() if metrics else ()
+    own = _read_record(run_dir / "run.json")
     page = templates.get_template("run").render(
         title=title,
+        written=f"{datetime.now():%Y-%m-%d %H:%M}",
         metrics=metrics,
         class_rows=[[name, *(_figure(own[key]) for key in columns), own["boxes"]] for name, own in per_class],
         figure_rows=[[name, _figure(metrics[name]), text] for name, text in MEANINGS.items()] if metrics else [],
@@ -168,7 +172,7 @@ def write_page(run_dir: str | os.PathLike, title: str) -> Path:
             (heading, [name for name in names if name.endswith(suffix)])
             for heading, suffix in (("Pages", ".html"), ("Tables", ".csv"), ("Notebooks", ".ipynb"))
         ],
-        record={name: value for name, value in _read_record(run_dir / "run.json").items() if name != "metrics"},
+        record={name: value for name, value in own.items() if name != "metrics" and value is not None},
         paths=names,
         most=MOST_FILES,
         size=lambda name: (run_dir / name).stat().st_size,
