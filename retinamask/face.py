@@ -42,7 +42,9 @@ def read_annotations(
     folder: str | Path = ".",
     known: dict[str, int] | str | Path | None = None,
     class_map: dict[str, str] | str | None = None,
-    **options: Any,
+    image_folder: str | Path | None = None,
+    with_unannotated: bool = False,
+    format_name: str | None = None,
 ) -> tuple[pd.DataFrame, dict[str, int], list[formats.Problem]]:
     """Read annotations of any known format into a table, see `retinamask.dataset.formats.read_mapped`.
 
@@ -51,7 +53,9 @@ def read_annotations(
         folder: what the image paths of the table are relative to; the working folder if left out.
         known: the classes, name to id, or a class list; ``classes.csv`` in a folder ``source`` if left out and there.
         class_map: old class names to new ones, as ``"Mask=mask,NoMask=no_mask"`` or as a dict.
-        options: ``image_folder``, ``with_unannotated`` and ``format_name``.
+        image_folder: of the images, if they are not where the annotations say.
+        with_unannotated: whether images without annotation are taken as images without faces.
+        format_name: such as ``yolo``; told by the files if left out.
 
     Returns:
         Rows ``image_path, x1, y1, x2, y2, class_name``, the classes (name to id), and what was wrong with the files.
@@ -64,7 +68,7 @@ def read_annotations(
         known = Path(sources[0], "classes.csv")
     known = read_classes(known) if isinstance(known, (str, Path)) and known else known or None
     class_map = formats.parse_class_map(class_map) if isinstance(class_map, str) and class_map else class_map or None
-    return formats.read_mapped(sources, folder, known=known, class_map=class_map, **options)
+    return formats.read_mapped(sources, folder, image_folder, known, with_unannotated, format_name, class_map)
 
 
 def write_format(

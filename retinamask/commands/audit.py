@@ -53,8 +53,8 @@ def _print(found) -> None:
         print(f"{finding.severity.upper()}: {finding.name}: {finding.counted()}")
         print(f"    {finding.message}")
         for example in finding.examples[:3]:
-            files = ", ".join(example.files[:3]) or "no file"
-            print(f"    - {files}" + (f": {example.detail}" if example.detail else ""))
+            files = ", ".join(file for file in example.files[:3] if file != ".")
+            print(f"    - {': '.join(filter(None, (files, example.detail))) or 'no file'}")
     if found.anchors.suggestion:
         print(f"\n{found.anchors.suggestion.config_text()}")
     counts = ", ".join(f"{row.boxes} {row.Index}" for row in found.class_counts().itertuples()) or "none"

@@ -141,7 +141,9 @@ def check_annotation_files(source: Source, looks: dict[str, Look], settings) -> 
     unsized = [case(problem) for problem in notes if "no <size>" in problem.message]
     yield from found("XML without a size", "note", "files", "The image's own size is used.", unsized)
     others = [case(problem) for problem in notes if not _IN_CHECKS.search(problem.message)]
-    yield from found("remark on an annotation", "note", "remarks", "What reading the files had to say.", others)
+    yield from found(
+        "said while reading the annotations", "note", "remarks", "What reading the files had to say.", others
+    )
     known = {problem.image_path for problem in source.problems}
     lonely = [Example((path,)) for path in source.unannotated if path not in known]
     yield from found("image without annotation", "note", "images", _LONELY, lonely)
