@@ -174,8 +174,8 @@ def test_a_gif_is_drawn_with_what_both_stages_say(classifier_snapshot, sample_im
     monkeypatch.chdir(tmp_path)
     chosen = ["--snapshot", str(classifier_snapshot.weights), "--face-detector", "haar", "--score-threshold", "0.01"]
     assert main(["detect", "clip.gif", *chosen, "--out-video", "x.gif", "--counts", "counts.csv"]) == 0
-    assert "in 3 frames: detections.csv, x.gif, counts.csv, counts.png" in capsys.readouterr().out
-    found = annotations.objects(annotations.read_detections("detections.csv"))
+    assert "in 3 frames: x.csv, x.gif, counts.csv, counts.png" in capsys.readouterr().out
+    found = annotations.objects(annotations.read_detections("x.csv"))
     assert set(found["class_name"]) <= set(SAMPLE_CLASSES)
     expected, _ = face_detector("haar")(image_rgb)
     first = found[found["image_path"] == "clip.gif#0"]
