@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from retinamask.setting import value_of
 
 StrPath = str | os.PathLike[str]
@@ -171,6 +169,8 @@ def converted(name: str, value: Any, type_name: str) -> Any:
         except ValueError:
             meant = value  # of the wrong type
     elif isinstance(value, str) and type_name == "dict":
+        import yaml
+
         with contextlib.suppress(yaml.YAMLError):
             meant = yaml.safe_load(value)
     try:
@@ -208,6 +208,8 @@ def read_parameters_file(path: StrPath) -> dict[str, Any]:
     Raises:
         ValueError: no such file, broken YAML, a name given twice, or anything but `name: value` lines.
     """
+    import yaml
+
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         tree, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
