@@ -26,7 +26,7 @@ def add_commands(subparsers) -> None:
 
     text = "Write a yolov4_tiny snapshot as cfg, weights and names, for OpenCV's DNN module and Darknet."
     weights = add_command(subparsers, "darknet-weights", darknet_weights_command, text)
-    weights.add_argument("snapshot", help=".h5 or .json of a snapshot of either kind")
+    weights.add_argument("snapshot", help=".h5 or .json of a training or inference snapshot")
     weights.add_argument("--out", required=True, metavar="DIR", help="folder for STEM.cfg, STEM.weights, STEM.names")
     weights.add_argument("--force", action="store_true", help="replace files of these names")
 

@@ -28,7 +28,7 @@ def add_commands(subparsers) -> None:
     """Declare the command of this file."""
     detect = add_command(subparsers, "detect", detect_command, "Detect in images or a video; write a detections CSV.")
     detect.add_argument("sources", nargs="+", metavar="SOURCE", help="images, folders of images, or one video")
-    detect.add_argument("--snapshot", required=True, help="snapshot of either kind")
+    detect.add_argument("--snapshot", required=True, help="training or inference snapshot")
     text = "rows path,x1,y1,x2,y2,class_name,score; detections.csv if left out, beside an --out-video its .csv"
     detect.add_argument("--out", help=text)
     detect.add_argument("--score-threshold", type=float, default=0.5, help="keep detections from this score on")

@@ -36,7 +36,7 @@ def add_commands(subparsers) -> None:
     evaluate.add_argument("annotations", help="CSV of the held-out images")
     evaluate.add_argument("classes", help="classes.csv")
     judged = evaluate.add_mutually_exclusive_group(required=True)
-    judged.add_argument("--snapshot", help="snapshot of either kind to run on the images")
+    judged.add_argument("--snapshot", help="training or inference snapshot to run on the images")
     judged.add_argument("--detections", help="detections CSV to judge instead")
     text = "detections from this score on count; average precision needs the weak ones (0.05 if left out)"
     evaluate.add_argument("--score-threshold", type=float, default=argparse.SUPPRESS, help=text)

@@ -162,7 +162,7 @@ def export_darknet(snapshot: Snapshot, folder: str | Path, force: bool = False) 
     accuracy where images are far from square. OpenCV makes scores below 0.2 zero.
 
     Args:
-        snapshot: of a ``yolov4_tiny``, of either kind.
+        snapshot: training or inference, of a ``yolov4_tiny``.
         folder: where the files go; made if need be.
         force: replace files of these names.
 

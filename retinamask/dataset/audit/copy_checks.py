@@ -22,12 +22,12 @@ SAME_PLACE = 0.5  # IoU from which boxes of two copies are taken for the same fa
 _EXACT = "The same bytes under several names: {} files, of which {} are one too many. Keep one of each."
 _NEAR = (
     "The same picture scaled, compressed, cropped a little, mirrored, or nearly so: {} files (exact copies included), "
-    "of which {} are one too many. Keep each group on one side of a split, or a test measures what was learnt by heart."
+    "of which {} are one too many. Keep each group on one side of a split, or a test measures what was memorised."
 )
 _QUARREL = "The same file with other annotations: at least one is wrong. Compare, and delete a file or mend its labels."
 _QUARREL_NEAR = "Nearly the same picture with other annotations: look whether a face was forgotten or mistaken."
 _LEAK = (
-    "The network is judged on pictures that it has learnt by heart: figures of such a test are too good. Split again "
+    "The network is judged on pictures that it has memorised: figures of such a test are too good. Split again "
     "so that groups of copies stay together."
 )
 _STRANGER = "They are looked at here, but without their boxes. Audit the table that the splits were made from."
