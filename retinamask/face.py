@@ -31,8 +31,8 @@ from retinamask.inference.convert import Agreement, agreement
 from retinamask.inference.detect import Predictor
 from retinamask.model import rgb_array
 from retinamask.runs.parameters import training_settings
-from retinamask.training.examples import Examples
-from retinamask.training.snapshot_keeper import refuse_existing
+from retinamask.training.checkpoints import refuse_existing
+from retinamask.training.input_pipeline import Examples
 from retinamask.training.train import Trained
 from retinamask.training.train import train as train_examples
 

@@ -20,7 +20,7 @@ from retinamask.dataset.sample import CLASSES
 from retinamask.detectors import _keras, snapshots, starting_weights
 from retinamask.evaluation.watchers import Watcher
 from retinamask.training import checkpoints, distribution, input_pipeline
-from retinamask.training.examples import Examples
+from retinamask.training.input_pipeline import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import (
     NO_AUGMENTATION,
@@ -103,12 +103,17 @@ def test_a_step_has_the_losses_that_keras_retinanet_computes(small, batch_of):
 
 
 def test_a_batch_in_parts_has_the_gradients_of_the_whole(frozen, batch_of):
-    whole, parts = learner_of(frozen), learner_of(frozen, accumulate=4)
-    (one_loss, one), (other_loss, other) = (learner.gradients(batch_of(PLAIN_SETTINGS)) for learner in (whole, parts))
-    assert float(one_loss) == pytest.approx(float(other_loss), rel=1e-5) and float(one_loss) > 1
-    for gradient, in_parts in zip(one, other, strict=True):
-        scale = np.abs(gradient).max()
-        assert scale > 0 and np.abs(gradient - in_parts).max() < 1e-4 * scale
+    plain = {"optimizer": "sgd", "momentum": 0.0, "gradient_clip": 0.0}
+    learners, moved, losses = [learner_of(frozen, accumulate=parts, **plain) for parts in (1, 4)], [], []
+    for learner in learners:
+        learner.optimizer.set_rate(1e9)  # so large that the update is the gradient, and next to it the weights nothing
+        before = [weight.numpy() for weight in learner.network.trainable_weights]
+        losses.append(float(learner.step(batch_of(PLAIN_SETTINGS), 0)["total_loss"]))
+        moved.append([w.numpy() - was for w, was in zip(learner.network.trainable_weights, before, strict=True)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[0] > 1
+    for one, in_parts in zip(*moved, strict=True):
+        scale = np.abs(one).max()
+        assert scale > 0 and np.abs(one - in_parts).max() < 1e-4 * scale
 
 
 def test_averages_follow_the_weights_as_worked_out_by_hand(small, batch_of):
@@ -219,7 +224,7 @@ def test_a_run_that_is_over_is_not_trained_again(trained, tiny, table, capsys):
 
 def test_another_run_is_not_resumed(small, table, tiny, tmp_path):
     before = run_identity(Examples(table, tiny, small), PLAIN_SETTINGS, "none")
-    checkpoints.save(tmp_path / "x", 3, {}, {"identity": before})
+    checkpoints.save(tmp_path / "x", 3, {}, {"record": {"identity": before}})
     with pytest.raises(TrainingError, match="learning_rate: 0.001 then, 0.01 now"):
         run_of(small, table, tiny, tmp_path / "x", resume=True, **{**PLAIN, "learning_rate": 1e-2})
 
@@ -274,7 +279,8 @@ def test_what_goes_by_the_ap50_is_refused_where_nothing_measures_it(small, table
 
 def test_a_run_is_not_resumed_with_fewer_images(small, table, tiny, tmp_path):
     examples = Examples(table, tiny, small)
-    checkpoints.save(tmp_path / "x", 3, {}, {"identity": run_identity(examples, PLAIN_SETTINGS, "none")})
+    identity = run_identity(examples, PLAIN_SETTINGS, "none")
+    checkpoints.save(tmp_path / "x", 3, {}, {"record": {"identity": identity}})
     examples.paths.pop()
     with pytest.raises(TrainingError, match="readable images: 12 then, 11 now"):
         train(examples, PLAIN_SETTINGS, tmp_path / "x", resume=True)

@@ -12,7 +12,7 @@ from retinamask.detectors.darknet.loss import LOSSES
 from retinamask.detectors.darknet.template import YOLOV4_TINY_ANCHORS
 from retinamask.inference.convert import convert
 from retinamask.training import distribution, input_pipeline
-from retinamask.training.examples import Examples
+from retinamask.training.input_pipeline import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import AugmentationSettings, TrainingSettings
 from retinamask.training.train import train

@@ -28,7 +28,7 @@ class StepFile(Watcher):
 def main(path: Path) -> None:
     from retinamask import detectors
     from retinamask.dataset import annotations
-    from retinamask.training.examples import Examples
+    from retinamask.training.input_pipeline import Examples
     from retinamask.training.settings import known_in, settings_of
     from retinamask.training.train import train
 

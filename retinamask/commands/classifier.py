@@ -142,7 +142,7 @@ def train_classifier_command(given: argparse.Namespace) -> None:
     from retinamask.detectors.mask_classifier import balanced_weights
     from retinamask.evaluation.in_training import epoch_evaluation
     from retinamask.evaluation.watchers import TensorBoardWatcher, Watcher
-    from retinamask.training.examples import Examples
+    from retinamask.training.input_pipeline import Examples
     from retinamask.training.settings import known_in, settings_of
     from retinamask.training.train import train
 

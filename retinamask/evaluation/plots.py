@@ -16,8 +16,7 @@ from retinamask.dataset.annotations import objects
 from retinamask.dataset.images import fit_scale
 from retinamask.drawing import style
 from retinamask.drawing.style import class_colors, note, shown_text, styled
-from retinamask.training.learning_rate_finder import suggested
-from retinamask.training.schedules import rate_at
+from retinamask.training.learning_rate import rate_at, suggested
 from retinamask.training.settings import TrainingError, TrainingSettings
 
 # What training logs, in panels: each column's label and color.
@@ -123,7 +122,7 @@ def learning_rate_curve(settings: TrainingSettings, steps_per_epoch: int) -> Fig
 
 @styled
 def learning_rate_finding(table: pd.DataFrame) -> Figure:
-    """Draw the loss against the learning rate in the table of `learning_rate_finder.find`, and the suggested rate."""
+    """Draw the loss against the learning rate in the table of `learning_rate.find`, and the suggested rate."""
     figure = Figure(figsize=(6.4, 3.6))
     axes = figure.subplots()
     points = {"markersize": 4, "color": style.BLUE, "alpha": 0.35, "label": "loss of the batch"}

@@ -15,10 +15,10 @@ from retinamask.evaluation.in_training import epoch_evaluation
 from retinamask.evaluation.watchers import LiveFigure, TensorBoardWatcher
 from retinamask.runs.enter import NotebookRun
 from retinamask.runs.parameters import training_settings
-from retinamask.training import learning_rate_finder
-from retinamask.training.examples import Examples
-from retinamask.training.snapshot_keeper import run_stem
-from retinamask.training.train import Trained, train
+from retinamask.training.checkpoints import run_stem
+from retinamask.training.input_pipeline import Examples
+from retinamask.training.learning_rate import suggested
+from retinamask.training.train import Trained, find_learning_rate, train
 
 
 class TrainingRun:
@@ -83,9 +83,8 @@ class TrainingRun:
     def find_learning_rate(self) -> Image.Image:
         """Train a copy with a rising rate and draw its loss: ``learning_rate_finding.png``; print a suggestion."""
         weights = self.run.parameters["weights"]
-        found = learning_rate_finder.rates_and_losses(self.examples, self.settings, weights)
-        suggested = learning_rate_finder.suggested(found)
-        print(f"suggested learning_rate: {suggested:.1e}, used: {self.settings.learning_rate:.1e}")
+        found = find_learning_rate(self.examples, self.settings, weights)
+        print(f"suggested learning_rate: {suggested(found):.1e}, used: {self.settings.learning_rate:.1e}")
         return self.run.keep(plots.learning_rate_finding(found), "learning_rate_finding.png")
 
     def train(self) -> Trained:

@@ -58,10 +58,6 @@ class Learner:
         kept = min(self.settings.ema, (1 + number) / (10 + number))  # so that the random start is soon forgotten
         return self._update(batch, tf.constant(kept, tf.float32))
 
-    def gradients(self, batch):
-        """Compute total loss and gradients without an update."""
-        return self._total_and_gradients(batch)
-
     def _trace(self) -> None:
         """Build the graph of a step; anew after layers were frozen or unfrozen.
 
@@ -85,8 +81,8 @@ class Learner:
             gradients = tape.gradient(scaled, variables, unconnected_gradients="zero")
             return optimizer.unscaled(gradients), losses
 
-        def of_device(batch):
-            """Gradients of the whole batch, and this device's share of each loss; part after part, to save memory."""
+        def on_device(batch):
+            """Update this device's copy and give its share of each loss; part after part, to save memory."""
             device = tf.distribute.get_replica_context()
             counted = device.all_reduce("SUM", detector.counts(batch))
             counts = {name: tf.maximum(1.0, count) for name, count in counted.items()}
@@ -103,18 +99,10 @@ class Learner:
                 start = tf.constant(0), nothing, dict.fromkeys([*counts, REGULARISATION], tf.zeros(()))
                 every = tf.while_loop(lambda index, *_: index < parts, add_part, start, parallel_iterations=1)
                 _, gradients, losses = every
-            return device.all_reduce("SUM", gradients), losses
-
-        def total_and_gradients(batch):
-            gradients, losses = strategy.run(of_device, args=(batch,))
-            return tf.add_n([strategy.reduce("SUM", value, axis=None) for value in losses.values()]), gradients
+            optimizer.apply(device.all_reduce("SUM", gradients), variables)
+            return losses
 
         def update(batch, kept):
-            def on_device(share):
-                gradients, losses = of_device(share)
-                optimizer.apply(gradients, variables)
-                return losses
-
             def move(average, value):
                 average.assign_sub((1 - kept) * (average - value))
 
@@ -124,9 +112,7 @@ class Learner:
                 strategy.extended.update(average, move, args=(variable,))
             return {**losses, "total_loss": tf.add_n(list(losses.values()))}
 
-        # One graph for input of all sizes, where these change.
-        self._total_and_gradients = tf.function(total_and_gradients, reduce_retracing=True)
-        self._update = tf.function(update, reduce_retracing=True)
+        self._update = tf.function(update, reduce_retracing=True)  # one graph for input of all sizes
 
     def freeze_backbone(self, frozen: bool) -> None:
         """Freeze or unfreeze the backbone; nothing happens if it is so already."""
@@ -148,32 +134,26 @@ class Learner:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Give all state by name; with several workers all must call this together."""
-        parts = {"network": self.network.get_weights(), "optimizer": self.optimizer.variables}
-        parts["averages"] = self._averages
-        return {
-            f"{part}/{number:04d}": np.asarray(value.numpy() if hasattr(value, "numpy") else value)
-            for part, values in parts.items()
-            for number, value in enumerate(values)
-        }
+        return {name: np.asarray(variable.numpy()) for name, variable in self._state().items()}
 
     def load_arrays(self, arrays: dict[str, np.ndarray]) -> None:
         """Put back what `arrays` gave."""
-        by_part: dict[str, list[np.ndarray]] = {"averages": []}
-        for name in sorted(arrays):
-            by_part.setdefault(name.partition("/")[0], []).append(arrays[name])
-        self.network.set_weights(by_part["network"])
-        for part, variables in (("optimizer", self.optimizer.variables), ("averages", self._averages)):
-            if len(variables) != len(by_part[part]):
-                raise TrainingError(
-                    f"the checkpoint holds {len(by_part[part])} variables of the {part}, {len(variables)} are "
-                    "expected; it was written by another version, start the run anew"
-                )
-            for variable, value in zip(variables, by_part[part], strict=True):
-                variable.assign(value)
+        state = self._state()
+        if arrays.keys() != state.keys():
+            raise TrainingError(
+                f"the checkpoint holds {len(arrays)} variables, {len(state)} are expected; it was written by another "
+                "version, start the run anew"
+            )
+        for name, variable in state.items():
+            variable.assign(arrays[name])
+
+    def _state(self) -> dict[str, Any]:
+        parts = {"network": self.network.weights, "optimizer": self.optimizer.variables, "averages": self._averages}
+        return {f"{part}/{number:04d}": each for part, held in parts.items() for number, each in enumerate(held)}
 
 
 def step_timers(examples, settings: TrainingSettings, strategy) -> dict[str, Callable[[], float]]:
-    """Give for float32 and bfloat16 a function that takes the seconds of one batch's gradients; nothing is updated."""
+    """Give for float32 and bfloat16 a function that takes the seconds of one step of a network that goes nowhere."""
     batch = next(iter(input_pipeline.dealt_out(strategy, examples, settings, 0)))
     learners = {}
     for name in ("float32", "bfloat16"):
@@ -183,7 +163,7 @@ def step_timers(examples, settings: TrainingSettings, strategy) -> dict[str, Cal
     def seconds(name: str) -> float:
         with precision.computing(name):
             started = time.perf_counter()
-            learners[name].gradients(batch)[0].numpy()
+            learners[name].step(batch, 0)["total_loss"].numpy()
             return time.perf_counter() - started
 
     return {name: lambda name=name: seconds(name) for name in learners}

@@ -20,7 +20,7 @@ import pooch
 from retinamask.dataset import files
 from retinamask.detectors import _keras
 from retinamask.training import distribution
-from retinamask.training.examples import Examples
+from retinamask.training.input_pipeline import Examples
 from retinamask.training.settings import TrainingError, TrainingSettings
 
 log = logging.getLogger(__name__)
