@@ -106,8 +106,8 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(frozen, batch_of):
     plain = {"optimizer": "sgd", "momentum": 0.0, "gradient_clip": 0.0}
     learners, moved, losses = [learner_of(frozen, accumulate=parts, **plain) for parts in (1, 4)], [], []
     for learner in learners:
-        learner.optimizer.set_rate(1e9)  # so large that the update is the gradient, and next to it the weights nothing
-        before = [weight.numpy() for weight in learner.network.trainable_weights]
+        learner.optimizer.set_rate(1e4)  # so large that the update is the gradient, and next to it the weights nothing
+        before = [weight.numpy().copy() for weight in learner.network.trainable_weights]
         losses.append(float(learner.step(batch_of(PLAIN_SETTINGS), 0)["total_loss"]))
         moved.append([w.numpy() - was for w, was in zip(learner.network.trainable_weights, before, strict=True)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[0] > 1
