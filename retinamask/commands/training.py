@@ -71,13 +71,7 @@ def network_settings(given: argparse.Namespace, names: Iterable[str]) -> dict[st
 
 
 def add_settings(command: argparse.ArgumentParser, left_out: Collection[str] = (), **defaults) -> None:
-    """Add an option for every setting of `retinamask.training.settings` but those ``left_out``.
-
-    Args:
-        command: gets the options.
-        left_out: names of fields.
-        defaults: of fields, where a command has others than the settings themselves.
-    """
+    """Add an option for every setting of training and augmentation but those ``left_out``, with other ``defaults``."""
     augmentation = command.add_argument_group("how images are varied")
     augmentation.add_argument(
         "--no-augment", dest="augment", action="store_false", default=argparse.SUPPRESS, help="not at all"

@@ -135,10 +135,8 @@ def batches(
     """Make endless batches: every example once in a random order, then all again in another one.
 
     Args:
-        examples: what to draw from.
+        examples, settings, seed: what is shown, how it is varied, and what decides order and augmentation.
         batch_size: images of one update, over all shards and their parts.
-        settings: how images are varied; `retinamask.training.settings.NO_AUGMENTATION` only pads them.
-        seed: decides order and augmentation; the same seed gives the same batches.
         first_step: the update to begin with; the batches are those that would have followed then.
         balance: show images of rare classes more often, see `entries`.
         shard: ``(i, k)`` takes the i-th contiguous k-th of every batch, for one of ``k`` machines.
@@ -222,11 +220,7 @@ def dealt_out(strategy, examples: Examples, settings: TrainingSettings, first_st
 
 
 def check(detector, settings: AugmentationSettings) -> None:
-    """Raise `ValueError` for augmentation that does not suit a detector.
-
-    That is ``multi_scale`` where the input has one size, rotation and the like where there are boxes, and a mosaic
-    where each image is of one class.
-    """
+    """Raise `ValueError` for augmentation that does not suit a detector."""
     if settings.multi_scale > 1 and not detector.any_canvas:
         raise ValueError(f"multi_scale is {settings.multi_scale}, but {detector.name} takes one size; set it to 1")
     if augmentation.warps(settings) and not detector.classifies:
@@ -245,10 +239,9 @@ def sides(side: int, factor: float) -> list[int]:
 
 
 def _resized(batch: dict, choices: list[int], seed) -> dict:
-    """Bring a batch of square input to a side drawn from ``choices``: images, sizes and boxes.
+    """Bring a batch of square input to a side drawn from ``choices``, so that faces of all sizes are learnt.
 
-    So a detector learns faces of all sizes (YOLOv2, section 2). The side follows from seed and step alone, so that all
-    devices and machines, and a resumed run, take the same.
+    As in YOLOv2, section 2. The side follows from seed and step alone.
     """
     import tensorflow as tf
 

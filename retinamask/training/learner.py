@@ -50,8 +50,7 @@ class Learner:
     def step(self, batch, number: int) -> dict[str, Any]:
         """Update the network with an element of the (distributed) data set, after ``number`` other updates.
 
-        Returns:
-            Scalars by name: each loss, divided by its count in the whole batch, and ``total_loss``.
+        Give scalars by name: each loss, divided by its count in the whole batch, and ``total_loss``.
         """
         import tensorflow as tf
 
@@ -170,18 +169,15 @@ def step_timers(examples, settings: TrainingSettings, strategy) -> dict[str, Cal
 
 
 class Optimizer:
-    """Adam, AdamW or SGD, with all of its state in ``variables``, which a checkpoint keeps and puts back.
+    """Adam, AdamW or SGD, made and built in the scope of the strategy that made the network's variables.
 
-    Underneath are tf-keras's "legacy" classes: their update of a variable is one fused operation, with which a step of
-    a whole RetinaNet is a seventh faster on processors than with the newer classes.
-
-    Make it, build it and set its state in the scope of the strategy that made the network's variables. In float16,
-    losses are scaled up before the gradients are computed, by a factor that halves when a gradient overflows (that
-    update is left out) and doubles after 2000 updates that went well (Micikevicius et al.,
-    https://arxiv.org/abs/1710.03740); otherwise `scaled` and `unscaled` change nothing.
+    Underneath are tf-keras's "legacy" classes, whose fused update makes a step of a RetinaNet a seventh faster on
+    processors than the newer ones. In float16, losses are scaled up before the gradients are computed, by a factor that
+    halves when a gradient overflows (that update is left out) and doubles after 2000 updates that went well
+    (Micikevicius et al., https://arxiv.org/abs/1710.03740); otherwise `scaled` and `unscaled` change nothing.
 
     Attributes:
-        variables: the state in a fixed order: number of updates, moments, and in float16 the scale of the loss and
+        variables: all state, in a fixed order: number of updates, moments, and in float16 the scale of the loss and
             the updates since it changed.
     """
 
@@ -221,11 +217,10 @@ class Optimizer:
         return self._scaler.get_unscaled_gradients(gradients) if self._scaler else list(gradients)
 
     def apply(self, gradients: Sequence, variables: Sequence) -> None:
-        """Update the variables.
+        """Update the variables in the replica context of a strategy; a gradient None leaves its variable as it is.
 
-        Called in the replica context of a strategy, outside any `tf.cond` or `tf.while_loop`, with gradients already
-        summed over replicas, and unscaled; a None leaves its variable as it is. When the norm of all gradients
-        together is above ``gradient_clip`` they are shortened to it (Pascanu et al., https://arxiv.org/abs/1211.5063).
+        Gradients are summed over replicas, and unscaled. When the norm of all of them together is above
+        ``gradient_clip`` they are shortened to it (Pascanu et al., https://arxiv.org/abs/1211.5063).
         """
         import tensorflow as tf
 

@@ -228,8 +228,7 @@ class Loop:
             checkpoints.save(self.stem, self._step, arrays, state)
         self._saved, self._has_checkpoint = time.monotonic(), True
 
-    def _seconds(self) -> float:
-        """Time spent on the run, by earlier processes too."""
+    def _seconds(self) -> float:  # spent on the run, by earlier processes too
         return self._earlier_seconds + time.monotonic() - self._started
 
     def _notify(self, what: str, *given) -> None:

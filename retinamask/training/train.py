@@ -84,8 +84,7 @@ def train(
             "early_stop and the schedule plateau go by AP50 or accuracy, and there is nothing to measure it on; give "
             "validation images, or take early_stop 0 and another schedule"
         )
-    strategy = distribution.strategy()
-    identity = run_identity(examples, settings, weights)
+    strategy, identity = distribution.strategy(), run_identity(examples, settings, weights)
     saved = checkpoints.newest(stem) if resume else None
     if saved:
         check_same_run(saved.record["record"]["identity"], identity, stem)
@@ -113,23 +112,24 @@ def train(
         distribution.check_agreement(strategy, {**seen, "evaluation": evaluate is not None})
         with precision.computing(used):
             learner = Learner(detector, settings, strategy, used, None if saved else weights)
-            known = {
-                "run": stem.name,
-                "identity": identity,
-                "weights": learner.loaded,
-                "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "parameters": {**settings.record(), "precision_used": used},
-                "training_table_fingerprint": identity["training table"],
-                "images": len(examples),
-                "images_left_out": len(examples.unusable),
-                "device": _keras.device_line(),
-                "devices": distribution.describe(strategy),
-                "versions": {name: version(name) for name in _PACKAGES},
-                **(record or {}),
-            }
+            known = {"run": stem.name, "identity": identity, "weights": learner.loaded}
+            known |= _training_record(examples, settings, used) | (record or {})
             loop = Loop(learner, examples, steps, stem, strategy, evaluate, list(watchers), log_csv, known)
             loop.run(saved)
     return Trained(loop.keeper.best, loop.keeper.last, pd.DataFrame(loop.rows))
+
+
+def _training_record(examples: Examples, settings: TrainingSettings, used: str) -> dict[str, Any]:
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "parameters": {**settings.record(), "precision_used": used},
+        "training_table_fingerprint": fingerprint(examples.table, examples.detector.classes),
+        "images": len(examples),
+        "images_left_out": len(examples.unusable),
+        "device": _keras.device_line(),
+        "devices": distribution.describe(distribution.strategy()),
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
 
 
 def find_learning_rate(
