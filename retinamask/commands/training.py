@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 from retinamask import detectors
 from retinamask.commands.parsing import add_command
 from retinamask.setting import described
-from retinamask.training.settings import KNOWN, AugmentationSettings, TrainingSettings, known_in
+from retinamask.training.settings import KNOWN, AugmentationSettings, TrainingSettings
 
 WARPS = ("rotate", "shift", "shear", "erase")  # for classifiers alone
 
@@ -100,6 +100,7 @@ def train_command(given: argparse.Namespace) -> None:
         parts["val"] = annotations.moved(validation, Path(given.val_annotations).parent, folder)
     network = network_settings(given, detectors.DETECTORS)
     options = {name: vars(given)[name] for name in ("detector", "weights", "out", "resume", "tensorboard")}
-    trained = train(parts, classes, folder=folder, **options, **known_in(vars(given)), **network)
+    settings = {name: vars(given)[name] for name in (*KNOWN, "augment") if name in given}
+    trained = train(parts, classes, folder=folder, **options, **settings, **network)
     if trained.best:  # of several workers, the first's
         print(f"best: {trained.best}\nlast: {trained.last}")

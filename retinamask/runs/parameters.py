@@ -108,7 +108,7 @@ def training_settings(detector: str, more: Mapping[str, Any], **given: Any) -> t
         ValueError: an unknown name, or one that is a parameter of the notebook itself; a wrong value.
     """
     from retinamask.detectors import settings_of_detector
-    from retinamask.training.settings import KNOWN, known_in, settings_of
+    from retinamask.training.settings import KNOWN, settings_of
 
     for name in more.keys() & given.keys():
         raise ValueError(f"more has {name!r}, which is a parameter of its own; set it there")
@@ -120,7 +120,7 @@ def training_settings(detector: str, more: Mapping[str, Any], **given: Any) -> t
             raise ValueError(f"{detector} has no {name}{meant} it has {', '.join([*of_network, *KNOWN])}")
     together = {**given, **more}
     network = {name: value_of(of_network[name], together[name]) for name in of_network if name in together}
-    return settings_of(known_in(together)), network
+    return settings_of(together), network
 
 
 def check_parameters(notebook: StrPath, values: Mapping[str, Any]) -> dict[str, Any]:
