@@ -78,7 +78,6 @@ ORDER = [
     "detectors.starting_weights",
     "detectors.darknet.template",
     "detectors.darknet.anchors",
-    "detectors.darknet.sections",
     "detectors.darknet.cfg",
     "detectors.darknet.folder",
     "detectors.darknet.network",

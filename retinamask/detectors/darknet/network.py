@@ -8,7 +8,7 @@ import functools
 import numpy as np
 
 from retinamask.detectors import _keras
-from retinamask.detectors.darknet.cfg import Convolutional, Head, MaxPool, Network, Route, Upsample
+from retinamask.detectors.darknet.cfg import Head, Layer, Network
 
 LEAKY_SLOPE = 0.1
 EPSILON = 1e-5
@@ -44,13 +44,13 @@ def build(network: Network, momentum: float = 0.9, seed: int | None = None):
     for layer in network.layers:
         inputs, number = [outputs[source] for source in layer.sources], f"{layer.index:02d}"
         found = inputs[0]
-        if isinstance(layer, Convolutional):
+        if layer.kind == "convolutional":
             found = _convolve(found, layer, heads.get(layer.index), momentum, seed)
-        elif isinstance(layer, MaxPool):
+        elif layer.kind == "maxpool":
             found = keras.layers.MaxPool2D(2, name=f"pool_{number}")(found)
-        elif isinstance(layer, Upsample):
+        elif layer.kind == "upsample":
             found = keras.layers.UpSampling2D(layer.stride, name=f"upsample_{number}")(found)
-        elif isinstance(layer, Route) and layer.groups > 1:
+        elif layer.groups > 1:
             found = channel_group()(layer.groups, layer.group_id, name=f"group_{number}")(found)
         elif len(inputs) > 1:
             found = keras.layers.Concatenate(name=f"route_{number}")(inputs)
@@ -58,7 +58,7 @@ def build(network: Network, momentum: float = 0.9, seed: int | None = None):
     return keras.Model(outputs[-1], [outputs[index] for index in heads], name="darknet")
 
 
-def _convolve(features, layer: Convolutional, head: Head | None, momentum: float, seed: int | None):
+def _convolve(features, layer: Layer, head: Head | None, momentum: float, seed: int | None):
     """Add a ``[convolutional]``, the last of ``head`` if any."""
     keras = _keras.prepare()
     number = f"{layer.index:02d}"

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from retinamask.dataset import files
-from retinamask.detectors.darknet.cfg import MAX_CLASSES, Convolutional, Network
+from retinamask.detectors.darknet.cfg import MAX_CLASSES, Layer, Network
 from retinamask.detectors.starting_weights import Loaded, WeightsError
 
 VERSION = (0, 2, 5)
@@ -132,7 +132,7 @@ def _counts_in_64_bits(version: tuple[int, int, int]) -> bool:
     return 10 * version[0] + version[1] >= 2
 
 
-def _arrays(layer: Convolutional, numbers: np.ndarray, path: Path) -> dict[str, list[np.ndarray]]:
+def _arrays(layer: Layer, numbers: np.ndarray, path: Path) -> dict[str, list[np.ndarray]]:
     """Give the Keras weights of a convolution and of its normalisation by name, from its part of a file."""
     filters = layer.filters
     vectors = numbers[: -filters * layer.in_channels * layer.size**2].reshape(-1, filters)
@@ -163,7 +163,7 @@ def _heads_of_other_classes(network: Network, found: int) -> dict[int, int]:
     return {index: values * per_filter[index] * filters_per_class[index] for index in per_filter}
 
 
-def _misfit(path: Path, wanted: list[Convolutional], found: int, partial: bool) -> str:
+def _misfit(path: Path, wanted: list[Layer], found: int, partial: bool) -> str:
     """Describe a file with too few or too many numbers."""
     expected = sum(layer.parameters for layer in wanted)
     begin = f"{path} has {found} numbers, expected {expected} for {len(wanted)} convolutions"
