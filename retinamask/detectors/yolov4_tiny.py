@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from retinamask.detectors import _keras
-from retinamask.detectors.darknet import anchors, cfg, weights
+from retinamask.detectors.darknet import cfg, weights
 from retinamask.detectors.darknet.loss import LOSSES, head_losses, match
 from retinamask.detectors.darknet.network import build, decode
-from retinamask.detectors.darknet.template import yolov4_tiny_cfg
+from retinamask.detectors.darknet.template import suggest_anchors, yolov4_tiny_cfg
 from retinamask.detectors.detector import Detector
 from retinamask.detectors.retinanet import MOMENTUM
 from retinamask.detectors.starting_weights import Loaded, WeightsError, downloaded_from
@@ -98,7 +98,7 @@ class YOLOv4Tiny(Detector):
             ValueError: too few different boxes, or the settings have a ``cfg``, which has the anchors.
         """
         sizes_wh = np.concatenate([each[:, 2:] - each[:, :2] for each in boxes])
-        found = anchors.suggest(sizes_wh, len(self.anchors_wh), seed)
+        found = suggest_anchors(sizes_wh, len(self.anchors_wh), seed)
         return YOLOv4Tiny(self.classes, replace(self.settings, anchors=tuple(map(tuple, found.tolist()))))
 
     def network(self, seed: int | None = None):
