@@ -13,8 +13,7 @@ import numpy as np
 
 from retinamask.detectors import _keras
 from retinamask.detectors.darknet import cfg, weights
-from retinamask.detectors.darknet.loss import LOSSES, head_losses, match
-from retinamask.detectors.darknet.network import build, decode
+from retinamask.detectors.darknet.network import LOSSES, build, decode, head_losses, match
 from retinamask.detectors.darknet.template import suggest_anchors, yolov4_tiny_cfg
 from retinamask.detectors.detector import Detector
 from retinamask.detectors.retinanet import MOMENTUM
@@ -158,7 +157,7 @@ class YOLOv4Tiny(Detector):
         return dict.fromkeys(LOSSES, images)
 
     def losses(self, outputs, batch: dict) -> dict:
-        """Sum the losses of all heads in the graph; see `retinamask.detectors.darknet.loss`."""
+        """Sum the losses of all heads in the graph; see `retinamask.detectors.darknet.network`."""
         import tensorflow as tf
 
         canvas_wh = tf.cast(tf.shape(batch["images"])[2:0:-1], tf.float32)
