@@ -17,7 +17,7 @@ from retinamask.detectors.darknet.network import LOSSES, build, decode, head_los
 from retinamask.detectors.darknet.template import suggest_anchors, yolov4_tiny_cfg
 from retinamask.detectors.detector import Detector
 from retinamask.detectors.retinanet import MOMENTUM
-from retinamask.detectors.starting_weights import Loaded, WeightsError, downloaded_from
+from retinamask.detectors.starting_weights import Loaded, downloaded_from
 from retinamask.setting import check_settings, setting
 
 RELEASE = "https://github.com/AlexeyAB/darknet/releases/download/darknet_yolo_v4_pre/"
@@ -181,7 +181,7 @@ class YOLOv4Tiny(Detector):
         there the finer head has anchors 1, 2 and 3, not 0, 1 and 2 as in ``yolov4-tiny-custom.cfg``.
         """
         if name != "coco":
-            raise WeightsError(f"no {name} weights are published for {self.name}; take coco, a file, or none")
+            return super().published_weights(name)
         file = WHOLE if len(self.description.heads) == 2 else FIRST_LAYERS
         return downloaded_from(RELEASE + file, f"COCO weights for {self.name}")
 
