@@ -128,7 +128,7 @@ def _described(weights: Path, record: dict[str, Any]) -> Snapshot:
 
 
 def _new(weights: Path) -> Path:
-    """Where new weights are written; the same each time, so that half of a file never stays for long."""
+    """Name new weights the same each time, so that half of a file never stays for long."""
     return weights.with_name(f".{weights.stem}.new.h5")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from retinamask.dataset import boxes, images
 from retinamask.dataset import files as disk
 from retinamask.dataset.public import models
-from retinamask.detectors.darknet import cfg, sections, weights
+from retinamask.detectors.darknet import cfg, weights
 from retinamask.inference import tiles
 from retinamask.inference.detect import Predictor
 from retinamask.inference.suppression import non_maximum
@@ -188,7 +188,7 @@ class Darknet(FaceDetector):
     def __init__(self, files: Files = (), classes: Sequence[str] = (), **options: Any):
         paths = _by_suffix(files, [".cfg", ".weights"], [".names"])
         cfg_path, weights_path = paths[".cfg"], paths[".weights"]
-        parsed = sections.parse(cfg.read(cfg_path), str(cfg_path))
+        parsed = cfg.parse(cfg.read(cfg_path), str(cfg_path))
         heads = [section for section in parsed if section.name == "yolo"]
         if not heads or parsed[0].name not in ("net", "network"):
             raise FaceModelError(f"{cfg_path}: expected [net] first and a [yolo] section, as the cfg of a detector has")
