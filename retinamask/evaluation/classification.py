@@ -12,13 +12,13 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import NullFormatter
 from PIL import Image, ImageOps
 from scipy.stats import binomtest
 from sklearn import metrics
 
 from retinamask.drawing import style
-from retinamask.drawing.style import class_colors, note, shown_text, styled
+from retinamask.drawing.style import begin, class_colors, note, shown_text, styled
 from retinamask.inference.classify import Classified
 
 BINS = 10  # of the calibration, each a tenth of the probabilities
@@ -191,8 +191,7 @@ def confusion_matrix(figures: Mapping[str, Any]) -> Figure:
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     names = [shown_text(_short(name)) for name in figures["classes"]]
     side = 2.2 + 0.9 * len(names)
-    figure = Figure(figsize=(side + 1, side))
-    axes = figure.subplots()
+    figure, axes = begin(side + 1, side)
     axes.imshow(shares, cmap=_SHADES, vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
         color = "white" if shares[row, column] > 0.6 else style.INK
@@ -209,10 +208,9 @@ def confusion_matrix(figures: Mapping[str, Any]) -> Figure:
 @styled
 def roc_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str, Any]) -> Figure:
     """Draw `roc`, the receiver operating characteristic of each class against all others."""
-    figure = Figure(figsize=(5, 5))
-    axes = figure.subplots()
+    figure, axes = begin(5, 5)
     axes.plot([0, 1], [0, 1], color=style.FADED_INK, linewidth=1, linestyle="--", label="by chance: 0.5")
-    colors = class_colors(dict.fromkeys(curves, 0))
+    colors = class_colors(curves)
     for name, curve in curves.items():
         area = figures["per_class"][name]["roc_auc"]
         score = "all images or none" if area is None else f"area {area:.3f}"
@@ -229,10 +227,9 @@ def roc_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str, Any]) -
 @styled
 def calibration_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str, Any]) -> Figure:
     """Draw `calibration`: how often each class was there by the probability it got, for how many."""
-    figure = Figure(figsize=(6.8, 5.8))
-    axes, counts = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+    figure, (axes, counts) = begin(6.8, 5.8, 2, 1, height_ratios=(4, 1), sharex=True)
     axes.plot([0, 1], [0, 1], color=style.FADED_INK, linewidth=1, linestyle="--", label="as often as predicted")
-    colors = class_colors(dict.fromkeys(curves, 0))
+    colors = class_colors(curves)
     for name, curve in curves.items():
         line = {"color": colors[name], "marker": "o", "markersize": 4}
         axes.plot(curve["probability"], curve["share"], label=shown_text(_short(name)), **line)
@@ -242,7 +239,7 @@ def calibration_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str,
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))  # a curve may run anywhere
     counts.set(xlabel="probability of the class", ylabel="images", xlim=(-0.02, 1.02), yscale="log")
     counts.set_ylim(0.7, 2 * figures["images"])
-    counts.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    counts.yaxis.set_major_formatter("{x:g}")
     counts.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
