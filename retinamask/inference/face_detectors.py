@@ -34,7 +34,7 @@ class FaceModelError(ValueError):
 
 
 class FaceDetector:
-    """Find faces in images; a subclass has ``look`` at one image, which may be a tile of a larger one.
+    """Find faces in images; a subclass has ``look``, which may get a tile of a larger image.
 
     Args:
         score_threshold: weaker boxes are dropped, 0 to 1.
