@@ -245,13 +245,7 @@ def calibration_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str,
 
 
 def prediction_plot(classified: Classified, predicted: np.ndarray, count: int = 24) -> Figure:
-    """Draw the first faces, each with its true and its predicted class; the wrong ones are framed in red.
-
-    Args:
-        classified: from `retinamask.inference.classify.classify_faces`.
-        predicted: class ids from `decide`, shape ``(N,)``.
-        count: how many at most.
-    """
+    """Draw the first faces, each with its true and its predicted class; the wrong ones are framed in red."""
     shown = np.arange(min(count, len(predicted)))
     wrong = int((predicted[shown] != classified.labels[shown]).sum())
     return prediction_grid(classified, predicted, shown, f"First {len(shown)} faces: {wrong} wrong")

@@ -128,12 +128,7 @@ def counts_by_frame(table: pd.DataFrame, classes: Iterable[str]) -> pd.DataFrame
 
 
 class FrameDrawing:
-    """Draw frames of one video with boxes and, below, where it hides no face, a bar of numbers in fixed places.
-
-    Args:
-        classes: name to id; decides the colors and the order of the counts.
-        size_wh: size of the frames in pixels.
-    """
+    """Draw frames of one video with boxes and, below, where it hides no face, a bar of numbers in fixed places."""
 
     def __init__(self, classes: dict[str, int], size_wh: tuple[int, int]):
         self._classes, self._colors = classes, class_colors(classes)
@@ -158,14 +153,7 @@ class FrameDrawing:
         return [*entries, (clock, clock, None), (f"{speed:.1f} frames/s", f"{speed:.1f}/s", None)]
 
     def __call__(self, image_rgb: np.ndarray, boxes: pd.DataFrame, seconds: float, speed: float) -> np.ndarray:
-        """Return the frame with its boxes and the bar below it, ``uint8`` RGB.
-
-        Args:
-            image_rgb: the frame, ``uint8``.
-            boxes: its detections.
-            seconds: where in the video it is.
-            speed: frames per second that are worked through at present.
-        """
+        """Return the frame, ``uint8`` RGB, with the bar; ``speed`` is in frames worked through per second."""
         drawn = draw_boxes(image_rgb, boxes, self._classes)
         canvas = Image.new("RGB", (drawn.width, drawn.height + self._bar_height), INK)
         canvas.paste(drawn)
