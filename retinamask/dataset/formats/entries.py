@@ -85,13 +85,14 @@ def found_object(where: str, read: Callable[..., tuple[str, tuple]], *given) -> 
 
 
 def entry_each(
-    records: Iterable[tuple[str, object]], read: Callable[[str, object], Entry | None]
+    records: Iterable[tuple[str, object]], read: Callable[[str, object], Entry | None], unsure: str = ""
 ) -> Iterator[Entry | Problem]:
     """A problem for each record that ``read`` cannot make an entry of, then the entries, sorted by image name.
 
     Args:
         records: how messages name each, and what it is.
         read: takes both; ``None`` leaves a record out.
+        unsure: the tool, if its files do not say whether anybody has opened an image that has no shape.
     """
     found = []
     for where, record in records:
@@ -99,4 +100,13 @@ def entry_each(
             found.append(read(where, record))
         except ValueError as error:
             yield Problem("skipped file", where, str(error))
-    yield from sorted(filter(None, found), key=lambda entry: entry.written_name)
+    found = sorted(filter(None, found), key=lambda entry: entry.written_name)
+    empty = [entry for entry in found if not entry.objects]
+    if unsure and empty:
+        yield Problem(
+            "note",
+            str(empty[0].source),
+            f"{len(empty)} image(s) without a shape count as images without objects, such as "
+            f"{empty[0].written_name!r}; {unsure} does not say whether anybody opened them",
+        )
+    yield from found
