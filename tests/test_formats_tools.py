@@ -268,7 +268,8 @@ def test_images_beside_as_cvat_packs_them(tmp_path):
     save(tmp_path / "annotations.xml", CVAT)
     for source in (tmp_path, tmp_path / "annotations.xml"):
         table, problems = read("cvat", [source], tmp_path)
-        assert [row[0] for row in rows(table)] == ["images/a.jpg"] * 2 + ["images/b.jpg"] and actions(problems) == ["note"]
+        assert [row[0] for row in rows(table)] == ["images/a.jpg"] * 2 + ["images/b.jpg"]
+        assert actions(problems) == ["note"]
 
 
 # --- What is not understood ---
