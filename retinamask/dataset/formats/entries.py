@@ -76,6 +76,14 @@ def folders_up_to(path: Path, root: Path) -> list[Path]:
     return [folder for folder in (here, *here.parents) if folder.is_relative_to(root)] or [here]
 
 
+def value_or_error(function: Callable, *given):
+    """What a function returns, or its `ValueError`, so that a pool goes on with the others."""
+    try:
+        return function(*given)
+    except ValueError as error:
+        return error
+
+
 def found_object(where: str, read: Callable[..., tuple[str, tuple]], *given) -> FoundObject:
     """The object that ``read`` makes of what is given, a name and a box; its `ValueError` says what is wrong."""
     try:
