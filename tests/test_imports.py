@@ -143,7 +143,6 @@ ORDER = [
     "runs.parameters",
     "runs.record",
     "runs.enter",
-    "runs.training_run",
     "runs.runner",
     "reports",
     "face",
