@@ -61,11 +61,7 @@ def enter(notebook: str, given: dict[str, Any]) -> "NotebookRun":
 
 
 def enter_project() -> None:
-    """Make the project's root the working folder, from anywhere below it.
-
-    Raises:
-        ValueError: no folder at or above the working folder has `notebooks/` and `retinamask/`.
-    """
+    """Make the project's root the working folder, from anywhere below it."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "notebooks").is_dir() and (folder / "retinamask").is_dir():

@@ -1,7 +1,4 @@
-"""The parameters of a notebook: its one `parameters` cell read as an interface, and values checked against it.
-
-papermill only warns of an unknown name and takes any type.
-"""
+"""The parameters of a notebook: its one `parameters` cell read as an interface, and values checked against it."""
 
 import ast
 import contextlib

@@ -23,9 +23,7 @@ from typing import Any
 from retinamask.dataset import files
 
 RECORD_NAME = "run.json"
-PACKAGES = (
-    "retinamask", "tensorflow", "tf-keras", "keras-retinanet", "numpy", "pandas", "pillow", "papermill",
-)  # fmt: skip
+PACKAGES = "retinamask", "tensorflow", "tf-keras", "keras-retinanet", "numpy", "pandas", "pillow", "papermill"
 StrPath = str | os.PathLike[str]
 
 
@@ -35,7 +33,7 @@ class RunRecord:
     In the folder of an earlier run that is continued, its notebooks stay in the record.
     """
 
-    def __init__(self, run_dir: Path, parameters: Mapping[str, Mapping[str, Any]], project: Path) -> None:
+    def __init__(self, run_dir: Path, parameters: Mapping[str, Mapping[str, Any]], project: Path):
         """``parameters`` are all of every notebook, defaults included; ``project`` is asked for its git revision."""
         self._path, self._clock = run_dir / RECORD_NAME, time.monotonic()
         seeds = {name: values["seed"] for name, values in parameters.items() if "seed" in values}
