@@ -167,7 +167,7 @@ def train(
     Args:
         parts: ``train``, and if epochs are to be judged ``val``, such as from `split`.
         classes: name to id.
-        detector: ``retinanet``, ``ssd_mobilenet_v2_fpnlite`` or ``yolov4_tiny``.
+        detector: such as ``retinanet`` or ``yolov4_tiny``; ``retinamask train --help`` lists them all.
         weights: ``none``, ``imagenet``, ``coco`` or a file.
         out: stem of the snapshots ``OUT_best.h5`` and ``OUT_last.h5`` and of ``OUT_log.csv``; ``snapshots/DETECTOR``.
         folder: what the image paths are relative to.

@@ -134,7 +134,6 @@ ORDER = [
     "runs.parameters",
     "runs.record",
     "runs.enter",
-    "runs.training_run",
     "runs.runner",
     "reports",
     "face",

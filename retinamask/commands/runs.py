@@ -86,14 +86,7 @@ def parameters_help(notebook: str) -> str:
     return "\n".join(lines)
 
 
-def _run_and_report(
-    names,
-    parameters,
-    name: str | None,
-    force: bool = False,
-    folder: Path = Path("notebooks"),
-    continued: str | None = None,
-) -> int:
+def _run_and_report(names, parameters, name, force=False, folder=Path("notebooks"), continued=None) -> int:
     """Run the notebooks of a folder, write the page of the run, and print where to look."""
     from retinamask.evaluation.page import write_page
     from retinamask.runs import runner
@@ -107,7 +100,7 @@ def _run_and_report(
         return 1
     finally:
         signal.signal(signal.SIGTERM, before)
-    page = write_page(run_dir, f"Run {run_dir.name}")
+    page = write_page(run_dir)
     sheet = run_dir / "contact_sheet.png"
     print("\nLook at:", *[f"  {path}" for path in (page, sheet) if path.exists()], sep="\n")
     return 0
