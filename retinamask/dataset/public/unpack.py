@@ -55,9 +55,11 @@ def unpack(
     try:
         for name, member_size, opened in _members(archive):
             path = _inside(name, archive)
-            tops[path.parts[0] if path.parts else "."] = None
+            if not path.parts:
+                raise DamagedError(f"{archive}: damaged (a file without a name); fetch it again")
+            tops[path.parts[0]] = None
             # what macOS puts beside the files themselves
-            noise = path.parts[:1] in ((), ("__MACOSX",)) or path.name.startswith("._") or path.name == ".DS_Store"
+            noise = path.parts[0] == "__MACOSX" or path.name.startswith("._") or path.name == ".DS_Store"
             placed = None if noise else place(path)
             if placed is None:
                 continue
