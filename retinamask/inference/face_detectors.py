@@ -16,7 +16,8 @@ import numpy as np
 
 from retinamask.dataset import boxes, images
 from retinamask.dataset import files as disk
-from retinamask.dataset.public import models
+from retinamask.dataset.public.catalogue import FACE_MODELS
+from retinamask.dataset.public.fetch import kept_files
 from retinamask.detectors.darknet import cfg, sections, weights
 from retinamask.inference import tiles
 from retinamask.inference.detect import Predictor
@@ -131,7 +132,7 @@ class Res10(FaceDetector):
 
     def __init__(self, files: Files = (), tiling: str = "auto", **options: Any):
         super().__init__(tiling=tiling, **options)
-        paths = _by_suffix(files or models.kept_files("res10"), [".prototxt", ".caffemodel"])
+        paths = _by_suffix(files or kept_files("res10"), [".prototxt", ".caffemodel"])
         prototxt, caffemodel = paths[".prototxt"], paths[".caffemodel"]
         _check_published(caffemodel, "res10")
         with _loading(prototxt, caffemodel):
@@ -155,7 +156,7 @@ class YuNet(FaceDetector):
 
     def __init__(self, files: Files = (), **options: Any):
         super().__init__(**options)
-        path = _by_suffix(files or models.kept_files("yunet"), [".onnx"])[".onnx"]
+        path = _by_suffix(files or kept_files("yunet"), [".onnx"])[".onnx"]
         _check_published(path, "yunet")
         with _loading(path):
             thresholds = self.score_threshold, self.nms_threshold
@@ -323,7 +324,7 @@ def _by_suffix(given: Files, expected: Sequence[str], optional: Sequence[str] = 
 
 def _check_published(path: Path, name: str) -> None:
     """Refuse a damaged copy of a file of the catalogue: as long as it, or called like it, but with other bytes."""
-    for file in models.CATALOGUE[name].files:
+    for file in FACE_MODELS[name].files:
         size = path.stat().st_size
         if (path.name == file.name or size == file.size_bytes) and disk.sha256(path) != file.sha256:
             raise FaceModelError(

@@ -16,10 +16,8 @@ from typing import IO
 MAX_BYTES = 20 * 1024**3  # unpacked; ten times the largest set of the catalogue
 
 _ROOM_BYTES = 256 * 1024**2  # stays free on the disk
-_DAMAGE = (
-    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, struct.error),
-    *(EOFError, NotImplementedError, RuntimeError, OverflowError, LookupError, ValueError),  # from fuzzed headers
-)
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, struct.error, EOFError)
+_FUZZED_HEADERS = (NotImplementedError, RuntimeError, OverflowError, LookupError, ValueError)
 _NO_FILE_NAME = (errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ)
 
 
@@ -78,9 +76,9 @@ def unpack(
             count += 1
     except tarfile.FilterError as error:
         raise ArchiveError(f"{archive}: {error}; not unpacked") from None
-    except _DAMAGE as error:
-        if isinstance(error, ArchiveError):
-            raise
+    except ArchiveError:
+        raise
+    except (*_DAMAGE, *_FUZZED_HEADERS) as error:
         raise DamagedError(f"{archive}: damaged or cut short ({error}); fetch it again") from None
     except OSError as error:
         if error.errno not in _NO_FILE_NAME:
@@ -100,9 +98,7 @@ def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]
         with zipfile.ZipFile(archive) as opened:
             for entry in opened.infolist():
                 if entry.flag_bits & 1:
-                    raise ArchiveError(
-                        f"{archive}: {entry.filename!r} is encrypted; unpack it with its password by hand"
-                    )
+                    raise ArchiveError(f"{archive}: {entry.filename!r} is encrypted; unpack it by hand")
                 kind = stat.S_IFMT(entry.external_attr >> 16)  # zero where the archive was not made on Unix
                 if not entry.is_dir() and kind in (0, stat.S_IFREG):
                     yield entry.filename, entry.file_size, lambda entry=entry: opened.open(entry)
