@@ -114,6 +114,8 @@ def _print_session(session, ended, changes, proposals) -> None:
     """Print what went wrong in the window, what was done there, and what is left to do."""
     import signal
 
+    from retinamask.labelimg.proposals import OUTCOMES
+
     for failure in ended.failures:
         print(f"labelImg failed and continued: {failure}", file=sys.stderr)
     for folder in ended.elsewhere:
@@ -134,14 +136,8 @@ def _print_session(session, ended, changes, proposals) -> None:
     for word, names in counts.items():
         if names:
             print(f"  {word}: {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}")
-    fates = {
-        "corrected or confirmed": proposals.corrected,
-        "accepted unchanged": proposals.accepted,
-        "deleted": proposals.removed,
-        "never shown and taken back": proposals.taken_back,
-    }
-    if any(fates.values()):
-        print("proposals: " + ", ".join(f"{len(names)} {fate}" for fate, names in fates.items()))
+    if any(proposals.values()):
+        print("proposals: " + ", ".join(f"{len(proposals[key])} {fate}" for key, fate in OUTCOMES.items()))
     if changes.other_format:
         listed = ", ".join(changes.other_format[:5])
         print(f"{len(changes.other_format)} file(s) in another format, which are not read: {listed}", file=sys.stderr)
