@@ -15,7 +15,7 @@ from retinamask.dataset.formats.writing import Picture
 from retinamask.inference.detect import Detections
 from retinamask.inference.suppression import filter_detections
 from retinamask.labelimg import outcome, process, proposals
-from retinamask.labelimg.folder import Session, data_folder, load, prepare, state
+from retinamask.labelimg.folder import Session, checked_classes, data_folder, prepare, state
 
 SIZE = (40, 30)
 CLASSES = {"mask": 0, "no_mask": 1}
@@ -154,7 +154,7 @@ def test_yolo_lines_are_those_of_labelimg(tmp_path):
         writer.add_bnd_box(*box, name, 0)
     writer.save(list(CLASSES), str(tmp_path / "theirs.txt"))
     assert (tmp_path / "ours.txt").read_bytes() == (tmp_path / "theirs.txt").read_bytes()
-    assert load(tmp_path / "theirs.txt", SIZE, list(CLASSES)) == found
+    assert checked_classes(tmp_path / "theirs.txt", SIZE, list(CLASSES)) == [name for name, _ in found]
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_proposals_in_yolo_bring_the_class_list(folder):
     session = ready(folder, "yolo", labels="yolo")
     proposals.propose(session, Seer(MASK[1]), "net.h5")
     assert (folder / "yolo" / "classes.txt").read_text() == "mask\nno_mask\n"
-    assert load(folder / "yolo" / "b.txt", SIZE, list(CLASSES)) == [MASK]
+    assert checked_classes(folder / "yolo" / "b.txt", SIZE, list(CLASSES)) == ["mask"]
 
 
 def test_an_interruption_leaves_proposals_that_are_known_as_such(folder, monkeypatch):

@@ -121,14 +121,11 @@ def _print_session(session, ended, changes, proposals) -> None:
     for folder in ended.elsewhere:
         print(f"labelImg also saved to {folder}, which is not read here: name it with --annotations", file=sys.stderr)
     if ended.status:
-        hint = (
-            "" if ended.seen else "; it showed no image: is there a screen? `retinamask doctor` names missing libraries"
-        )
-        signalled = ended.status < 0
-        how = (
-            f"signal {-ended.status} ({signal.Signals(-ended.status).name})" if signalled else f"status {ended.status}"
-        )
-        print(f"{ended.log_tail}\nlabelImg ended with {how}{hint}", file=sys.stderr)
+        hint = "; it showed no image: is there a screen? `retinamask doctor` names missing libraries"
+        how = f"status {ended.status}"
+        if ended.status < 0:
+            how = f"signal {-ended.status} ({signal.Signals(-ended.status).name})"
+        print(f"{ended.log_tail}\nlabelImg ended with {how}{'' if ended.seen else hint}", file=sys.stderr)
         print("what it had saved is read nevertheless", file=sys.stderr)
 
     counts = {"new": changes.new, "changed": changes.changed, "deleted": changes.deleted}

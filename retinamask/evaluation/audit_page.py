@@ -120,13 +120,7 @@ def write_audit_page(audit: Audit, path: str | Path) -> Path:
         class_rows=[(row.Index, f"{row.boxes:,}", f"{row.images:,}") for row in audit.class_counts().itertuples()],
         figures=[(name, _embedded(figure.savefig, dpi=110)) for name, figure in figures.items()],
         anchor_rows=[
-            [
-                record["anchors"],
-                record["image_size"],
-                f"{record['covered']:,} of {record['boxes']:,}",
-                f"{record['share']:.1%}",
-                f"{record['mean_overlap']:.3f}",
-            ]
+            "{anchors}|{image_size}|{covered:,} of {boxes:,}|{share:.1%}|{mean_overlap:.3f}".format(**record).split("|")
             for record in audit.anchors.covered
         ],
         suggestion=audit.anchors.suggestion,

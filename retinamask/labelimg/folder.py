@@ -23,8 +23,6 @@ SUFFIXES = {"voc": ".xml", "yolo": ".txt"}
 CLASSES_TXT = "classes.txt"
 RECORD = "preannotated.json"  # written by `retinamask.labelimg.proposals` among the annotation files
 
-Labelled = list[tuple[str, tuple[float, float, float, float]]]  # class name and box, xyxy pixels
-
 
 @dataclass
 class Session:
@@ -112,12 +110,12 @@ def prepare(
             path = session.annotation_of(image)
             try:
                 size_wh = check.result()[0]
-                labelled = load(path, size_wh, session.class_names) if path.is_file() else []
+                names = checked_classes(path, size_wh, session.class_names) if path.is_file() else []
             except ValueError as error:
                 session.left_out.append(Problem("left out of the session", str(image), str(error)))
                 continue
             session.sizes_wh[image] = size_wh
-            used |= dict.fromkeys(name for name, _ in labelled if name)
+            used |= dict.fromkeys(filter(None, names))
     session.class_names = list(dict.fromkeys([*session.class_names, *used]))
     if not session.sizes_wh:
         raise AnnotationError(f"none of the {len(found)} image(s) can be shown: {session.left_out[-1]}")
@@ -141,8 +139,8 @@ def complete_class_lines(session: Session) -> None:
         files.write_text(session.annotation_folder / CLASSES_TXT, text)
 
 
-def load(path: Path, size_wh: tuple[int, int], class_names: list[str]) -> Labelled:
-    """Read one annotation file, checked to be what labelImg would show.
+def checked_classes(path: Path, size_wh: tuple[int, int], class_names: list[str]) -> list[str]:
+    """Return the class of each box in an annotation file that labelImg would show whole.
 
     Args:
         path: the XML or txt file.
@@ -162,15 +160,15 @@ def load(path: Path, size_wh: tuple[int, int], class_names: list[str]) -> Labell
         shown = len(PascalVocReader(str(path)).get_shapes())
         if shown != len(found):
             raise ValueError(f"{path}: labelImg would show {shown} of {len(found)} box(es); mend the file first")
-        return [(item.name, item.box_xyxy) for item in found]
+        return [item.name for item in found]
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if len(line.strip().split(" ")) != 5:
             raise ValueError(f"{path}: line {number}: labelImg reads five numbers with one space between; mend it")
     shares = np.array([item.box_xyxy for item in found]).reshape(-1, 4)
-    boxes_xyxy = boxes.clip(in_pixels(shares, size_wh), size_wh).round(2)  # six decimals: dust
-    if not boxes.areas(boxes.whole_pixels(boxes_xyxy)).all():
+    boxes_xyxy = boxes.whole_pixels(boxes.clip(in_pixels(shares, size_wh), size_wh).round(2))  # six decimals: dust
+    if not boxes.areas(boxes_xyxy).all():
         raise ValueError(f"{path}: a box under one pixel, which saving would lose; remove it")
-    return [(item.name, tuple(box)) for item, box in zip(found, boxes_xyxy.tolist(), strict=True)]
+    return [item.name for item in found]
 
 
 def read_class_lines(folder: Path) -> list[str]:
