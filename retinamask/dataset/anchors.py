@@ -79,10 +79,8 @@ def suggest(boxes_xyxy: np.ndarray, sizes_wh: np.ndarray, anchors: Anchors, most
     order = np.argsort(np.prod(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], axis=1), kind="stable")
     chosen = order[np.unique(np.linspace(0, len(order) - 1, min(most_boxes, len(order))).astype(int))]
     every = replace(anchors, ratios=tuple(_RATIOS), scales=tuple(_SCALES))
-    table = _shape_overlaps(boxes_xyxy[chosen], sizes_wh[chosen], every)
-    table = (
-        table.reshape(-1, len(_RATIOS), len(_SCALES)).transpose(2, 1, 0).astype(np.float32, "C")
-    )  # (scales, ratios, N)
+    table = _shape_overlaps(boxes_xyxy[chosen], sizes_wh[chosen], every).reshape(-1, len(_RATIOS), len(_SCALES))
+    table = table.transpose(2, 1, 0).astype(np.float32, "C")  # (scales, ratios, N)
     best_value, best = -1.0, anchors
     for first in itertools.combinations(range(len(_RATIOS)), len(anchors.ratios)):
         steps = set(np.diff(first).tolist())

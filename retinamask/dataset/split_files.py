@@ -17,7 +17,7 @@ import pandas as pd
 from retinamask.dataset.annotations import AnnotationError, image_paths, of_images, write_annotations
 from retinamask.dataset.copies import ImageGroups, image_groups
 from retinamask.dataset.dealing import whole_counts
-from retinamask.dataset.splits import beside, deal_images, plain_shares, refuse_empty, sides_in, tables_of
+from retinamask.dataset.splits import beside, deal_images, plain_shares, sides_in, tables_of
 
 LEAK_SEEDS = 20  # how many splits by chance the report averages over
 
@@ -80,7 +80,6 @@ def split_beside(annotations_csv: str | Path, table: pd.DataFrame, settings: Spl
         raise AnnotationError(f"none of {len(groups.paths)} image(s) can be read, the first: {groups.unreadable[0]}")
     sides = deal_images(table, groups, shares, settings.seed, known)
     tables = tables_of(table, sides, shares)
-    refuse_empty(tables)
     for side, path in side_files.items():  # most protected first: interrupted, an image is in two files, never in none
         write_annotations(tables[side], path)
     for side, path in train_files.items():

@@ -98,8 +98,8 @@ def read_all(
     pairs = sorted(pairs)
     if not pairs:
         return make_table([]), []
-    form = next(FORMATS[name] for name, suffix in SUFFIXES.items() if pairs[0][0].suffix == suffix)
     try:
+        form = FORMATS["voc" if pairs[0][0].suffix == ".xml" else "yolo"]
         return read_pairs(form, pairs, csv_folder, image_folder)
     except AnnotationError as error:  # not one of them could be used
         return make_table([]), [Problem("skipped file", str(pairs[0][0].parent), str(error))]

@@ -311,15 +311,12 @@ class AnchorReport(NamedTuple):
 
 def check_anchors(source: Source, looks: dict[str, Look], settings) -> AnchorReport:
     """Measure how many boxes keras-retinanet's default anchors train on, and search for better ones if too few."""
-    paths, all_boxes, sizes = [], [np.zeros((0, 4))], [np.zeros((0, 2))]  # clipped boxes of readable images
-    for image in by_image(source.table):
-        if size_wh := looks[image.path].upright_wh:
-            clipped = boxes.clip(image.boxes_xyxy, size_wh)
-            clipped = clipped[boxes.areas(clipped) > 0]
-            paths += [image.path] * len(clipped)
-            all_boxes.append(clipped)
-            sizes.append(np.tile(np.array(size_wh, dtype=float), (len(clipped), 1)))
-    boxes_xyxy, sizes_wh = np.concatenate(all_boxes), np.concatenate(sizes)
+    rows = objects(source.table)
+    rows = rows[rows["image_path"].isin([path for path, look in looks.items() if look.upright_wh])]
+    sizes_wh = np.array([looks[path].upright_wh for path in rows["image_path"]], dtype=float).reshape(-1, 2)
+    boxes_xyxy = np.clip(rows[BOX_COLUMNS].to_numpy(dtype=float), 0, np.tile(sizes_wh, 2))
+    inside = boxes.areas(boxes_xyxy) > 0
+    paths, boxes_xyxy, sizes_wh = rows["image_path"].to_numpy()[inside], boxes_xyxy[inside], sizes_wh[inside]
 
     def resized(image_size: int) -> tuple[np.ndarray, np.ndarray]:
         scales = np.array([images.fit_scale(size, image_size) for size in sizes_wh]).reshape(-1, 1)
