@@ -36,19 +36,11 @@ class PublicData:
     counted_by: str = ""  # the source of the counts
     unverified: str = ""
 
-    def lines(self) -> dict[str, str]:
-        """Return what `described` prints."""
+    def expected(self) -> str:
+        """Say what the set should hold."""
         counts = ", ".join(name if count is None else f"{name} ({count:,})" for name, count in self.classes.items())
         images = f"{self.images:,} images" if self.images else "number of images not published"
-        by = f"{' (by hand)' if not self.url else ''}{', with your account' if self.login else ''}"
-        return {
-            "from": self.home + by,
-            "expect": f"{images}; classes: {counts or 'not published'}",
-            "counted by": self.counted_by,
-            "licence": self.licence,
-            "cite": self.citation,
-            "unverified": self.unverified,
-        }
+        return f"{images}; classes: {counts or 'not published'}"
 
 
 @dataclass(frozen=True)
@@ -74,16 +66,10 @@ class PublicModel:
     files: tuple[ModelFile, ...]
     verified: str  # where the checksums are from
 
-    def lines(self) -> dict[str, str]:
-        """Return what `described` prints."""
+    def expected(self) -> str:
+        """Say which files there should be."""
         names, size = ", ".join(file.name for file in self.files), sum(file.size_bytes for file in self.files)
-        return {
-            "from": self.home,
-            "expect": f"{names}; {size:,} bytes (a face detector)",
-            "licence": self.licence,
-            "cite": self.citation,
-            "SHA-256 of": self.verified,
-        }
+        return f"{names}; {size:,} bytes (a face detector)"
 
 
 def _github(owner_and_name: str, commit: str) -> dict[str, str]:
@@ -223,5 +209,16 @@ FACE_MODELS: Mapping[str, PublicModel] = {
 
 def described(name: str) -> str:
     """Describe a data set or face detector in a few lines: what a person wants to know before fetching it."""
-    lines = {**DATA_SETS, **FACE_MODELS}[name].lines()
+    entry = DATA_SETS.get(name) or FACE_MODELS[name]
+    more = vars(entry)
+    by = f"{'' if more.get('url', True) else ' (by hand)'}{', with your account' if more.get('login') else ''}"
+    lines = {
+        "from": entry.home + by,
+        "expect": entry.expected(),
+        "counted by": more.get("counted_by"),
+        "licence": entry.licence,
+        "cite": entry.citation,
+        "unverified": more.get("unverified"),
+        "SHA-256 of": more.get("verified"),
+    }
     return "\n".join([name, *(f"  {key:<11}{text}" for key, text in lines.items() if text)])
