@@ -25,12 +25,7 @@ NEEDED = {
     "jupyter": "1.",
     "labelImg": "1.8.6",
 }
-OPENCV_WHEELS = (
-    "opencv-python",
-    "opencv-python-headless",
-    "opencv-contrib-python",
-    "opencv-contrib-python-headless",
-)
+OPENCV_WHEELS = [f"opencv-{name}{end}" for name in ("python", "contrib-python") for end in ("", "-headless")]
 _REINSTALL = "run: pip install -r requirements.txt"
 
 
@@ -106,13 +101,11 @@ def labelimg_facts(facts: list[str], run: Callable[..., subprocess.CompletedProc
     if plugin.exists():  # on Linux only
         listed = run(["ldd", str(plugin)], capture_output=True, text=True).stdout
         missing = sorted(set(re.findall(r"(\S+) => not found", listed)))
-    if missing:
-        # Debian's rule for the packages of libraries: https://www.debian.org/doc/debian-policy/ch-sharedlibs.html
-        packages = [re.sub(r"\.so\.", "", re.sub(r"(\d)\.so\.", r"\1-", library)).lower() for library in missing]
-        packages = dict.fromkeys(re.sub("^lib(glib|gthread)-2.0-0$", "libglib2.0-0", name) for name in packages)
-        facts.append(
-            f"labelImg's window does not open without {', '.join(missing)}; to draw boxes here: apt-get install "
-            + " ".join(packages)
-        )
-    else:
+    if not missing:
         facts.append("labelImg's window (Qt 5): opens if there is a screen")
+        return
+    # Debian's rule for the packages of libraries: https://www.debian.org/doc/debian-policy/ch-sharedlibs.html
+    packages = [re.sub(r"\.so\.", "", re.sub(r"(\d)\.so\.", r"\1-", library)).lower() for library in missing]
+    packages = dict.fromkeys(re.sub("^lib(glib|gthread)-2.0-0$", "libglib2.0-0", name) for name in packages)
+    install = f"to draw boxes here: apt-get install {' '.join(packages)}"
+    facts.append(f"labelImg's window does not open without {', '.join(missing)}; {install}")

@@ -15,7 +15,7 @@ from sound_data import CLASSES, COUNT, SETTINGS, SIZE, DataSet, names, only, pic
 from retinamask.cli import main
 from retinamask.dataset import formats, images
 from retinamask.dataset.audit import AuditSettings, audit, findings_table, read_source
-from retinamask.dataset.audit.findings import Example, found, worst_first
+from retinamask.dataset.audit.checks import Example, found
 from retinamask.dataset.formats import write_voc
 
 
@@ -269,7 +269,6 @@ def test_findings_are_sorted_counted_and_their_examples_spread():
     assert [example.detail for example in finding.examples[:3]] == ["0", "b", "1"]
     (other,) = found("y", "error", "boxes", "do", cases[:1])
     assert other.counted() == "1 box" and found("z", "note", "boxes", "", []) == []
-    assert [item.name for item in worst_first([finding, other])] == ["y", "x"]
     assert findings_table([other]).iloc[0].tolist() == ["error", "y", 1, "boxes", "do", "a.jpg"]
 
 

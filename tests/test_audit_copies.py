@@ -12,7 +12,7 @@ from sound_data import COUNT, DataSet, names, only, picture
 
 from retinamask.dataset import annotations, copies
 from retinamask.dataset.audit import audit, read_source
-from retinamask.dataset.audit.findings import Example
+from retinamask.dataset.audit.checks import Example
 from retinamask.dataset.splits import split
 
 

@@ -14,7 +14,7 @@ from sound_data import SIZE, picture
 from retinamask.cli import main
 from retinamask.dataset import annotations
 from retinamask.dataset.audit import AuditSettings, audit, read_source
-from retinamask.dataset.audit.findings import Example, Finding
+from retinamask.dataset.audit.checks import Example, Finding
 from retinamask.drawing.style import class_colors
 from retinamask.evaluation import audit_page
 

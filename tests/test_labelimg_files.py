@@ -11,10 +11,11 @@ from PIL import Image
 from retinamask.cli import main
 from retinamask.dataset.annotations import AnnotationError, make_table, read_annotations, read_classes
 from retinamask.dataset.formats import voc, write_voc
+from retinamask.dataset.formats.writing import Picture
 from retinamask.inference.detect import Detections
 from retinamask.inference.suppression import filter_detections
-from retinamask.labelimg import outcome, port, process, proposals
-from retinamask.labelimg.folder import Session, data_folder, prepare, state
+from retinamask.labelimg import outcome, process, proposals
+from retinamask.labelimg.folder import Session, checked_classes, data_folder, prepare, state
 
 SIZE = (40, 30)
 CLASSES = {"mask": 0, "no_mask": 1}
@@ -29,7 +30,8 @@ def draw(path: Path, size=SIZE) -> Path:
 
 def annotate_file(path: Path, image: Path, *found) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    port.write(path, image, SIZE, list(found), list(CLASSES))
+    picture = Picture(image, SIZE, np.array([box for _, box in found]).reshape(-1, 4), [name for name, _ in found])
+    proposals.write(path, picture, list(CLASSES))
     return path
 
 
@@ -146,13 +148,13 @@ def test_no_images(tmp_path):
 def test_yolo_lines_are_those_of_labelimg(tmp_path):
     yolo_io = pytest.importorskip("libs.yolo_io", reason="labelImg is not installed")
     found = [("no_mask", (5, 6, 20, 25)), ("mask", (0, 0, 40, 30)), ("mask", (1, 2, 2, 3))]
-    port.write(tmp_path / "ours.txt", tmp_path / "a.jpg", SIZE, found, list(CLASSES))
+    annotate_file(tmp_path / "ours.txt", tmp_path / "a.jpg", *found)
     writer = yolo_io.YOLOWriter("", "a.jpg", (*SIZE[::-1], 3))
     for name, box in found:
         writer.add_bnd_box(*box, name, 0)
     writer.save(list(CLASSES), str(tmp_path / "theirs.txt"))
     assert (tmp_path / "ours.txt").read_bytes() == (tmp_path / "theirs.txt").read_bytes()
-    assert port.load(tmp_path / "theirs.txt", SIZE, list(CLASSES)) == found
+    assert checked_classes(tmp_path / "theirs.txt", SIZE, list(CLASSES)) == [name for name, _ in found]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +179,7 @@ def test_bad_yolo_lines_name_file_and_line(folder, line, message):
     (problem,) = session.left_out
     assert str(path) in problem.message and message in problem.message
     pairs = [(folder / "yolo" / f"{name}.txt", folder / "images" / f"{name}.jpg") for name in ("a", "b")]
-    table, problems = port.read_all(pairs, folder / "images", folder)
+    table, problems = outcome.read_all(pairs, folder / "images", folder)
     assert len(table) == 2 and [problem.action for problem in problems] == ["dropped box", "note"]
     assert problems[0].where == f"{path} line 2"
 
@@ -208,7 +210,7 @@ def test_class_lines_that_labelimg_counts_otherwise_are_refused(folder, text):
 def test_a_session_pairs_by_stem_whatever_the_xml_names(folder):
     path = annotate_file(folder / "labels" / "b.xml", folder / "images" / "c.jpg", MASK)
     assert "<filename>c.jpg" in path.read_text()
-    table, problems = port.read_all([(path, folder / "images" / "b.jpg")], folder / "images", folder)
+    table, problems = outcome.read_all([(path, folder / "images" / "b.jpg")], folder / "images", folder)
     assert list(table["image_path"]) == ["images/b.jpg"]
     assert all(problem.action == "note" for problem in problems)
 
@@ -293,8 +295,13 @@ def test_what_becomes_of_proposals(folder):
     annotate_file(labels / "b.xml", folder / "images" / "b.jpg", ("no_mask", (1, 2, 9, 9)))
     (labels / "d.xml").unlink()
     result = proposals.settle(session, {folder / "images" / f"{name}.jpg" for name in "abcd"})
-    assert (result.accepted, result.corrected, result.removed) == (["c.xml"], ["b.xml"], ["d.xml"])
-    assert result.taken_back == ["e.xml", "f.xml"] and not (labels / "e.xml").exists()
+    assert result == {
+        "accepted": ["c.xml"],
+        "corrected": ["b.xml"],
+        "removed": ["d.xml"],
+        "taken_back": ["e.xml", "f.xml"],
+    }
+    assert not (labels / "e.xml").exists()
     record = proposals.read_record(labels)
     assert {name: entry["outcome"] for name, entry in record.items()} == {
         "b.xml": "corrected",
@@ -303,7 +310,7 @@ def test_what_becomes_of_proposals(folder):
     }
     annotate_file(labels / "c.xml", folder / "images" / "c.jpg")  # corrected in a later session
     later = proposals.settle(session, set())
-    assert later == proposals.Outcome() and proposals.read_record(labels)["c.xml"]["outcome"] == "corrected"
+    assert not any(later.values()) and proposals.read_record(labels)["c.xml"]["outcome"] == "corrected"
 
 
 def test_taking_all_back_leaves_no_record(folder):
@@ -317,7 +324,7 @@ def test_proposals_in_yolo_bring_the_class_list(folder):
     session = ready(folder, "yolo", labels="yolo")
     proposals.propose(session, Seer(MASK[1]), "net.h5")
     assert (folder / "yolo" / "classes.txt").read_text() == "mask\nno_mask\n"
-    assert port.load(folder / "yolo" / "b.txt", SIZE, list(CLASSES)) == [MASK]
+    assert checked_classes(folder / "yolo" / "b.txt", SIZE, list(CLASSES)) == ["mask"]
 
 
 def test_an_interruption_leaves_proposals_that_are_known_as_such(folder, monkeypatch):
@@ -330,7 +337,7 @@ def test_an_interruption_leaves_proposals_that_are_known_as_such(folder, monkeyp
         written.append(path)
         write_voc(path, folder / "images" / "b.jpg", SIZE, [[1, 2, 3, 4]], ["mask"])
 
-    monkeypatch.setattr(port, "write", interrupted)
+    monkeypatch.setattr(proposals, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         proposals.propose(session, Seer(MASK[1]), "net.h5")
     assert set(proposals.read_record(folder / "labels")) == {"b.xml"}

@@ -14,7 +14,7 @@ from web import cut, page, ranged, serving
 from retinamask.cli import main
 from retinamask.dataset import annotations, formats
 from retinamask.dataset.formats import write_voc
-from retinamask.dataset.public import data_sets, download, unpack
+from retinamask.dataset.public import catalogue, download, unpack
 from retinamask.dataset.public.download import DownloadError
 from retinamask.dataset.public.fetch import fetch, kaggle_login
 from retinamask.dataset.public.unpack import ArchiveError
@@ -42,8 +42,8 @@ def change(monkeypatch):
     """Puts a changed entry into the catalogue: nothing here may reach a real address."""
 
     def put(name: str, **changes) -> None:
-        entry = dataclasses.replace(data_sets.CATALOGUE[name], **changes)
-        monkeypatch.setattr(data_sets, "CATALOGUE", {**data_sets.CATALOGUE, name: entry})
+        entry = dataclasses.replace(catalogue.DATA_SETS[name], **changes)
+        monkeypatch.setattr(catalogue, "DATA_SETS", {**catalogue.DATA_SETS, name: entry})
 
     return put
 
@@ -128,7 +128,7 @@ def test_what_is_not_as_expected_is_reported(site, data, change, praveen_zip):
         "3 boxes, expected 9",
         "2 boxes of mask, expected 5",
         "classes are mask, noMask, expected mask, hat",
-        f"the archive is of commit {COMMIT}, expected {data_sets.CATALOGUE['praveen'].commit}",
+        f"the archive is of commit {COMMIT}, expected {catalogue.DATA_SETS['praveen'].commit}",
     ]
 
 
@@ -356,7 +356,7 @@ def test_an_unknown_name_lists_the_known_ones(data):
         fetch("pravin", data)
 
 
-@pytest.mark.parametrize("entry", data_sets.CATALOGUE.values(), ids=data_sets.CATALOGUE)
+@pytest.mark.parametrize("entry", catalogue.DATA_SETS.values(), ids=catalogue.DATA_SETS)
 def test_each_entry_says_what_a_person_needs(entry):
     assert entry.licence and entry.citation and entry.home
     assert entry.url is None or entry.url.startswith("https://")
@@ -387,7 +387,7 @@ def test_the_command(data, tmp_path, praveen_zip, capsys):
 def test_the_list_names_every_set_and_the_way_for_others(capsys):
     assert main(["fetch", "--list"]) == 0
     said = capsys.readouterr().out
-    assert all(f"{name}\n" in said for name in data_sets.CATALOGUE)
+    assert all(f"{name}\n" in said for name in catalogue.DATA_SETS)
     assert "Open Images, Roboflow and VisualData" in said and "--from coco|yolo|voc|open_images" in said
 
 

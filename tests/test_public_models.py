@@ -7,9 +7,10 @@ import pytest
 from web import cut, page, serving
 
 from retinamask.cli import main
-from retinamask.dataset.public import download, models
+from retinamask.dataset.public import catalogue, download
+from retinamask.dataset.public.catalogue import ModelFile
 from retinamask.dataset.public.download import DownloadError
-from retinamask.dataset.public.models import ModelFile, fetch_model, kept_files
+from retinamask.dataset.public.fetch import fetch_model, kept_files
 
 CONTENT = {"net.prototxt": b"layer {}" * 50, "net.caffemodel": b"\x0a\x04face" * 500}
 
@@ -26,8 +27,8 @@ def site(monkeypatch, tmp_path):
             ModelFile(f"{running.url}/{name}", len(content), hashlib.sha256(content).hexdigest())
             for name, content in CONTENT.items()
         )
-        entry = dataclasses.replace(models.CATALOGUE["res10"], files=listed)
-        monkeypatch.setattr(models, "CATALOGUE", {**models.CATALOGUE, "res10": entry})
+        entry = dataclasses.replace(catalogue.FACE_MODELS["res10"], files=listed)
+        monkeypatch.setattr(catalogue, "FACE_MODELS", {**catalogue.FACE_MODELS, "res10": entry})
         for name, content in CONTENT.items():
             running.add(f"/{name}", page(content))
         yield running
@@ -79,7 +80,7 @@ def test_the_list_and_unknown_names(capsys):
 
 
 def test_the_catalogue():
-    for name, entry in models.CATALOGUE.items():
-        assert entry.name == name and entry.licence and entry.citation and entry.verified
+    for name, entry in catalogue.FACE_MODELS.items():
+        assert name and entry.licence and entry.citation and entry.verified
         for file in entry.files:
             assert file.url.startswith("https://") and len(bytes.fromhex(file.sha256)) == 32 and file.size_bytes > 0

@@ -114,19 +114,18 @@ def _print_session(session, ended, changes, proposals) -> None:
     """Print what went wrong in the window, what was done there, and what is left to do."""
     import signal
 
+    from retinamask.labelimg.proposals import OUTCOMES
+
     for failure in ended.failures:
         print(f"labelImg failed and continued: {failure}", file=sys.stderr)
     for folder in ended.elsewhere:
         print(f"labelImg also saved to {folder}, which is not read here: name it with --annotations", file=sys.stderr)
     if ended.status:
-        hint = (
-            "" if ended.seen else "; it showed no image: is there a screen? `retinamask doctor` names missing libraries"
-        )
-        signalled = ended.status < 0
-        how = (
-            f"signal {-ended.status} ({signal.Signals(-ended.status).name})" if signalled else f"status {ended.status}"
-        )
-        print(f"{ended.log_tail}\nlabelImg ended with {how}{hint}", file=sys.stderr)
+        hint = "; it showed no image: is there a screen? `retinamask doctor` names missing libraries"
+        how = f"status {ended.status}"
+        if ended.status < 0:
+            how = f"signal {-ended.status} ({signal.Signals(-ended.status).name})"
+        print(f"{ended.log_tail}\nlabelImg ended with {how}{'' if ended.seen else hint}", file=sys.stderr)
         print("what it had saved is read nevertheless", file=sys.stderr)
 
     counts = {"new": changes.new, "changed": changes.changed, "deleted": changes.deleted}
@@ -134,14 +133,8 @@ def _print_session(session, ended, changes, proposals) -> None:
     for word, names in counts.items():
         if names:
             print(f"  {word}: {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}")
-    fates = {
-        "corrected or confirmed": proposals.corrected,
-        "accepted unchanged": proposals.accepted,
-        "deleted": proposals.removed,
-        "never shown and taken back": proposals.taken_back,
-    }
-    if any(fates.values()):
-        print("proposals: " + ", ".join(f"{len(names)} {fate}" for fate, names in fates.items()))
+    if any(proposals.values()):
+        print("proposals: " + ", ".join(f"{len(proposals[key])} {fate}" for key, fate in OUTCOMES.items()))
     if changes.other_format:
         listed = ", ".join(changes.other_format[:5])
         print(f"{len(changes.other_format)} file(s) in another format, which are not read: {listed}", file=sys.stderr)

@@ -1,12 +1,9 @@
-"""The command that audits a data set.
-
-It calls the functions that the notebook calls. Imports stand inside the functions, so that a command starts only
-what it needs.
-"""
+"""The command that audits a data set."""
 
 from pathlib import Path
 
-from retinamask.commands.parsing import add_command, refuse_existing
+from retinamask.commands.parsing import add_command
+from retinamask.dataset.files import refuse_existing
 
 
 def add_commands(subparsers) -> None:
@@ -62,6 +59,5 @@ def _print(found) -> None:
     print(
         f"{len(found.looks)} images; boxes: {counts}; keras-retinanet's anchors at {found.settings.image_size} reach "
         f"{reached['covered']} of {reached['boxes']} in readable images; {found.count('error')} kinds of errors, "
-        f"{found.count('warning')} of warnings, "
-        f"{found.count('note')} notes"
+        f"{found.count('warning')} of warnings, {found.count('note')} notes"
     )

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from retinamask.commands.parsing import add_command, refuse_existing
+from retinamask.commands.parsing import add_command
 from retinamask.commands.training import add_network_settings, add_settings, network_settings
+from retinamask.dataset.files import refuse_existing
 from retinamask.setting import value_of
 
 DEFAULTS = {

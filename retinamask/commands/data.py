@@ -7,7 +7,8 @@ starts only what it needs.
 import sys
 from pathlib import Path
 
-from retinamask.commands.parsing import add_command, refuse_existing
+from retinamask.commands.parsing import add_command
+from retinamask.dataset.files import refuse_existing
 
 
 def add_commands(subparsers) -> None:

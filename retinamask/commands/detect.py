@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from retinamask.commands.parsing import add_command, refuse_existing
+from retinamask.commands.parsing import add_command
+from retinamask.dataset.files import refuse_existing
 
 SUPPRESS = ("any_class", "per_class")  # as in `retinamask.inference.suppression`, which loads NumPy
 _PREDICTOR = {  # option: parameter of `retinamask.model.load`, type, number of values, its name, help

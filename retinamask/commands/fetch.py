@@ -1,6 +1,5 @@
 """The command that fetches public data sets, and published face detectors, by name."""
 
-import argparse
 import sys
 
 from retinamask.commands.parsing import add_command
@@ -23,41 +22,36 @@ def add_commands(subparsers) -> None:
     command.add_argument("name", nargs="?", metavar="NAME", help="one of --list")
     command.add_argument(
         "--folder",
-        default=argparse.SUPPRESS,
         help="it comes into FOLDER/NAME/ (default: data for data sets, ~/.cache/retinamask for face detectors)",
     )
     command.add_argument(
         "--from",
         dest="source",
-        default=argparse.SUPPRESS,
         metavar="FILE_OR_FOLDER",
         help="an archive, or an unpacked folder, or the files of a face detector, that you fetched by hand",
     )
-    command.add_argument("--list", action="store_true", default=argparse.SUPPRESS, help="list what there is")
+    command.add_argument("--list", action="store_true", help="list what there is")
 
 
 def fetch_command(given) -> None:
-    from retinamask.dataset.public import data_sets, models
-    from retinamask.dataset.public.fetch import fetch
+    from retinamask.dataset.public.catalogue import DATA_SETS, FACE_MODELS, described
+    from retinamask.dataset.public.fetch import fetch, fetch_model
 
-    if hasattr(given, "list"):
-        described = [*map(data_sets.described, data_sets.CATALOGUE.values())]
-        print("\n\n".join([*described, *map(models.described, models.CATALOGUE.values())]))
-        print(f"\n{_OTHERS}")
+    if given.list:
+        print("\n\n".join([*map(described, [*DATA_SETS, *FACE_MODELS]), _OTHERS]))
         return
-    names = f"{', '.join(data_sets.CATALOGUE)}; or a face detector: {', '.join(models.CATALOGUE)}"
+    names = f"{', '.join(DATA_SETS)}; or a face detector: {', '.join(FACE_MODELS)}"
     if given.name is None:
         raise ValueError(f"which data set? Give its name, one of: {names}")
-    folder, source = getattr(given, "folder", None), getattr(given, "source", None)
-    if given.name in models.CATALOGUE:
-        paths = models.fetch_model(given.name, folder, source)
+    if given.name in FACE_MODELS:
+        paths = fetch_model(given.name, given.folder, given.source)
         print(f"verified by SHA-256: {', '.join(map(str, paths))}")
-        print(f"licence: {models.CATALOGUE[given.name].licence}")
+        print(f"licence: {FACE_MODELS[given.name].licence}")
         return
-    if given.name not in data_sets.CATALOGUE:
+    if given.name not in DATA_SETS:
         raise ValueError(f"no public data set is called {given.name!r}; there are: {names}")
-    fetched = fetch(given.name, folder or "data", source)
-    _report(fetched, data_sets.CATALOGUE[given.name])
+    fetched = fetch(given.name, given.folder or "data", given.source)
+    _report(fetched, DATA_SETS[given.name])
 
 
 def _report(fetched, entry) -> None:

@@ -15,7 +15,8 @@ from retinamask.commands.detect import (
     predictor_options,
     refuse_options,
 )
-from retinamask.commands.parsing import add_command, refuse_existing
+from retinamask.commands.parsing import add_command
+from retinamask.dataset.files import refuse_existing
 
 
 def add_commands(subparsers) -> None:

@@ -1,9 +1,8 @@
-"""Declare a command, and refuse to replace files unasked."""
+"""Declare a command."""
 
 import argparse
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -19,9 +18,3 @@ def add_command(subparsers, name: str, function: Callable, text: str) -> argpars
     command._negative_number_matcher = re.compile(r"-[\d.]")  # argparse's own takes -1e-4 for an option
     command.set_defaults(command=function, parser=command)
     return command
-
-
-def refuse_existing(path: Path, force: bool = False, option: str = "--out") -> None:
-    """Refuse to replace a user's file, which ``option`` names, except with ``force``."""
-    if path.exists() and not force:
-        raise ValueError(f"{path} exists; choose another {option}, or replace it with --force")

@@ -1,7 +1,4 @@
-"""The command that splits a table so that no picture is on two sides.
-
-Beside `commands.data`, in the same shape.
-"""
+"""The command that splits a table so that no picture is on two sides."""
 
 import sys
 
@@ -55,6 +52,7 @@ def _sizes(tables, classes):
 
 def _sentences(made, settings) -> list[str]:
     """Report what the user should know, one sentence per line."""
+    from retinamask.dataset.annotations import image_paths
     from retinamask.dataset.split_files import copies_found
 
     count, held, exact = copies_found(made.groups)
@@ -73,15 +71,10 @@ def _sentences(made, settings) -> list[str]:
         said.append("a split was there: shares and seed count for new images only; --force deals all of them anew")
     if made.gone:
         said.append(f"{len(made.gone)} images are no longer in the table, such as {made.gone[0]}")
-    return [*said, _leak(made), "written: " + ", ".join(map(str, made.files))]
-
-
-def _leak(made) -> str:
-    from retinamask.dataset.annotations import image_paths
-
     mean = sum(made.leaked) / len(made.leaked)
-    return (
+    said.append(
         f"a random split of single images would have copies in train of {made.leaked[0]} images of test with this "
         f"seed, of {mean:.1f} on average over {len(made.leaked)} seeds; this one has none "
         f"(test: {len(image_paths(made.tables['test']))} images)"
     )
+    return [*said, "written: " + ", ".join(map(str, made.files))]

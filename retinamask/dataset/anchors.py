@@ -56,11 +56,7 @@ def best_overlaps(boxes_xyxy: np.ndarray, sizes_wh: np.ndarray, anchors: Anchors
     Returns:
         Shape ``(N,)``, 0 to 1.
     """
-    best = np.zeros(len(boxes_xyxy))
-    for size, stride in zip(anchors.sizes, anchors.strides, strict=True):
-        overlaps = _level_overlaps(boxes_xyxy, sizes_wh, anchors.shapes_wh(size), stride)
-        best = np.maximum(best, overlaps.max(axis=1, initial=0))
-    return best
+    return _shape_overlaps(boxes_xyxy, sizes_wh, anchors).max(axis=1, initial=0)
 
 
 def coverage(overlaps: np.ndarray) -> float:
@@ -82,7 +78,9 @@ def suggest(boxes_xyxy: np.ndarray, sizes_wh: np.ndarray, anchors: Anchors, most
     """
     order = np.argsort(np.prod(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], axis=1), kind="stable")
     chosen = order[np.unique(np.linspace(0, len(order) - 1, min(most_boxes, len(order))).astype(int))]
-    table = _table(boxes_xyxy[chosen], sizes_wh[chosen], anchors)  # (scales, ratios, N)
+    every = replace(anchors, ratios=tuple(_RATIOS), scales=tuple(_SCALES))
+    table = _shape_overlaps(boxes_xyxy[chosen], sizes_wh[chosen], every).reshape(-1, len(_RATIOS), len(_SCALES))
+    table = table.transpose(2, 1, 0).astype(np.float32, "C")  # (scales, ratios, N)
     best_value, best = -1.0, anchors
     for first in itertools.combinations(range(len(_RATIOS)), len(anchors.ratios)):
         steps = set(np.diff(first).tolist())
@@ -119,13 +117,12 @@ def _best_set(overlaps: np.ndarray, count: int) -> tuple[float, tuple[int, ...]]
     return float(values[best]), tuple(sets[best].tolist())
 
 
-def _table(boxes_xyxy: np.ndarray, sizes_wh: np.ndarray, anchors: Anchors) -> np.ndarray:
-    """Best IoU over the levels for each scale and ratio of the search, ``float32`` (scales, ratios, N)."""
-    every = replace(anchors, ratios=tuple(_RATIOS), scales=tuple(_SCALES))
-    best = np.zeros((len(boxes_xyxy), len(_RATIOS) * len(_SCALES)), dtype=np.float32)
+def _shape_overlaps(boxes_xyxy: np.ndarray, sizes_wh: np.ndarray, anchors: Anchors) -> np.ndarray:
+    """Best IoU over the levels of each box and shape of anchor, ``(N, ratios x scales)``."""
+    best = np.zeros((len(boxes_xyxy), len(anchors.ratios) * len(anchors.scales)))
     for size, stride in zip(anchors.sizes, anchors.strides, strict=True):
-        np.maximum(best, _level_overlaps(boxes_xyxy, sizes_wh, every.shapes_wh(size), stride), out=best)
-    return best.reshape(-1, len(_RATIOS), len(_SCALES)).transpose(2, 1, 0).copy()
+        np.maximum(best, _level_overlaps(boxes_xyxy, sizes_wh, anchors.shapes_wh(size), stride), out=best)
+    return best
 
 
 def _level_overlaps(boxes_xyxy: np.ndarray, sizes_wh: np.ndarray, shapes_wh: np.ndarray, stride: int) -> np.ndarray:

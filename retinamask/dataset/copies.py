@@ -66,7 +66,7 @@ def packed_hashes(image_rgb: np.ndarray) -> np.ndarray:
 
 def hash_images(paths: Iterable[str], folder: str | Path) -> Hashes:
     """Hash image files, several at a time, in the order of their paths (as in a table, relative to ``folder``)."""
-    paths, readable, hashes, sums, unreadable = list(paths), [], [], [], []
+    paths = list(paths)
 
     def hash_file(path: str) -> tuple[np.ndarray, str] | str:
         try:
@@ -77,16 +77,11 @@ def hash_images(paths: Iterable[str], folder: str | Path) -> Hashes:
             return f"{Path(folder, path)}: cannot be read ({error.strerror}); replace the file or leave it out"
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and hashlib sums outside Python's lock
-        results = pool.map(hash_file, paths)
-        for path, result in zip(paths, track(results, "comparing", "image", len(paths)), strict=True):
-            if isinstance(result, str):
-                unreadable.append(result)
-            else:
-                readable.append(path)
-                hashes.append(result[0])
-                sums.append(result[1])
-    both = np.array(hashes, dtype=np.uint8).reshape(-1, 2, HASH_BITS // 8)
-    return Hashes(readable, both[:, 0], both[:, 1], sums, unreadable)
+        results = list(track(pool.map(hash_file, paths), "comparing", "image", len(paths)))
+    unreadable = [result for result in results if isinstance(result, str)]
+    hashed = [(path, *result) for path, result in zip(paths, results, strict=True) if not isinstance(result, str)]
+    both = np.array([each[1] for each in hashed], dtype=np.uint8).reshape(-1, 2, HASH_BITS // 8)
+    return Hashes([each[0] for each in hashed], both[:, 0], both[:, 1], [each[2] for each in hashed], unreadable)
 
 
 def near_pairs(hashes: Hashes, most_bits: int = NEAR_BITS, most_per_image: int | None = None) -> np.ndarray:

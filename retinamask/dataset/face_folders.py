@@ -14,7 +14,7 @@ from retinamask.dataset.crops import CLASSES_CSV, FACES_CSV, GROUP_BY
 from retinamask.dataset.formats import read_mapped
 from retinamask.dataset.image_files import walk
 from retinamask.dataset.images import EXTENSIONS
-from retinamask.dataset.splits import deal_images, refuse_empty, tables_of
+from retinamask.dataset.splits import deal_images, tables_of
 
 
 class FaceFolders(NamedTuple):
@@ -100,7 +100,6 @@ def split_faces(
     groups = by_path(paths) if by_chance else image_groups(paths, folder, patterns)
     sides = deal_images(table, groups, {"val": val_share, "train": 1 - val_share}, seed)
     tables = tables_of(table, sides, ("train", "val"))
-    refuse_empty(tables)
     return FaceSplit(tables["train"], tables["val"], groups)
 
 

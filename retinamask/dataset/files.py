@@ -90,6 +90,12 @@ def no_room(path: str | Path, needed_bytes: int) -> str:
     return f"{path}: no room on the disk; it needs {needed_bytes / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
 
 
+def refuse_existing(path: str | Path, force: bool = False, option: str = "--out") -> None:
+    """Raise `ValueError` if ``path``, which the user chose as ``option``, exists, except with ``force``."""
+    if Path(path).exists() and not force:
+        raise ValueError(f"{path} exists; choose another {option}, or replace it with --force")
+
+
 @contextlib.contextmanager
 def new_folder(folder: str | Path) -> Iterator[Path]:
     """Give a temporary folder beside ``folder``; on success it becomes ``folder``, on error it goes.

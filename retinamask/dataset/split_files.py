@@ -17,14 +17,7 @@ import pandas as pd
 from retinamask.dataset.annotations import AnnotationError, image_paths, of_images, write_annotations
 from retinamask.dataset.copies import ImageGroups, image_groups
 from retinamask.dataset.dealing import whole_counts
-from retinamask.dataset.splits import (
-    beside,
-    deal_images,
-    plain_shares,
-    refuse_empty,
-    sides_in,
-    tables_of,
-)
+from retinamask.dataset.splits import beside, deal_images, plain_shares, sides_in, tables_of
 
 LEAK_SEEDS = 20  # how many splits by chance the report averages over
 
@@ -64,9 +57,11 @@ def split_beside(annotations_csv: str | Path, table: pd.DataFrame, settings: Spl
         ValueError: impossible settings.
     """
     shares = _shares(settings)
-    side_files = {side: path for side, path in _side_files(annotations_csv, settings.folds).items() if path.exists()}
-    old = {} if settings.anew else sides_in(side_files)
-    _refuse_other_kind(annotations_csv, settings.folds)
+    side_files, train_files = _files(annotations_csv, settings.folds)
+    files = [*side_files.values(), *train_files.values()]
+    there = {side: path for side, path in side_files.items() if path.exists()}
+    old = {} if settings.anew else sides_in(there)
+    _refuse_other_kind(annotations_csv, files)
     here = set(image_paths(table))
     known = {path: set(sides) for path, sides in old.items() if path in here}
     gone = sorted(set(old) - here)
@@ -85,8 +80,11 @@ def split_beside(annotations_csv: str | Path, table: pd.DataFrame, settings: Spl
         raise AnnotationError(f"none of {len(groups.paths)} image(s) can be read, the first: {groups.unreadable[0]}")
     sides = deal_images(table, groups, shares, settings.seed, known)
     tables = tables_of(table, sides, shares)
-    refuse_empty(tables)
-    files = _write(annotations_csv, table, tables, settings.folds)
+    for side, path in side_files.items():  # most protected first: interrupted, an image is in two files, never in none
+        write_annotations(tables[side], path)
+    for side, path in train_files.items():
+        others = [image for name in train_files if name != side for image in image_paths(tables[name])]
+        write_annotations(of_images(table, others), path)
     seeds = range(settings.seed, settings.seed + LEAK_SEEDS)
     made = shares if settings.folds else {name: len(image_paths(part)) / len(sides) for name, part in tables.items()}
     val_share = made.get("val", made.get("fold1"))
@@ -112,42 +110,29 @@ def _shares(settings: SplitSettings) -> dict[str, float]:
     return {"test": settings.test_share, **{f"fold{k}": share for k in range(1, settings.folds + 1)}}
 
 
-def _side_files(annotations_csv: str | Path, folds: int) -> dict[str, Path]:
-    """Return the files that say which side an image is on, the most protected first: each image is in one of them."""
-    names = {f"fold{k}": f"fold{k}_val" for k in range(1, folds + 1)} or {"val": "val", "train": "train"}
-    names = {"test": "test", **names}
-    paths = beside(annotations_csv, names.values())
-    return {side: paths[name] for side, name in names.items()}
+def _files(annotations_csv: str | Path, folds: int) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the files that say which side an image is on, the most protected first, and each fold's training file.
+
+    Each image is in one of the first; a training file holds the other folds.
+    """
+    names = [f"fold{k}" for k in range(1, folds + 1)]
+    paths = beside(annotations_csv, ["test", *[f"{name}_val" for name in names]] if folds else ["test", "val", "train"])
+    return (
+        {side.removesuffix("_val"): path for side, path in paths.items()},
+        {name: beside(annotations_csv, [f"{name}_train"])[f"{name}_train"] for name in names},
+    )
 
 
-def _train_files(annotations_csv: str | Path, folds: int) -> dict[str, Path]:
-    """Return the training file of each fold; it holds the other folds."""
-    return {f"fold{k}": beside(annotations_csv, [f"fold{k}_train"])[f"fold{k}_train"] for k in range(1, folds + 1)}
-
-
-def _refuse_other_kind(annotations_csv: str | Path, folds: int) -> None:
+def _refuse_other_kind(annotations_csv: str | Path, own: Iterable[Path]) -> None:
     """Splits with and without folds, or with more folds, share a test file; one would change it under the other."""
     path = Path(annotations_csv)
     of_a_split = re.compile(re.escape(path.stem) + r"_(fold\d+_)?(train|val)\.csv")
     there = {found for found in path.parent.glob("*.csv") if of_a_split.fullmatch(found.name)}
-    own = {*_side_files(path, folds).values(), *_train_files(path, folds).values()}
-    others = sorted(there - own)
-    if others:
+    if others := sorted(there - set(own)):
         raise AnnotationError(
             f"{', '.join(map(str, others[:4]))}: files of a split with other folds, or with none where folds are "
             "asked for; move them away first"
         )
-
-
-def _write(annotations_csv: str | Path, table: pd.DataFrame, tables: dict[str, pd.DataFrame], folds: int) -> list[Path]:
-    """Write the files, the most protected side first: interrupted, an image is in two of them, never in none."""
-    paths, train_paths = _side_files(annotations_csv, folds), _train_files(annotations_csv, folds)
-    for side, path in paths.items():
-        write_annotations(tables[side], path)
-    for side, path in train_paths.items():
-        others = [image for name in train_paths if name != side for image in image_paths(tables[name])]
-        write_annotations(of_images(table, others), path)
-    return [*paths.values(), *train_paths.values()]
 
 
 def copies_found(groups: ImageGroups) -> tuple[int, int, int]:
@@ -155,23 +140,17 @@ def copies_found(groups: ImageGroups) -> tuple[int, int, int]:
 
     The last counts every file but one of those with the same bytes.
     """
-    sizes = Counter(groups.of_copies().tolist()).values()
-    return (
-        sum(size > 1 for size in sizes),
-        sum(size for size in sizes if size > 1),
-        len(groups.keys) - len(set(groups.keys)),
-    )
+    sizes = [size for size in Counter(groups.of_copies().tolist()).values() if size > 1]
+    return len(sizes), sum(sizes), len(groups.keys) - len(set(groups.keys))
 
 
 def leaked_by_chance(found: ImageGroups, shares: dict[str, float], seeds: Iterable[int]) -> list[int]:
     """Count for each seed the images of test with a near copy in train when single images are split by chance."""
     counts = whole_counts(len(found.paths), np.array([shares[side] for side in ("test", "val", "train")]))
-    ends = np.cumsum(counts).astype(int)
+    in_test, in_train = np.arange(len(found.paths)) < counts[0], np.arange(len(found.paths)) >= counts[:2].sum()
+    one, other = np.concatenate([found.near_pairs, found.near_pairs[:, ::-1]]).T
     leaked = []
     for seed in seeds:
-        dealt = np.random.default_rng(seed).permutation(len(found.paths))
-        in_test, in_train = (np.isin(np.arange(len(dealt)), part) for part in (dealt[: ends[0]], dealt[ends[1] :]))
-        both_ways = np.concatenate([found.near_pairs, found.near_pairs[:, ::-1]])
-        leaking = in_test[both_ways[:, 0]] & in_train[both_ways[:, 1]]
-        leaked.append(len(set(both_ways[leaking, 0].tolist())))
+        place = np.argsort(np.random.default_rng(seed).permutation(len(found.paths)))
+        leaked.append(len(np.unique(one[in_test[place[one]] & in_train[place[other]]])))
     return leaked

@@ -57,9 +57,7 @@ def split(
     """
     groups = groups or by_path(table["image_path"])
     sides = deal_images(table, groups, plain_shares(val_share, test_share), seed, old_sides)
-    tables = tables_of(table, sides, SPLITS)
-    refuse_empty(tables)
-    return tables
+    return tables_of(table, sides, SPLITS)
 
 
 def plain_shares(val_share: float, test_share: float) -> dict[str, float]:
@@ -108,15 +106,15 @@ def deal_images(
 
 
 def tables_of(table: pd.DataFrame, sides: Mapping[str, str], names: Iterable[str]) -> dict[str, pd.DataFrame]:
-    """Return the rows of each side, by its name."""
-    return {name: of_images(table, [path for path in sides if sides[path] == name]) for name in names}
+    """Return the rows of each side, by its name.
 
-
-def refuse_empty(tables: Mapping[str, pd.DataFrame]) -> None:
-    """Raise `AnnotationError` if a side has no box: nothing could be learnt from it or measured on it."""
-    empty = [name for name, part in tables.items() if objects(part).empty]
-    if empty:
+    Raises:
+        AnnotationError: a side has no box: nothing could be learnt from it or measured on it.
+    """
+    tables = {name: of_images(table, [path for path in sides if sides[path] == name]) for name in names}
+    if empty := [name for name, part in tables.items() if objects(part).empty]:
         raise AnnotationError(f"no box in {', '.join(empty)}; add images, enlarge the share, or try another seed")
+    return tables
 
 
 def write_splits(
@@ -238,9 +236,7 @@ def _split_beside(table: pd.DataFrame, classes: dict[str, int], annotations_csv:
             f"the split beside {annotations_csv} lacks {len(lost)} of its images, such as {lost[0]}; "
             f"bring it up to date with: {update}"
         )
-    tables = tables_of(table, {image: sides[image][0] for image in images}, SPLITS)
-    refuse_empty(tables)
-    return tables
+    return tables_of(table, {image: sides[image][0] for image in images}, SPLITS)
 
 
 def _write_run(

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -120,13 +121,7 @@ def write_audit_page(audit: Audit, path: str | Path) -> Path:
         class_rows=[(row.Index, f"{row.boxes:,}", f"{row.images:,}") for row in audit.class_counts().itertuples()],
         figures=[(name, _embedded(figure.savefig, dpi=110)) for name, figure in figures.items()],
         anchor_rows=[
-            [
-                record["anchors"],
-                record["image_size"],
-                f"{record['covered']:,} of {record['boxes']:,}",
-                f"{record['share']:.1%}",
-                f"{record['mean_overlap']:.3f}",
-            ]
+            "{anchors}|{image_size}|{covered:,} of {boxes:,}|{share:.1%}|{mean_overlap:.3f}".format(**record).split("|")
             for record in audit.anchors.covered
         ],
         suggestion=audit.anchors.suggestion,
@@ -181,13 +176,10 @@ def example_strip(audit: Audit, finding: Finding) -> Image.Image | None:
     pictures = [picture for example in example_pictures(audit, finding) for picture, _ in example]
     if not pictures:
         return None
-    gap = SIDE // 20
-    width = sum(picture.width + gap for picture in pictures) - gap
-    strip = Image.new("RGB", (width, max(picture.height for picture in pictures)), PAPER)
-    left = 0
-    for picture in pictures:
+    rights = list(accumulate(picture.width + SIDE // 20 for picture in pictures))
+    strip = Image.new("RGB", (rights[-1] - SIDE // 20, max(picture.height for picture in pictures)), PAPER)
+    for picture, left in zip(pictures, [0, *rights], strict=False):
         strip.paste(picture, (left, 0))
-        left += picture.width + gap
     return strip
 
 

@@ -182,8 +182,8 @@ def export_darknet(snapshot: Snapshot, folder: str | Path, force: bool = False) 
     stem = Path(folder, snapshot.weights.stem)
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("cfg", "weights", "names")]
     made = DarknetFiles(*paths, detector.description.image_size)
-    if (taken := [path for path in paths if path.exists()]) and not force:
-        raise SnapshotError(f"{taken[0]} exists; choose another folder, or replace it with --force")
+    for path in paths:
+        files.refuse_existing(path, force, "folder")
     _, network = detectors.load(snapshot, snapshot.kind)
     files.write_text(made.names, "".join(f"{name}\n" for name in detector.classes))
     files.write_text(made.cfg, detector.description.text)

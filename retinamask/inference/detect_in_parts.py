@@ -71,8 +71,7 @@ def detect_in_parts(
             raise ValueError(f"{parts} is of another run: {'; '.join(other)}. Give what it had, or leave out --resume")
     if not resume:
         for path in drawn.values():
-            if path.exists() and not force:
-                raise ValueError(f"{path} exists; choose another --save-images, or replace it with --force")
+            files.refuse_existing(path, force, "--save-images")
     out.parent.mkdir(parents=True, exist_ok=True)
     predictor = load()
     if not resume:

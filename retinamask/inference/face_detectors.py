@@ -16,7 +16,8 @@ import numpy as np
 
 from retinamask.dataset import boxes, images
 from retinamask.dataset import files as disk
-from retinamask.dataset.public import models
+from retinamask.dataset.public.catalogue import FACE_MODELS
+from retinamask.dataset.public.fetch import kept_files
 from retinamask.detectors.darknet import cfg, weights
 from retinamask.inference import tiles
 from retinamask.inference.detect import Predictor
@@ -301,7 +302,7 @@ def _by_suffix(given: Files, expected: Sequence[str], optional: str = "", publis
 
     Damaged copies of published weights are refused: as long as they, or called like them, but with other bytes.
     """
-    given = given or (models.kept_files(published) if published else ())
+    given = given or (kept_files(published) if published else ())
     wanted = f"expected {' and '.join(expected)}{optional and f', and {optional} if you like'}"
     found: dict[str, Path] = {}
     for path in map(Path, given):
@@ -314,7 +315,7 @@ def _by_suffix(given: Files, expected: Sequence[str], optional: str = "", publis
     if missing:
         listed = ", ".join(map(str, given)) or "nothing"
         raise FaceModelError(f"no {' and no '.join(missing)} file among {listed}; {wanted}")
-    for file in models.CATALOGUE[published].files if published else ():
+    for file in FACE_MODELS[published].files if published else ():
         path = found[expected[-1]]  # the weights
         size = path.stat().st_size
         if (path.name == file.name or size == file.size_bytes) and disk.sha256(path) != file.sha256:

@@ -1,6 +1,6 @@
 """The folder of a session: the images, where their annotations go, the classes, and what must be refused first.
 
-Above `port`. labelImg saves ``annotation_folder/STEM.xml`` (or ``.txt``), whatever folder the image is in, reads
+labelImg saves ``annotation_folder/STEM.xml`` (or ``.txt``), whatever folder the image is in, reads
 whatever format it finds there, and numbers YOLO's classes by its own list: each can overwrite a person's work, so the
 folder is checked before the window opens.
 """
@@ -11,12 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retinamask.dataset import files, images
-from retinamask.dataset.annotations import AnnotationError
-from retinamask.dataset.formats import Problem
-from retinamask.dataset.image_files import walk
-from retinamask.labelimg import port
+import numpy as np
 
+from retinamask.dataset import boxes, files, images
+from retinamask.dataset.annotations import AnnotationError
+from retinamask.dataset.formats import Problem, voc, yolo
+from retinamask.dataset.formats.reading import in_pixels
+from retinamask.dataset.image_files import walk
+
+SUFFIXES = {"voc": ".xml", "yolo": ".txt"}
+CLASSES_TXT = "classes.txt"
 RECORD = "preannotated.json"  # written by `retinamask.labelimg.proposals` among the annotation files
 
 
@@ -33,7 +37,7 @@ class Session:
 
     def annotation_of(self, image: Path) -> Path:
         """Return where labelImg saves the annotation of an image."""
-        return self.annotation_folder / (image.stem + port.SUFFIXES[self.port_format])
+        return self.annotation_folder / (image.stem + SUFFIXES[self.port_format])
 
     def annotated(self) -> list[tuple[Path, Path]]:
         """List the existing annotation files, each with its image."""
@@ -84,18 +88,18 @@ def prepare(
     notes = [Problem("note", str(image_folder), note) for note in seen.notes()]
     session = Session(image_folder, chosen, port_format, list(classes), {}, notes)
     _refuse_conflicts(session, found)
-    suffix, stems = port.SUFFIXES[port_format], {path.stem for path in found}
+    suffix, stems = SUFFIXES[port_format], {path.stem for path in found}
     elsewhere = [path for path in seen.files if path.suffix == suffix and path.stem in stems and path.parent != chosen]
     if elsewhere and annotation_folder is None:
         raise AnnotationError(
             f"annotations go to {chosen}, but there are some elsewhere, such as {elsewhere[0]}; "
             "name the right folder with --annotations"
         )
-    lines = port.read_class_lines(chosen) if port_format == "yolo" else []
+    lines = read_class_lines(chosen) if port_format == "yolo" else []
     shared = min(len(lines), len(classes))
     if lines[:shared] != session.class_names[:shared]:
         raise AnnotationError(
-            f"{chosen / port.CLASSES_TXT} lists {', '.join(lines)}, the class list is {', '.join(classes)}; "
+            f"{chosen / CLASSES_TXT} lists {', '.join(lines)}, the class list is {', '.join(classes)}; "
             "labelImg would renumber the boxes: bring the two into the same order"
         )
     session.class_names = max(lines, session.class_names, key=len)
@@ -106,12 +110,12 @@ def prepare(
             path = session.annotation_of(image)
             try:
                 size_wh = check.result()[0]
-                labelled = port.load(path, size_wh, session.class_names) if path.is_file() else []
+                names = checked_classes(path, size_wh, session.class_names) if path.is_file() else []
             except ValueError as error:
                 session.left_out.append(Problem("left out of the session", str(image), str(error)))
                 continue
             session.sizes_wh[image] = size_wh
-            used |= dict.fromkeys(name for name, _ in labelled if name)
+            used |= dict.fromkeys(filter(None, names))
     session.class_names = list(dict.fromkeys([*session.class_names, *used]))
     if not session.sizes_wh:
         raise AnnotationError(f"none of the {len(found)} image(s) can be shown: {session.left_out[-1]}")
@@ -124,15 +128,72 @@ def state(session: Session) -> dict[str, str]:
     """Return the SHA-256 of every annotation file that labelImg may have written, by name."""
     suffixes = (".xml", ".txt", ".json")  # the last is what its third format would write
     found = sorted(path for path in session.annotation_folder.glob("*") if path.suffix in suffixes and path.is_file())
-    others = (RECORD, port.CLASSES_TXT)
+    others = (RECORD, CLASSES_TXT)
     return {path.name: files.sha256(path) for path in found if path.name not in others and path.name[0] != "."}
 
 
 def complete_class_lines(session: Session) -> None:
     """Make ``classes.txt`` list every class: it is what labelImg reads boxes by, and it ends on an index beyond it."""
-    if port.read_class_lines(session.annotation_folder) != session.class_names:
+    if read_class_lines(session.annotation_folder) != session.class_names:
         text = "".join(f"{name}\n" for name in session.class_names)
-        files.write_text(session.annotation_folder / port.CLASSES_TXT, text)
+        files.write_text(session.annotation_folder / CLASSES_TXT, text)
+
+
+def checked_classes(path: Path, size_wh: tuple[int, int], class_names: list[str]) -> list[str]:
+    """Return the class of each box in an annotation file that labelImg would show whole.
+
+    Args:
+        path: the XML or txt file.
+        size_wh: width and height of its upright image.
+        class_names: the lines of ``classes.txt``; not used for VOC.
+
+    Raises:
+        ValueError: with path: not readable, or labelImg would leave boxes out, which saving would then lose.
+    """
+    is_yolo = path.suffix == SUFFIXES["yolo"]
+    found = yolo.objects(path, class_names) if is_yolo else voc.parse(path).objects
+    if wrong := next((item for item in found if item.wrong), None):
+        raise ValueError(f"{wrong.where}: {wrong.wrong}")
+    if not is_yolo:
+        from libs.pascal_voc_io import PascalVocReader  # labelImg's own; it passes over what it cannot read
+
+        shown = len(PascalVocReader(str(path)).get_shapes())
+        if shown != len(found):
+            raise ValueError(f"{path}: labelImg would show {shown} of {len(found)} box(es); mend the file first")
+        return [item.name for item in found]
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if len(line.strip().split(" ")) != 5:
+            raise ValueError(f"{path}: line {number}: labelImg reads five numbers with one space between; mend it")
+    shares = np.array([item.box_xyxy for item in found]).reshape(-1, 4)
+    boxes_xyxy = boxes.whole_pixels(boxes.clip(in_pixels(shares, size_wh), size_wh).round(2))  # six decimals: dust
+    if not boxes.areas(boxes_xyxy).all():
+        raise ValueError(f"{path}: a box under one pixel, which saving would lose; remove it")
+    return [item.name for item in found]
+
+
+def read_class_lines(folder: Path) -> list[str]:
+    """Read the names in a folder's ``classes.txt`` in order, none where there is no such file.
+
+    Raises:
+        AnnotationError: not UTF-8 text, or a name stands there twice.
+    """
+    path = folder / CLASSES_TXT
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnnotationError(f"{path}: cannot be read ({error}); expected UTF-8 text, a class a line") from None
+    names = [line.strip() for line in lines]
+    if names != lines or "" in names or path.read_bytes().startswith(b"\xef\xbb\xbf"):
+        raise AnnotationError(
+            f"{path}: labelImg would take an empty line, a blank at an end or a byte order mark for a part of the "
+            "classes; mend the file first"
+        )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise AnnotationError(f"{path}: {', '.join(map(repr, twice))} stand(s) there twice; keep each class once")
+    return names
 
 
 def _refuse_conflicts(session: Session, found: list[Path]) -> None:
@@ -148,7 +209,7 @@ def _refuse_conflicts(session: Session, found: list[Path]) -> None:
             f"{listed}; rename them, or annotate folder by folder"
         )
     here = session.annotation_folder
-    other = port.SUFFIXES["yolo" if session.port_format == "voc" else "voc"]
+    other = SUFFIXES["yolo" if session.port_format == "voc" else "voc"]
     mixed = [image for image in found if (here / (image.stem + other)).is_file()]
     if session.port_format == "voc":  # where both exist labelImg takes the XML
         mixed = [image for image in mixed if not session.annotation_of(image).is_file()]

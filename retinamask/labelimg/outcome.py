@@ -5,7 +5,7 @@ that is replaced is copied first, to a name with the time.
 """
 
 import shutil
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from retinamask.dataset import annotations, files
-from retinamask.dataset.formats import Problem, class_ids
-from retinamask.labelimg import port
-from retinamask.labelimg.folder import Session, state
+from retinamask.dataset.annotations import AnnotationError, make_table
+from retinamask.dataset.formats import FORMATS, Problem, class_ids, read_pairs
+from retinamask.labelimg.folder import SUFFIXES, Session, read_class_lines, state
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Rebuilt:
 
 def compare(session: Session, before: dict[str, str]) -> Changes:
     """Return what has changed since ``before``, an earlier `retinamask.labelimg.folder.state`."""
-    after, suffix = state(session), port.SUFFIXES[session.port_format]
+    after, suffix = state(session), SUFFIXES[session.port_format]
     touched = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
     ours = [name for name in touched if name.endswith(suffix)]
     return Changes(
@@ -68,13 +68,13 @@ def rebuild(session: Session, known: dict[str, int], out: Path, classes_csv: Pat
     Raises:
         AnnotationError: the existing CSV cannot be read.
     """
-    read, problems = port.read_all(session.annotated(), session.image_folder, out.parent)
+    read, problems = read_all(session.annotated(), session.image_folder, out.parent)
     dropped = {
         image for image in session.sizes_wh if not image.exists() or session.annotation_of(image).name in deleted
     }
-    old = annotations.read_annotations(out) if out.exists() else annotations.make_table([])
+    old = annotations.read_annotations(out) if out.exists() else make_table([])
     table, kept = _merged(old, read, out.parent, dropped)
-    listed = port.read_class_lines(session.annotation_folder) if session.port_format == "yolo" else []
+    listed = read_class_lines(session.annotation_folder) if session.port_format == "yolo" else []
     classes = class_ids(table, [*known, *listed])
     backup = None
     if not table.equals(old):
@@ -91,6 +91,20 @@ def rebuild(session: Session, known: dict[str, int], out: Path, classes_csv: Pat
     return Rebuilt(table, classes, problems, kept, backup)
 
 
+def read_all(
+    pairs: Iterable[tuple[Path, Path]], image_folder: Path, csv_folder: Path
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Read all annotation files of a session, given each with its image; see `read_pairs`."""
+    pairs = sorted(pairs)
+    if not pairs:
+        return make_table([]), []
+    try:
+        form = FORMATS["voc" if pairs[0][0].suffix == ".xml" else "yolo"]
+        return read_pairs(form, pairs, csv_folder, image_folder)
+    except AnnotationError as error:  # not one of them could be used
+        return make_table([]), [Problem("skipped file", str(pairs[0][0].parent), str(error))]
+
+
 def _merged(old: pd.DataFrame, read: pd.DataFrame, folder: Path, dropped: set[Path]) -> tuple[pd.DataFrame, int]:
     """Join the old rows, less the images read or dropped, with the read ones, each image at its old place.
 
@@ -102,7 +116,7 @@ def _merged(old: pd.DataFrame, read: pd.DataFrame, folder: Path, dropped: set[Pa
     kept = old[~old["image_path"].map(resolved).isin(replaced)]
     both = [table for table in (kept, read) if not table.empty]
     if not both:
-        return annotations.make_table([]), 0
+        return make_table([]), 0
     table = pd.concat(both, ignore_index=True)
     place = {path: number for number, path in enumerate(dict.fromkeys(map(resolved.get, old["image_path"])))}
     order = table["image_path"].map(lambda path: place.get(resolved[path], len(place)))

@@ -7,29 +7,25 @@ has been shown by the end of a session is taken back.
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
 from retinamask.dataset import annotations, boxes, files
 from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError
-from retinamask.labelimg import port
+from retinamask.dataset.formats import voc, yolo
+from retinamask.dataset.formats.writing import Picture
 from retinamask.labelimg.folder import RECORD, Session, complete_class_lines
 from retinamask.progress import track
 
 FORMAT = 1
 CHUNK = 64  # images between two writes of their files: what an interruption costs
-
-
-@dataclass
-class Outcome:
-    """The outcome of the proposals, by the names of their files."""
-
-    accepted: list[str] = field(default_factory=list)  # shown and left unchanged
-    corrected: list[str] = field(default_factory=list)  # saved again: corrected, or confirmed with the space bar
-    removed: list[str] = field(default_factory=list)  # deleted meanwhile
-    taken_back: list[str] = field(default_factory=list)  # never shown
+OUTCOMES = {
+    "corrected": "corrected or confirmed",  # saved again
+    "accepted": "accepted unchanged",
+    "removed": "deleted",
+    "taken_back": "never shown and taken back",
+}
 
 
 def propose(
@@ -68,20 +64,29 @@ def propose(
             for relative, rows in found.groupby("image_path", sort=True):
                 image = session.image_folder / relative
                 path, size_wh = session.annotation_of(image), session.sizes_wh[image]
-                rows = rows[boxes.areas(boxes.whole_pixels(rows[BOX_COLUMNS].to_numpy())) > 0]
-                if rows.empty or path.exists():
+                boxes_xyxy = boxes.whole_pixels(rows[BOX_COLUMNS].to_numpy())
+                large = boxes.areas(boxes_xyxy) > 0
+                if not large.any() or path.exists():
                     continue
                 if session.port_format == "yolo":
                     complete_class_lines(session)
-                labelled = zip(rows["class_name"], rows[BOX_COLUMNS].itertuples(index=False, name=None), strict=True)
-                port.write(path, image, size_wh, list(labelled), session.class_names)
+                names = rows["class_name"][large].tolist()
+                write(path, Picture(image, size_wh, boxes_xyxy[large], names), session.class_names)
                 proposed = datetime.now(UTC).isoformat(timespec="seconds")
-                entry = {"sha256": files.sha256(path), "boxes": len(rows), "proposed": proposed, **about}
-                record[path.name] = entry
+                record[path.name] = {"sha256": files.sha256(path), "boxes": len(names), "proposed": proposed, **about}
                 written.append(path.name)
         finally:  # also of those that were written before an interruption
             _write_record(session.annotation_folder, record)
     return written, unreadable
+
+
+def write(path: Path, picture: Picture, class_names: list[str]) -> None:
+    """Write the annotation file of a picture as labelImg would; XML, or text with ids of ``class_names``."""
+    if path.suffix == ".xml":
+        voc.write_voc(path, picture.path, picture.size_wh, picture.boxes_xyxy, picture.class_names)
+        return
+    ids = {name: number for number, name in enumerate(class_names)}
+    files.write_text(path, yolo.label_lines(picture, ids, digits=6))
 
 
 def read_record(annotation_folder: Path) -> dict[str, dict]:
@@ -106,14 +111,17 @@ def read_record(annotation_folder: Path) -> dict[str, dict]:
     return proposals
 
 
-def settle(session: Session, seen: set[Path]) -> Outcome:
+def settle(session: Session, seen: set[Path]) -> dict[str, list[str]]:
     """Decide at the end of a session what became of each open proposal, and note it in the record.
 
     Args:
         session: the session that ends.
         seen: images that were shown in the window.
+
+    Returns:
+        The names of the files of each outcome, by the keys of `OUTCOMES`.
     """
-    record, outcome = read_record(session.annotation_folder), Outcome()
+    record, outcomes = read_record(session.annotation_folder), {outcome: [] for outcome in OUTCOMES}
     shown = {session.annotation_of(image).name for image in seen}
     for name, entry in list(record.items()):
         path = session.annotation_folder / name
@@ -126,14 +134,14 @@ def settle(session: Session, seen: set[Path]) -> Outcome:
         if entry.get("outcome"):  # settled in an earlier session; it may have been corrected since
             entry["outcome"] = result if result == "corrected" else entry["outcome"]
             continue
-        getattr(outcome, result).append(name)
+        outcomes[result].append(name)
         if result == "taken_back":
             path.unlink()
             del record[name]
         else:
             entry["outcome"] = result
     _write_record(session.annotation_folder, record)
-    return outcome
+    return outcomes
 
 
 def _write_record(annotation_folder: Path, record: dict[str, dict]) -> None:

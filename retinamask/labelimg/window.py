@@ -1,8 +1,8 @@
 """labelImg's window for one session: ``python -m retinamask.labelimg.window session.json``.
 
 In labelImg's process, started by `process`, which also writes the JSON. Changes only what loses work or reaches beyond
-the session: floats (`repair`), the settings (a pickle in the user's home, neither read nor written), half-written
-files, exceptions that end the program, and boxes dropped or images deleted without a question.
+the session: floats (`accept_floats`), the settings (a pickle in the user's home, neither read nor written),
+half-written files, exceptions that end the program, and boxes dropped or images deleted without a question.
 """
 
 import functools
@@ -11,22 +11,73 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from labelImg import labelImg
 from libs import constants, labelFile
+from libs.canvas import Canvas
 from libs.utils import natural_sort
-from PyQt5.QtCore import QSize, QTimer
-from PyQt5.QtWidgets import QApplication, QMessageBox
+from PyQt5.QtCore import QSize, QTimer, pyqtSignal
+from PyQt5.QtGui import QPainter
+from PyQt5.QtWidgets import QAbstractSlider, QApplication, QMessageBox, QSpinBox
 
 from retinamask.dataset import files
-from retinamask.labelimg import repair
 
 FORMATS = {
     "voc": (labelFile.LabelFileFormat.PASCAL_VOC, constants.FORMAT_PASCALVOC),
     "yolo": (labelFile.LabelFileFormat.YOLO, constants.FORMAT_YOLO),
 }
 WINDOW_SIZE = (1200, 800)
+CALLS = {  # QAbstractSlider is what the scroll bars are
+    QPainter: ("drawLine", "drawRect", "drawText"),
+    QAbstractSlider: ("setValue",),
+    QSpinBox: ("setValue",),
+}
+
+
+class RepairedCanvas(Canvas):
+    """labelImg's canvas, whose signal carries what it is given.
+
+    ``mouseMoveEvent`` emits floats where ints are declared: PyQt5 would pass on a number from anywhere in memory, and
+    dragging the picture would throw it into a corner.
+    """
+
+    scrollRequest = pyqtSignal(float, int)
+
+
+def accept_floats() -> None:
+    """Round floats where Qt wants whole numbers, in this process; calling it again changes nothing.
+
+    Python before 3.10 cut floats silently where PyQt5 asked for an int; since then PyQt5 raises TypeError, and an
+    exception in a Qt callback ends the program. labelImg 1.8.6 hands floats over in
+
+    - ``libs/canvas.py`` ``paintEvent``: ``drawRect``, ``drawLine`` (https://github.com/HumanSignal/labelImg/issues/838),
+    - ``libs/shape.py`` ``paint``: ``drawText`` of the class name beside a box,
+    - ``labelImg/labelImg.py`` ``scroll_request``, ``zoom_request``: ``setValue`` of the scroll bars, and through
+      ``add_zoom`` and ``set_zoom`` that of the zoom's spin box (issues 872, 899, 938, 1004 and 1011 there).
+
+    Qt's methods are wrapped and no function of labelImg is replaced, so that their other callers are covered too.
+    """
+    labelImg.Canvas = RepairedCanvas
+    for owner, names in CALLS.items():
+        for name in names:
+            method = getattr(owner, name)
+            if not hasattr(method, "__wrapped__"):
+                setattr(owner, name, _rounding(method))
+
+
+def _rounding(method: Callable) -> Callable:
+    """``method``, called once more with rounded floats where Qt has no overload for the arguments as they are."""
+
+    @functools.wraps(method)
+    def call(self, *arguments):
+        try:
+            return method(self, *arguments)
+        except TypeError:
+            return method(self, *(round(value) if isinstance(value, float) else value for value in arguments))
+
+    return call
 
 
 class SessionSettings(dict):
@@ -35,8 +86,7 @@ class SessionSettings(dict):
     def load(self) -> None:
         pass
 
-    def save(self) -> None:
-        pass
+    save = load
 
 
 class WholeFiles(labelFile.LabelFile):
@@ -128,7 +178,7 @@ class SessionWindow(labelImg.MainWindow):
 
 def open_window(session: dict) -> tuple[QApplication, SessionWindow]:
     """Make the application and show the repaired window, without entering Qt's loop."""
-    repair.accept_floats()
+    accept_floats()
     settings = {
         constants.SETTING_LABEL_FILE_FORMAT: FORMATS[session["port_format"]][0],
         constants.SETTING_AUTO_SAVE: True,

@@ -12,15 +12,18 @@ import pandas as pd
 from retinamask.dataset import copies, images
 from retinamask.dataset.annotations import count_boxes, image_paths, objects
 from retinamask.dataset.audit.checks import (
+    SEVERITIES,
     AnchorReport,
+    Example,
+    Finding,
     check_anchors,
     check_annotation_files,
     check_boxes,
     check_classes,
     check_image_files,
+    findings_table,
 )
 from retinamask.dataset.audit.copy_checks import Copies, check_copies, check_splits, find_copies
-from retinamask.dataset.audit.findings import SEVERITIES, Example, Finding, findings_table, worst_first
 from retinamask.dataset.audit.source import Look, Source, look_at, read_source
 
 __all__ = ["Audit", "AuditSettings", "Example", "Finding", "audit", "findings_table", "read_source"]
@@ -106,12 +109,7 @@ class Audit:
 
 
 def audit(source: Source, settings: AuditSettings | None = None) -> Audit:
-    """Audit a data set.
-
-    Args:
-        source: from `read_source`.
-        settings: from where on something is a finding.
-    """
+    """Audit what `read_source` has read."""
     settings = settings or AuditSettings()
     looks = {look.path: look for look in look_at(source.all_images(), source.folder, settings.max_pixels)}
     same = find_copies(looks, settings.near_bits)
@@ -119,4 +117,5 @@ def audit(source: Source, settings: AuditSettings | None = None) -> Audit:
     checks = (check_image_files, check_annotation_files, check_boxes, check_classes)
     findings = [finding for check in checks for finding in check(source, looks, settings)]
     findings += [*check_splits(source, looks, same), *check_copies(source, looks, same), *anchors.finding]
-    return Audit(source, settings, worst_first(findings), looks, same, anchors)
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))  # stable
+    return Audit(source, settings, findings, looks, same, anchors)

@@ -1,8 +1,12 @@
-"""The checks on annotation files, images, boxes, classes and anchors: each is a function that gives findings."""
+"""The checks on annotation files, images, boxes, classes and anchors: each is a function that gives findings.
+
+`copy_checks` has those on copies and splits.
+"""
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +15,14 @@ import pandas as pd
 from retinamask.dataset import boxes, images
 from retinamask.dataset.anchors import POSITIVE_OVERLAP, Anchors, best_overlaps, coverage, suggest
 from retinamask.dataset.annotations import BOX_COLUMNS, count_boxes, image_paths, objects, relative_path
-from retinamask.dataset.audit.findings import Example, Finding, found
 from retinamask.dataset.audit.source import Look, Source
 from retinamask.dataset.formats import Problem
 from retinamask.dataset.formats.reading import CLIP_LIMIT
 
+SEVERITIES = ("error", "warning", "note")  # makes training wrong; makes it worse; good to know
+MOST_EXAMPLES = 10
+
+_SINGULARS = {"boxes": "box", "classes": "class", "groups of names": "group of names"}
 LARGER = (1.5, 2.0)  # input sizes, as multiples of the one asked for, that coverage is told for too
 LEAST_GAIN = 0.005  # share of the boxes that a suggestion must cover more to be worth a change
 
@@ -84,6 +91,64 @@ _RARE = (
 )
 
 
+class Example(NamedTuple):
+    """One case of a finding: its files, what is special there, and the box that is meant, if any."""
+
+    files: tuple[str, ...]
+    detail: str = ""
+    box_xyxy: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of trouble.
+
+    Attributes:
+        name: what it is, in a few words.
+        severity: one of `SEVERITIES`.
+        count: how many cases there are; ``unit`` says of what.
+        unit: such as ``images`` or ``boxes``, in the plural.
+        message: what follows from it and what to do.
+        examples: at most `MOST_EXAMPLES` of the cases.
+    """
+
+    name: str
+    severity: str
+    count: int
+    unit: str
+    message: str
+    examples: tuple[Example, ...] = ()
+
+    def counted(self) -> str:
+        """Number and unit, such as ``1 box`` or ``1,200 boxes``."""
+        return f"{self.count:,} {_SINGULARS.get(self.unit, self.unit[:-1]) if self.count == 1 else self.unit}"
+
+    def files(self) -> list[str]:
+        """The files of the examples, each once, at most `MOST_EXAMPLES`."""
+        return list(dict.fromkeys(file for example in self.examples for file in example.files))[:MOST_EXAMPLES]
+
+    def record(self) -> dict[str, Any]:
+        """The finding as plain JSON values."""
+        shown = [{"files": list(case.files[:MOST_EXAMPLES]), "detail": case.detail} for case in self.examples]
+        return {**asdict(self), "examples": shown}
+
+
+def found(name: str, severity: str, unit: str, message: str, examples: Sequence[Example]) -> list[Finding]:
+    """A finding of these cases, or none if there are no cases; its examples are of as many files as there are."""
+    if not examples:
+        return []
+    first_of_file: dict[tuple[str, ...], Example] = {}
+    others = [example for example in examples if first_of_file.setdefault(example.files, example) is not example]
+    chosen = (*first_of_file.values(), *others)[:MOST_EXAMPLES]
+    return [Finding(name, severity, len(examples), unit, message, chosen)]
+
+
+def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
+    """The findings as a table for reading: severity, name, count, what to do, files."""
+    rows = [(f.severity, f.name, f.count, f.unit, f.message, ", ".join(f.files())) for f in findings]
+    return pd.DataFrame(rows, columns=["severity", "finding", "count", "of", "what to do", "examples"])
+
+
 class ImageBoxes(NamedTuple):
     """The boxes of one image: ``boxes_xyxy`` of shape ``(N, 4)`` and ``N`` class names."""
 
@@ -114,9 +179,8 @@ def check_image_files(source: Source, looks: dict[str, Look], settings) -> Itera
     ]
     yield from found("turned by EXIF", "warning", "images", _TURNED, turned)
     for trait, (name, severity, message) in _TRAITS.items():
-        yield from found(
-            name, severity, "images", message, [Example((look.path,)) for look in seen if trait in look.traits]
-        )
+        cases = [Example((look.path,)) for look in seen if trait in look.traits]
+        yield from found(name, severity, "images", message, cases)
     resized = [
         Example((path,), f"it says {_size(written_wh)}, the image has {_size(looks[path].upright_wh)}")
         for path, written_wh in source.written_sizes.items()
@@ -141,9 +205,8 @@ def check_annotation_files(source: Source, looks: dict[str, Look], settings) -> 
     unsized = [case(problem) for problem in notes if "no <size>" in problem.message]
     yield from found("XML without a size", "note", "files", "The image's own size is used.", unsized)
     others = [case(problem) for problem in notes if not _IN_CHECKS.search(problem.message)]
-    yield from found(
-        "said while reading the annotations", "note", "remarks", "What reading the files had to say.", others
-    )
+    name = "said while reading the annotations"
+    yield from found(name, "note", "remarks", "What reading the files had to say.", others)
     known = {problem.image_path for problem in source.problems}
     lonely = [Example((path,)) for path in source.unannotated if path not in known]
     yield from found("image without annotation", "note", "images", _LONELY, lonely)
@@ -248,15 +311,12 @@ class AnchorReport(NamedTuple):
 
 def check_anchors(source: Source, looks: dict[str, Look], settings) -> AnchorReport:
     """Measure how many boxes keras-retinanet's default anchors train on, and search for better ones if too few."""
-    paths, all_boxes, sizes = [], [np.zeros((0, 4))], [np.zeros((0, 2))]  # clipped boxes of readable images
-    for image in by_image(source.table):
-        if size_wh := looks[image.path].upright_wh:
-            clipped = boxes.clip(image.boxes_xyxy, size_wh)
-            clipped = clipped[boxes.areas(clipped) > 0]
-            paths += [image.path] * len(clipped)
-            all_boxes.append(clipped)
-            sizes.append(np.tile(np.array(size_wh, dtype=float), (len(clipped), 1)))
-    boxes_xyxy, sizes_wh = np.concatenate(all_boxes), np.concatenate(sizes)
+    rows = objects(source.table)
+    rows = rows[rows["image_path"].isin([path for path, look in looks.items() if look.upright_wh])]
+    sizes_wh = np.array([looks[path].upright_wh for path in rows["image_path"]], dtype=float).reshape(-1, 2)
+    boxes_xyxy = np.clip(rows[BOX_COLUMNS].to_numpy(dtype=float), 0, np.tile(sizes_wh, 2))
+    inside = boxes.areas(boxes_xyxy) > 0
+    paths, boxes_xyxy, sizes_wh = rows["image_path"].to_numpy()[inside], boxes_xyxy[inside], sizes_wh[inside]
 
     def resized(image_size: int) -> tuple[np.ndarray, np.ndarray]:
         scales = np.array([images.fit_scale(size, image_size) for size in sizes_wh]).reshape(-1, 1)

@@ -13,8 +13,7 @@ import numpy as np
 
 from retinamask.dataset import boxes, copies
 from retinamask.dataset.annotations import image_paths
-from retinamask.dataset.audit.checks import ImageBoxes, by_image
-from retinamask.dataset.audit.findings import MOST_EXAMPLES, Example, Finding, found
+from retinamask.dataset.audit.checks import MOST_EXAMPLES, Example, Finding, ImageBoxes, by_image, found
 from retinamask.dataset.audit.source import Look, Source
 
 SAME_PLACE = 0.5  # IoU from which boxes of two copies are taken for the same face

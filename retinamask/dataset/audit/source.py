@@ -9,21 +9,12 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from retinamask.dataset import files, formats, images
-from retinamask.dataset.annotations import (
-    AnnotationError,
-    image_paths,
-    moved,
-    read_annotations,
-    read_classes,
-    relative_path,
-)
+from retinamask.dataset import annotations, files, formats, images
+from retinamask.dataset.annotations import AnnotationError, image_paths, read_annotations
 from retinamask.dataset.copies import DECODED_SIDE, packed_hashes
 from retinamask.dataset.formats import Problem, class_ids
 from retinamask.dataset.image_files import walk
 from retinamask.progress import track
-
-_CHUNK = 256  # images handed to the threads at a time
 
 
 @dataclass(frozen=True)
@@ -84,13 +75,13 @@ def read_source(
     if image_folder and not Path(image_folder).is_dir():
         raise AnnotationError(f"{image_folder} is not a folder; expected the folder of the images")
     class_list = Path(classes_csv) if classes_csv else (source if source.is_dir() else source.parent) / "classes.csv"
-    classes = read_classes(class_list) if classes_csv or class_list.is_file() else None
+    classes = annotations.read_classes(class_list) if classes_csv or class_list.is_file() else None
     if source.is_dir():
         format_name = formats.guess([source])
         table, problems = formats.read(format_name, [source], source, image_folder)
         classes = formats.classes_of(format_name, [source], table) if classes is None else classes
         known = set(image_paths(table))
-        paths = [relative_path(path, source) for path in walk(image_folder or source).images()]
+        paths = [annotations.relative_path(path, source) for path in walk(image_folder or source).images()]
         read = Source(str(source), table, source, classes, [path for path in paths if path not in known], problems)
     else:
         table = read_annotations(source)
@@ -104,7 +95,7 @@ def read_source(
     own = {place(path): path for path in [*image_paths(table), *read.unannotated]}
     members: dict[str, set[str]] = {}
     for split in map(Path, splits):
-        paths = image_paths(moved(read_annotations(split), split_folder or split.parent, read.folder))
+        paths = image_paths(annotations.moved(read_annotations(split), split_folder or split.parent, read.folder))
         name = split.stem if split.stem not in members else str(split)
         members[name] = {own.get(place(path), path) for path in paths}
     return replace(read, splits=members)
@@ -127,8 +118,7 @@ class Look(NamedTuple):
 def look_at(paths: Sequence[str], folder: str | Path, max_pixels: int = images.MAX_PIXELS) -> list[Look]:
     """Look at image files, several at a time, each decoded once.
 
-    What is kept of an image is a few hundred bytes, so that memory holds one decoded image a processor however many
-    there are. Images of more than ``max_pixels`` are not decoded. The order is that of the paths.
+    Images of more than ``max_pixels`` are not decoded. The order is that of the paths.
     """
     troubles = {images.DamagedImageError: "damaged", images.TooManyPixelsError: "too large"}
 
@@ -147,7 +137,5 @@ def look_at(paths: Sequence[str], folder: str | Path, max_pixels: int = images.M
         hashes = packed_hashes(seen.image_rgb).tobytes()
         return Look(path, seen.size_wh, seen.upright_wh, seen.orientation, seen.traits, sha256=sha256, hashes=hashes)
 
-    chunks = (paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK))
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and hashlib sums outside Python's lock
-        looks = (found for chunk in chunks for found in pool.map(look, chunk))
-        return list(track(looks, "checking", "image", len(paths)))
+        return list(track(pool.map(look, paths), "checking", "image", len(paths)))

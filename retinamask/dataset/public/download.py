@@ -26,10 +26,9 @@ FIRST_WAIT_S = 1  # doubled after each failure, up to a minute
 _LONGEST_WAIT_S = 60
 _CHUNK_BYTES = 1 << 16
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
-_REFUSALS = {
-    **dict.fromkeys((401, 403), "access refused ({}); it needs a login or is not public any more"),
-    **dict.fromkeys((404, 410), "not there ({}); it was moved or removed"),
-}
+_REFUSED = "access refused ({}); it needs a login or is not public any more"
+_GONE = "not there ({}); it was moved or removed"
+_REFUSALS = {401: _REFUSED, 403: _REFUSED, 404: _GONE, 410: _GONE}
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +77,7 @@ class _Resuming:
         self.session.headers.update({"User-Agent": f"retinamask/{__version__}", "Accept-Encoding": "identity"})
 
     def __call__(self, url: str, output_file: str, _) -> None:
-        furthest, failures, wait_s = self._size(), 0, FIRST_WAIT_S
+        furthest, failures = self._size(), 0
         while True:
             try:
                 self._attempt(url)
@@ -86,7 +85,7 @@ class _Resuming:
             except requests.RequestException as error:
                 reason, asked_s = _reason(error, url)
             if self._size() > furthest:
-                furthest, failures, wait_s = self._size(), 0, FIRST_WAIT_S
+                furthest, failures = self._size(), 0
             failures += 1
             if failures >= TRIES:
                 kept = f": {self._size():,} bytes are kept in {self.part}" if self._validator(url) else ""
@@ -94,10 +93,9 @@ class _Resuming:
                     f"{url}: {reason}; gave up after {failures} failures in a row. Look at the network connection and "
                     f"run it again{kept}"
                 )
-            seconds = min(wait_s if asked_s is None else asked_s, _LONGEST_WAIT_S)
+            seconds = min(FIRST_WAIT_S * 2 ** (failures - 1) if asked_s is None else asked_s, _LONGEST_WAIT_S)
             log.warning("%s; trying again in %g s", reason, seconds)
             time.sleep(seconds)
-            wait_s *= 2
         self.part.replace(output_file)
         self.notes.unlink(missing_ok=True)
 
@@ -111,9 +109,8 @@ class _Resuming:
             if response.status_code == 416 and where == f"bytes */{start}":
                 return  # it was whole already
             same = validator in (headers.get("ETag", validator), headers.get("Last-Modified"))
-            if response.status_code == 416 or (
-                response.status_code == 206 and not (same and where.startswith(f"bytes {start}-"))
-            ):
+            follows = same and where.startswith(f"bytes {start}-")
+            if response.status_code == 416 or response.status_code == 206 and not follows:
                 self._discard()
                 raise requests.ConnectionError("the file on the server has changed; starting over")
             if response.status_code not in (200, 206):
@@ -133,8 +130,7 @@ class _Resuming:
         chunks = response.iter_content(_CHUNK_BYTES)
         try:
             with open(self.part, "ab" if start else "wb") as file:
-                free = shutil.disk_usage(self.part.parent).free
-                if total and total - start > free:
+                if total and total - start > shutil.disk_usage(self.part.parent).free:
                     raise DownloadError(f"{url}: {files.no_room(self.part, total - start)}; free some, run it again")
                 for chunk in track(chunks, f"downloading {self.part.stem}", "byte", total, start, count=len):
                     file.write(chunk)

@@ -1,6 +1,7 @@
-"""Fetch a public data set by name, from its address (or a file fetched by hand) to annotations.csv and classes.csv.
+"""Fetch by name: a public data set, made annotations.csv and classes.csv, or the verified files of a face detector.
 
-The result appears under its name only when all of it is there; until then it is in a hidden folder beside it.
+Each comes from its address or from what was fetched by hand. A data set appears under its name only when all of it is
+there; until then it is in a hidden folder beside it.
 """
 
 import dataclasses
@@ -14,8 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from retinamask import __version__
 from retinamask.dataset import annotations, files, formats
-from retinamask.dataset.public import data_sets, unpack
-from retinamask.dataset.public.data_sets import PublicData
+from retinamask.dataset.public import catalogue, unpack
+from retinamask.dataset.public.catalogue import PublicData
 from retinamask.dataset.public.download import DownloadError, download
 
 RECORD = "source.json"
@@ -43,7 +44,7 @@ def fetch(name: str, folder: str | Path = "data", source: str | Path | None = No
     The archive stays in ``folder/downloads/``, so that it is not downloaded again if something later fails.
 
     Args:
-        name: as in `data_sets.CATALOGUE`.
+        name: as in `catalogue.DATA_SETS`.
         folder: where data sets are kept.
         source: an archive or an unpacked folder that was fetched by hand; it is read, not changed.
 
@@ -54,7 +55,9 @@ def fetch(name: str, folder: str | Path = "data", source: str | Path | None = No
         ValueError: no such name, ``folder/name/`` is something else, or nothing in it can be used; of it
             `DownloadError` and `unpack.ArchiveError`.
     """
-    entry, target = data_sets.find(name), Path(folder) / name
+    if name not in catalogue.DATA_SETS:
+        raise ValueError(f"no public data set is called {name!r}; there are: {', '.join(catalogue.DATA_SETS)}")
+    entry, target = catalogue.DATA_SETS[name], Path(folder) / name
     if target.exists():
         try:
             record = json.loads((target / RECORD).read_text(encoding="utf-8"))
@@ -92,7 +95,7 @@ def fetch(name: str, folder: str | Path = "data", source: str | Path | None = No
                     archive.unlink(missing_ok=True)
                     message += ". The downloaded file is removed; run it again"
                 raise type(error)(message) from None
-        fetched = _convert(entry, archive, staging, target)
+        fetched = _convert(name, entry, archive, staging, target)
         staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -156,12 +159,12 @@ def _copy_folder(entry: PublicData, source: Path, staging: Path) -> None:
         raise ValueError(f"{source} holds none of the expected folders; expected {wanted}, as from {entry.home}")
 
 
-def _convert(entry: PublicData, archive: Path, staging: Path, target: Path) -> Fetched:
+def _convert(name: str, entry: PublicData, archive: Path, staging: Path, target: Path) -> Fetched:
     """Write annotations.csv, classes.csv and the record beside the files."""
     try:
         table, problems = formats.read(entry.format, [staging], staging)
     except ValueError as error:  # its paths are about to go
-        raise annotations.AnnotationError(str(error).replace(str(staging), entry.name)) from None
+        raise annotations.AnnotationError(str(error).replace(str(staging), name)) from None
     if annotations.objects(table).empty:
         raise annotations.AnnotationError(f"{archive}: not one box is left; {formats.summary(problems)}")
     classes = formats.classes_of(entry.format, [staging], table)
@@ -169,13 +172,13 @@ def _convert(entry: PublicData, archive: Path, staging: Path, target: Path) -> F
     annotations.write_annotations(table, staging / "annotations.csv")
     found = {
         "images": len(annotations.image_paths(table)),
-        "boxes": {name: int(count) for name, count in annotations.count_boxes(table, classes)["boxes"].items()},
+        "boxes": annotations.count_boxes(table, classes)["boxes"].to_dict(),
         "problems": [str(problem).replace(str(staging), str(target)) for problem in problems],
         "sha256": None if archive.is_dir() else files.sha256(archive),
     }
     boxes = found["boxes"]
     counts = [("images", found["images"], entry.images), ("boxes", sum(boxes.values()), entry.boxes)]
-    counts += [(f"boxes of {name}", boxes.get(name, 0), count) for name, count in entry.classes.items()]
+    counts += [(f"boxes of {label}", boxes.get(label, 0), count) for label, count in entry.classes.items()]
     differences = [f"{have:,} {what}, expected {want:,}" for what, have, want in counts if want not in (None, have)]
     if entry.classes and set(boxes) != set(entry.classes):
         differences.append(f"classes are {', '.join(boxes)}, expected {', '.join(entry.classes)}")
@@ -185,6 +188,66 @@ def _convert(entry: PublicData, archive: Path, staging: Path, target: Path) -> F
         if commit and commit != entry.commit:
             differences.append(f"the archive is of commit {commit}, expected {entry.commit}")
     found["differences"] = differences
-    source = {key: getattr(entry, key) for key in ("name", "home", "url", "licence", "citation")}
-    files.write_json(staging / RECORD, {**source, **found, "retinamask": __version__})
+    source = {key: getattr(entry, key) for key in ("home", "url", "licence", "citation")}
+    files.write_json(staging / RECORD, {"name": name, **source, **found, "retinamask": __version__})
     return Fetched(target, **found)
+
+
+def kept_files(name: str, folder: str | Path | None = None) -> list[Path]:
+    """Return the files of a face detector on the disk, in the catalogue's order.
+
+    Raises:
+        ValueError: not all of them are there.
+    """
+    place = Path(folder or _cache()) / name
+    paths = [place / file.name for file in catalogue.FACE_MODELS[name].files]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise ValueError(
+            f"{place} lacks {', '.join(missing)}; run: retinamask fetch {name}, or give the file(s) of {name} by path "
+            "(--face-model)"
+        )
+    return paths
+
+
+def fetch_model(name: str, folder: str | Path | None = None, source: str | Path | None = None) -> list[Path]:
+    """Fetch the files of a face detector, verified; what is there already is only verified.
+
+    Args:
+        name: as in `catalogue.FACE_MODELS`.
+        folder: where models are kept; ``~/.cache/retinamask`` if left out, where `face_detectors` looks for them.
+        source: a folder with the files, or the file if there is only one, fetched by hand; it is copied.
+
+    Raises:
+        ValueError: no such model; of it `DownloadError`: no connection, wrong bytes, or ``source`` lacks a file.
+    """
+    if name not in catalogue.FACE_MODELS:
+        raise ValueError(f"no model is called {name!r}; there are: {', '.join(catalogue.FACE_MODELS)}")
+    entry = catalogue.FACE_MODELS[name]
+    for file in entry.files:
+        path = Path(folder or _cache()) / name / file.name
+        if not source:
+            try:
+                download(file.url, path, sha256=file.sha256)
+            except DownloadError as error:
+                raise DownloadError(
+                    f"{error}\nOr fetch {file.name} by hand from {entry.home} and run: retinamask fetch {name} "
+                    "--from FOLDER"
+                ) from None
+            continue
+        given = Path(source) if Path(source).is_file() else Path(source, file.name)
+        if not given.is_file():
+            raise DownloadError(f"{given} does not exist; expected {file.name} of {file.size_bytes:,} bytes")
+        sha256 = files.sha256(given)
+        if sha256 != file.sha256:
+            raise DownloadError(
+                f"{given}: {given.stat().st_size:,} bytes with SHA-256 {sha256}, expected {file.size_bytes:,} bytes "
+                f"with {file.sha256}; it is cut short or another file"
+            )
+        with files.replacing(path) as temporary:
+            shutil.copyfile(given, temporary)
+    return kept_files(name, folder)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retinamask"

@@ -16,10 +16,8 @@ from typing import IO
 MAX_BYTES = 20 * 1024**3  # unpacked; ten times the largest set of the catalogue
 
 _ROOM_BYTES = 256 * 1024**2  # stays free on the disk
-_DAMAGE = (
-    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, struct.error),
-    *(EOFError, NotImplementedError, RuntimeError, OverflowError, LookupError, ValueError),  # from fuzzed headers
-)
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, struct.error, EOFError)
+_FUZZED_HEADERS = (NotImplementedError, RuntimeError, OverflowError, LookupError, ValueError)
 _NO_FILE_NAME = (errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ)
 
 
@@ -55,9 +53,11 @@ def unpack(
     try:
         for name, member_size, opened in _members(archive):
             path = _inside(name, archive)
-            tops[path.parts[0] if path.parts else "."] = None
+            if not path.parts:
+                raise DamagedError(f"{archive}: damaged (a file without a name); fetch it again")
+            tops[path.parts[0]] = None
             # what macOS puts beside the files themselves
-            noise = path.parts[:1] in ((), ("__MACOSX",)) or path.name.startswith("._") or path.name == ".DS_Store"
+            noise = path.parts[0] == "__MACOSX" or path.name.startswith("._") or path.name == ".DS_Store"
             placed = None if noise else place(path)
             if placed is None:
                 continue
@@ -76,9 +76,9 @@ def unpack(
             count += 1
     except tarfile.FilterError as error:
         raise ArchiveError(f"{archive}: {error}; not unpacked") from None
-    except _DAMAGE as error:
-        if isinstance(error, ArchiveError):
-            raise
+    except ArchiveError:
+        raise
+    except (*_DAMAGE, *_FUZZED_HEADERS) as error:
         raise DamagedError(f"{archive}: damaged or cut short ({error}); fetch it again") from None
     except OSError as error:
         if error.errno not in _NO_FILE_NAME:
@@ -98,9 +98,7 @@ def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]
         with zipfile.ZipFile(archive) as opened:
             for entry in opened.infolist():
                 if entry.flag_bits & 1:
-                    raise ArchiveError(
-                        f"{archive}: {entry.filename!r} is encrypted; unpack it with its password by hand"
-                    )
+                    raise ArchiveError(f"{archive}: {entry.filename!r} is encrypted; unpack it by hand")
                 kind = stat.S_IFMT(entry.external_attr >> 16)  # zero where the archive was not made on Unix
                 if not entry.is_dir() and kind in (0, stat.S_IFREG):
                     yield entry.filename, entry.file_size, lambda entry=entry: opened.open(entry)
