@@ -8,7 +8,7 @@ pipeline), ``network_input``, ``counts`` and ``losses`` (for the step) and ``fre
 from dataclasses import Field
 from pathlib import Path
 
-from retinamask.detectors.detector import DETECTORS, decoded, named
+from retinamask.detectors.detector import DETECTORS, named
 from retinamask.detectors.mask_classifier import MaskClassifier
 from retinamask.detectors.retinanet import RetinaNet
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
@@ -77,9 +77,9 @@ def load(snapshot: Snapshot, kind: str):
 
     Args:
         snapshot: from `retinamask.detectors.snapshots.read`.
-        kind: ``training`` for the raw network; ``decoded`` for boxes and class scores of all anchors; ``inference`` for
-            what `retinamask.inference.convert` writes, which filters them, or a classifier's probabilities. A training
-            snapshot can give each.
+        kind: ``training`` for the network of a training snapshot; ``raw`` for the same of either kind of snapshot, of
+            which the detector reads ``scores`` and ``boxes``; ``inference`` for what `retinamask.inference.convert`
+            writes, which filters them, or a classifier's probabilities.
 
     Returns:
         The detector and the tf-keras network.
@@ -90,11 +90,11 @@ def load(snapshot: Snapshot, kind: str):
     network = detector.network()
     if snapshot.kind == "training":
         load_weights(network, snapshot.weights)
-    if kind != "training":
-        network = detector.inference_network(network, **snapshot.record.get("inference", {}))
-    if snapshot.kind == "inference":
-        load_weights(network, snapshot.weights)
-    return detector, decoded(network) if kind == "decoded" else network
+    if snapshot.kind == "inference" or kind == "inference":
+        filtered = detector.inference_network(network, **snapshot.record.get("inference", {}))
+        if snapshot.kind == "inference":
+            load_weights(filtered, snapshot.weights)
+    return detector, filtered if kind == "inference" else network
 
 
 def load_weights(network, path: Path) -> None:
