@@ -15,7 +15,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from retinamask.dataset.annotations import AnnotationError, fingerprint
 from retinamask.detectors.detector import named
 
 FORMAT = 1
-KINDS = ("training", "inference")
+KINDS = ("training", "inference", "export")
 ATTRIBUTE = "retinamask"  # of the .h5, the record without the checksum
 _FIELDS = {"kind": str, "detector": str, "classes": dict, "settings": dict, "created": str}
 
@@ -40,8 +40,7 @@ class Snapshot:
 
     Attributes:
         weights: the ``.h5`` file.
-        record: the JSON beside it: ``kind`` (``training`` or ``inference``), ``detector``, ``classes`` (name to
-            id), ``settings`` (of the detector), ``inference`` (thresholds, for that kind), ``training`` (parameters,
+        record: the JSON beside it: ``kind`` (one of `KINDS`), ``detector``, ``classes`` (name to id), ``settings`` (of the detector), ``inference`` (thresholds, for that kind), ``training`` (parameters,
             fingerprint of the training table, metrics, versions), ``created`` and ``weights_sha256``.
     """
 
@@ -51,6 +50,15 @@ class Snapshot:
     @property
     def kind(self) -> str:
         return self.record["kind"]
+
+    def at(self, image_size: int) -> "Snapshot":
+        """Give the same snapshot with images fitted into a square of another side, which often finds smaller faces."""
+        if "image_size" not in self.record["settings"]:
+            raise SnapshotError(f"{self.weights} is a classifier, whose image_size is fixed")
+        if self.record.get("export", {}).get("image_size", image_size) != image_size:
+            found = f"{self.weights} has a fixed image_size of {self.record['export']['image_size']}"
+            raise SnapshotError(f"{found}, not {image_size}; export the snapshot again with that --image-size")
+        return replace(self, record={**self.record, "settings": {**self.record["settings"], "image_size": image_size}})
 
     @property
     def classes(self) -> dict[str, int]:
@@ -171,11 +179,15 @@ def check_name(weights: Path) -> None:
 
 
 def read(path: str | Path) -> Snapshot:
-    """Read and verify a snapshot, given its ``.h5`` or its ``.json``.
+    """Read and verify a snapshot, given its ``.h5`` or its ``.json``, or an export, given its ``.onnx`` or ``.tflite``.
 
     Raises:
         SnapshotError: a file is missing or damaged, or the weights are not those that the JSON describes.
     """
+    if Path(path).suffix in (".onnx", ".tflite"):
+        from retinamask.detectors import exported
+
+        return exported.read(Path(path))
     weights, described = Path(path).with_suffix(".h5"), Path(path).with_suffix(".json")
     import h5py
 
@@ -185,7 +197,7 @@ def read(path: str | Path) -> Snapshot:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
             with contextlib.suppress(OSError, KeyError, ValueError), h5py.File(file, "r") as opened:
                 found = json.loads(opened.attrs[ATTRIBUTE])
-                _check_record(found, weights)
+                check_record(found, weights)
                 inside = found
     except FileNotFoundError:
         raise SnapshotError(f"{weights} does not exist; a snapshot is an .h5 and a .json file") from None
@@ -200,7 +212,7 @@ def read(path: str | Path) -> Snapshot:
         record = json.loads(described.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise SnapshotError(f"{described}: not readable as JSON ({error})") from None
-    _check_record(record, described, weights_sha256=str)
+    check_record(record, described, weights_sha256=str)
     if record["weights_sha256"] == checksum:
         return Snapshot(weights, record)
     if inside and inside["created"] != record.get("created"):  # killed, or looked at, between the two renames of a save
@@ -228,7 +240,8 @@ def check_classes(snapshot: Snapshot, classes: dict[str, int]) -> None:
         )
 
 
-def _check_record(record: Any, where: str | Path, **more: type) -> None:
+def check_record(record: Any, where: str | Path, **more: type) -> None:
+    """Raise `SnapshotError` unless a record has what a snapshot's must have, and ``more``."""
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise SnapshotError(f"{where}: not a snapshot description of format {FORMAT}")
     wrong = [name for name, kind in {**_FIELDS, **more}.items() if not isinstance(record.get(name), kind)]

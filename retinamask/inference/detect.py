@@ -38,12 +38,21 @@ class Predictor:
         self.class_names = list(detector.classes)
 
     @classmethod
-    def load(cls, snapshot: str | Path | Snapshot, nms_threshold: float | None = None) -> "Predictor":
-        """Load a snapshot of either kind, without the filter that is built into a converted one.
+    def load(
+        cls,
+        snapshot: str | Path | Snapshot,
+        nms_threshold: float | None = None,
+        image_size: int | None = None,
+        backend: str | None = None,
+        precision: str = "auto",
+    ) -> "Predictor":
+        """Load a snapshot or an export, without the filter that is built into a converted snapshot.
 
         Args:
             snapshot: the snapshot or its path.
             nms_threshold: that of the conversion, or 0.5, if left out.
+            image_size: side of the square that images are fitted into; that of the training if left out.
+            backend, precision: of an export, see `retinamask.detectors.exported.ExportedNetwork`.
 
         Raises:
             SnapshotError: it is missing, damaged, or a classifier.
@@ -53,7 +62,8 @@ class Predictor:
             raise SnapshotError(f"{snapshot.weights} is a classifier, which finds no boxes; expected a detector's")
         if nms_threshold is None:
             nms_threshold = snapshot.record.get("inference", {}).get("nms_threshold", 0.5)
-        return cls(*detectors.load(snapshot, "raw"), nms_threshold)
+        snapshot = snapshot.at(image_size) if image_size else snapshot
+        return cls(*detectors.load(snapshot, "raw", backend, precision), nms_threshold)
 
     def __call__(
         self, images_rgb: list[np.ndarray], score_threshold: float = 0.05, suppress: str = "any_class"
