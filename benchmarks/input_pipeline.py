@@ -27,8 +27,7 @@ from retinamask.dataset.sample import CLASSES, draw_sample
 from retinamask.detectors import _keras
 from retinamask.detectors.anchor_targets import AnchorMatcher
 from retinamask.detectors.detector import network_input
-from retinamask.training.examples import Examples
-from retinamask.training.input_pipeline import batches
+from retinamask.training.input_pipeline import Examples, batches
 from retinamask.training.settings import AugmentationSettings
 
 SIDE, BATCH_SIZE, IMAGES, RUNS = 640, 4, 100, 5

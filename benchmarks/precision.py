@@ -15,7 +15,7 @@ from retinamask import detectors
 from retinamask.dataset.formats import read
 from retinamask.dataset.sample import CLASSES, draw_sample
 from retinamask.evaluation.in_training import epoch_evaluation
-from retinamask.training.examples import Examples
+from retinamask.training.input_pipeline import Examples
 from retinamask.training.settings import TrainingSettings
 from retinamask.training.train import train
 

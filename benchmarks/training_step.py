@@ -14,7 +14,7 @@ from benchmarks.training import ROOT, start
 from retinamask import detectors
 from retinamask.detectors import _keras
 from retinamask.training import distribution, input_pipeline, precision
-from retinamask.training.examples import Examples
+from retinamask.training.input_pipeline import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import TrainingSettings
 

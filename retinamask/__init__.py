@@ -49,7 +49,7 @@ _HOME = {
     # notebooks
     "run": "runs.runner",
     "enter": "runs.enter",
-    "TrainingRun": "runs.training_run",
+    "TrainingRun": "runs.enter",
 }
 
 __all__ = [*_HOME, "__version__"]

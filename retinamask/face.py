@@ -31,8 +31,8 @@ from retinamask.inference.convert import Agreement, agreement
 from retinamask.inference.detect import Predictor
 from retinamask.model import rgb_array
 from retinamask.runs.parameters import training_settings
-from retinamask.training.examples import Examples
-from retinamask.training.snapshot_keeper import refuse_existing
+from retinamask.training.checkpoints import refuse_existing
+from retinamask.training.input_pipeline import Examples
 from retinamask.training.train import Trained
 from retinamask.training.train import train as train_examples
 
@@ -167,7 +167,7 @@ def train(
     Args:
         parts: ``train``, and if epochs are to be judged ``val``, such as from `split`.
         classes: name to id.
-        detector: ``retinanet``, ``ssd_mobilenet_v2_fpnlite`` or ``yolov4_tiny``.
+        detector: such as ``retinanet`` or ``yolov4_tiny``; ``retinamask train --help`` lists them all.
         weights: ``none``, ``imagenet``, ``coco`` or a file.
         out: stem of the snapshots ``OUT_best.h5`` and ``OUT_last.h5`` and of ``OUT_log.csv``; ``snapshots/DETECTOR``.
         folder: what the image paths are relative to.

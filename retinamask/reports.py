@@ -13,7 +13,7 @@ from retinamask.dataset import files
 from retinamask.dataset.annotations import image_paths, number_classes
 from retinamask.dataset.copies import copies_remark
 from retinamask.detectors.snapshots import Snapshot
-from retinamask.evaluation import audit_page, classification, classification_plots, coco, plots
+from retinamask.evaluation import audit_page, classification, coco, plots
 from retinamask.inference.classify import Classified, Classifier, Ensemble, classify_faces
 
 
@@ -186,4 +186,4 @@ class ClassifierEvaluation:
         Args:
             count: faces in a picture of faces at most.
         """
-        return classification_plots.all_figures(self.faces, self.predicted, self.figures, count)
+        return classification.all_figures(self.faces, self.predicted, self.figures, count)

@@ -48,7 +48,7 @@ def trained(tiny):
     """A small RetinaNet after two epochs of ten steps on the tiny scenes, with its evaluation."""
     from retinamask import detectors
     from retinamask.evaluation.in_training import epoch_evaluation
-    from retinamask.training.examples import Examples
+    from retinamask.training.input_pipeline import Examples
     from retinamask.training.settings import TrainingSettings
     from retinamask.training.train import train
 

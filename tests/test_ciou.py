@@ -7,7 +7,7 @@ import pytest
 
 from retinamask.dataset import boxes
 from retinamask.detectors import _keras
-from retinamask.detectors.darknet.loss import ciou, iou
+from retinamask.detectors.darknet.network import ciou, iou
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from PIL import Image
 
 from retinamask.dataset.annotations import AnnotationError, make_table
 from retinamask.drawing.style import GREEN, VERMILLION
-from retinamask.evaluation import classification, classification_plots
-from retinamask.evaluation.classification_plots import prediction_grid
+from retinamask.evaluation import classification
+from retinamask.evaluation.classification import prediction_grid
 from retinamask.inference.classify import classify_faces
 
 CLASSES = {"with_mask": 0, "without_mask": 1}
@@ -95,7 +95,7 @@ def test_a_class_the_classifier_does_not_know_is_refused(table, tmp_path):
 
 def test_the_first_faces_are_shown_with_both_classes_and_the_wrong_ones_in_red(classified):
     predicted = classification.decide(classified.probabilities, CLASSES)
-    figure = classification_plots.prediction_plot(classified, predicted, count=4)
+    figure = classification.prediction_plot(classified, predicted, count=4)
     assert [texts(axes)[0] for axes in figure.axes] == [
         "✓ with_mask 0.90",
         "✗ without_mask 0.70",
@@ -114,11 +114,11 @@ def test_the_first_faces_are_shown_with_both_classes_and_the_wrong_ones_in_red(c
 
 def test_the_most_confident_mistake_is_the_first(classified):
     predicted = classification.decide(classified.probabilities, CLASSES)
-    figure = classification_plots.most_confident_mistakes(classified, predicted, count=3)
+    figure = classification.most_confident_mistakes(classified, predicted, count=3)
     assert [texts(axes)[0] for axes in figure.axes] == ["✗ with_mask 0.80", "✗ without_mask 0.70", "✗ with_mask 0.60"]
     assert [texts(axes)[2] for axes in figure.axes] == ["1.png", "0.png", "2.png"]
     assert "3 of 4, of 6 faces" in figure.texts[0].get_text()
-    none = classification_plots.most_confident_mistakes(classified, classified.labels)
+    none = classification.most_confident_mistakes(classified, classified.labels)
     assert none.texts[0].get_text() == "All 6 faces are right."
 
 
@@ -142,7 +142,7 @@ def test_the_matrix_has_true_classes_in_its_rows():
     labels = np.array([0] * 8 + [1] * 2)
     predicted = np.array([0] * 5 + [1] * 3 + [1] * 2)
     figures = classification.figures(labels, np.eye(2)[predicted], CLASSES)
-    axes = classification_plots.confusion_matrix(figures).axes[0]
+    axes = classification.confusion_matrix(figures).axes[0]
     assert texts(axes) == ["5\n62.5%", "3\n37.5%", "0\n0.0%", "2\n100.0%"]
     assert [text.get_position() for text in axes.texts] == [(0, 0), (1, 0), (0, 1), (1, 1)]
     assert (axes.get_ylabel(), axes.get_title("left")) == ("true", "7 of 10 right: accuracy 0.700")
@@ -155,7 +155,7 @@ def test_curves_are_drawn_through_their_tables(only):
     probabilities = random.dirichlet([1, 1], size=50)
     judged = labels, probabilities, CLASSES
     figures, curves = classification.figures(*judged), classification.roc(*judged)
-    axes = classification_plots.roc_curves(curves, figures).axes[0]
+    axes = classification.roc_curves(curves, figures).axes[0]
     for line, curve in zip(axes.lines[1:], curves.values(), strict=True):
         np.testing.assert_array_equal(line.get_ydata(), curve["true_positive_rate"])
     said = [text.get_text() for text in axes.get_legend().get_texts()][1]
@@ -163,7 +163,7 @@ def test_curves_are_drawn_through_their_tables(only):
         "all images or none" if only else f"area {figures['per_class']['with_mask']['roc_auc']:.3f}"
     )
     calibration = classification.calibration(*judged)
-    axes, counts = classification_plots.calibration_curves(calibration, figures).axes
+    axes, counts = classification.calibration_curves(calibration, figures).axes
     for line, count, curve in zip(axes.lines[1:], counts.lines, calibration.values(), strict=True):
         np.testing.assert_array_equal(line.get_xydata(), curve[["probability", "share"]])
         np.testing.assert_array_equal(count.get_ydata(), curve["images"])
@@ -176,9 +176,9 @@ def test_strange_names_can_be_drawn(tmp_path):
     figures = classification.figures(*judged)
     face = np.zeros((9, 9, 3), dtype=np.uint8)
     drawn = [
-        classification_plots.confusion_matrix(figures),
-        classification_plots.roc_curves(classification.roc(*judged), figures),
-        classification_plots.calibration_curves(classification.calibration(*judged), figures),
+        classification.confusion_matrix(figures),
+        classification.roc_curves(classification.roc(*judged), figures),
+        classification.calibration_curves(classification.calibration(*judged), figures),
         prediction_grid(
             faces_of([face] * 24, classes, (STRANGE_NAMES * 24)[:24]), labels, range(24), "".join(STRANGE_NAMES)
         ),

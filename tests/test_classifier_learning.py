@@ -11,7 +11,7 @@ from retinamask.dataset.formats import read
 from retinamask.dataset.sample import CLASSES, draw_sample
 from retinamask.evaluation.in_training import epoch_evaluation
 from retinamask.evaluation.watchers import Watcher
-from retinamask.training.examples import Examples
+from retinamask.training.input_pipeline import Examples
 from retinamask.training.settings import AugmentationSettings, TrainingSettings
 from retinamask.training.train import train
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from retinamask.detectors.darknet import anchors, cfg
+from retinamask.detectors.darknet import cfg, template
 from retinamask.detectors.darknet.template import YOLOV4_TINY_ANCHORS, batches_for, yolov4_tiny_cfg
 
 # --- The cfg ---
@@ -83,27 +83,27 @@ def test_impossible_cfgs(options, message):
 
 def test_anchors_are_the_means_of_clear_clusters():
     sizes = [(10, 20), (12, 20), (100, 40), (100, 60), (100, 50), (300, 300)]
-    found = anchors.suggest(np.array(sizes), 3)
+    found = template.suggest_anchors(np.array(sizes), 3)
     assert found.tolist() == [[11, 20], [100, 50], [300, 300]]
     # by hand: 200/220, 220/240, twice; 4000/5000, 5000/6000, 1; 1
     overlaps = [200 / 220, 220 / 240, 4000 / 5000, 5000 / 6000, 1, 1]
-    assert anchors.mean_best_overlap(np.array(sizes), found) == pytest.approx(np.mean(overlaps))
+    assert template.mean_best_overlap(np.array(sizes), found) == pytest.approx(np.mean(overlaps))
 
 
 def test_overlap_worked_out_by_hand():
     """(10, 20) and (20, 10) share 100 of 300; with (10, 10) a box of (10, 20) shares 100 of 200."""
-    assert anchors.mean_best_overlap([(10, 20)], [(20, 10)]) == pytest.approx(1 / 3)
-    assert anchors.mean_best_overlap([(10, 20), (10, 10)], [(20, 10), (10, 10)]) == pytest.approx(0.75)
+    assert template.mean_best_overlap([(10, 20)], [(20, 10)]) == pytest.approx(1 / 3)
+    assert template.mean_best_overlap([(10, 20), (10, 10)], [(20, 10), (10, 10)]) == pytest.approx(0.75)
 
 
 def test_anchors_beat_the_published_ones_and_depend_on_the_seed_only():
     generator = np.random.default_rng(1)
     sizes = np.exp(generator.normal(3, 0.6, (400, 1))) * [1, 1.3] * generator.uniform(0.8, 1.2, (400, 2))
-    found = anchors.suggest(sizes, 6, seed=3)
+    found = template.suggest_anchors(sizes, 6, seed=3)
     assert (np.diff(found.prod(axis=1)) >= 0).all() and found.shape == (6, 2)
-    assert (found == anchors.suggest(sizes, 6, seed=3)).all()
-    published = anchors.mean_best_overlap(sizes, YOLOV4_TINY_ANCHORS[2])
-    assert anchors.mean_best_overlap(sizes, found) > max(0.75, published + 0.1)
+    assert (found == template.suggest_anchors(sizes, 6, seed=3)).all()
+    published = template.mean_best_overlap(sizes, YOLOV4_TINY_ANCHORS[2])
+    assert template.mean_best_overlap(sizes, found) > max(0.75, published + 0.1)
 
 
 @pytest.mark.parametrize(
@@ -116,4 +116,4 @@ def test_anchors_beat_the_published_ones_and_depend_on_the_seed_only():
 )
 def test_impossible_anchors(sizes, message):
     with pytest.raises(ValueError, match=message):
-        anchors.suggest(np.array(sizes), 3)
+        template.suggest_anchors(np.array(sizes), 3)

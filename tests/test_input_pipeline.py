@@ -8,8 +8,7 @@ import pytest
 
 from retinamask.dataset import annotations, images
 from retinamask.detectors import _keras
-from retinamask.training.examples import Examples
-from retinamask.training.input_pipeline import batches, entries
+from retinamask.training.input_pipeline import Examples, batches, entries
 from retinamask.training.settings import NO_AUGMENTATION, AugmentationSettings
 
 VARIED = AugmentationSettings()

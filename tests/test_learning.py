@@ -7,7 +7,7 @@ from retinamask.dataset import annotations
 from retinamask.dataset.formats import class_ids, read
 from retinamask.dataset.sample import draw_sample
 from retinamask.evaluation.in_training import epoch_evaluation
-from retinamask.training.examples import Examples
+from retinamask.training.input_pipeline import Examples
 from retinamask.training.settings import NO_AUGMENTATION, AugmentationSettings, TrainingSettings
 from retinamask.training.train import train
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from retinamask.training.learning_rate_finder import find, suggested
+from retinamask.training.learning_rate import find, suggested
 from retinamask.training.settings import TrainingError
 
 CURVATURES = np.array([10.0, 1.0])

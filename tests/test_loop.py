@@ -82,7 +82,7 @@ def run(tmp_path, monkeypatch):
         learner = CountingLearner(TrainingSettings(**{**PLAIN, "epochs": 3, **settings}))
         stem = tmp_path / name
         log_csv = tmp_path / f"{name}.csv"
-        loop = Loop(learner, None, steps, stem, distribution.strategy(), evaluate, list(watchers), log_csv)
+        loop = Loop(learner, None, steps, stem, distribution.strategy(), evaluate, list(watchers), log_csv, {})
         loop.run(checkpoints.newest(stem))
         return loop
 

@@ -10,8 +10,7 @@ import pytest
 from retinamask.dataset import annotations, images
 from retinamask.detectors import _keras
 from retinamask.training import input_pipeline
-from retinamask.training.examples import Examples
-from retinamask.training.input_pipeline import batches
+from retinamask.training.input_pipeline import Examples, batches
 from retinamask.training.settings import NO_AUGMENTATION
 
 CHANGING = dataclasses.replace(NO_AUGMENTATION, multi_scale=1.5)

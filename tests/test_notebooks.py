@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
 from retinamask.dataset import files
 from retinamask.detectors import snapshots
@@ -706,3 +707,14 @@ def test_what_more_does_not_take(more, message):
     with pytest.raises(ValueError) as caught:
         training_settings("retinanet", more, epochs=3)
     assert message in str(caught.value)
+
+
+def test_a_picture_that_is_kept_by_hand_renews_the_page_of_the_run(tmp_path):
+    """Without a page, as while `retinamask run` is at work, none is written."""
+    run_of_notebook = NotebookRun({"run_dir": str(tmp_path)})
+    run_of_notebook.keep(Image.new("RGB", (2, 2)), "first.png")
+    assert not (tmp_path / "index.html").exists()
+    (tmp_path / "index.html").write_text("old")
+    run_of_notebook.keep(Image.new("RGB", (2, 2)), "second.png")
+    page = (tmp_path / "index.html").read_text()
+    assert "first.png" in page and "second.png" in page and f"<h1>Run {tmp_path.name}</h1>" in page

@@ -1,12 +1,11 @@
-"""Learning rates, worked out by hand, and the patience of plateau and early stopping."""
+"""Learning rates, worked out by hand, and the plateaus that lower them or end a run."""
 
-import json
 import math
 
 import numpy as np
 import pytest
 
-from retinamask.training.schedules import Patience, rate_at
+from retinamask.training.learning_rate import plateaus, rate_at
 from retinamask.training.settings import SCHEDULES, TrainingSettings
 
 
@@ -68,35 +67,15 @@ def test_a_run_of_one_step_takes_the_peak(schedule):
     assert rates(1, schedule=schedule) == [1.0]
 
 
-def test_patience_ends_when_nothing_better_came_in_a_row():
-    patience = Patience(2)
-    told = [patience.update(value) for value in (0.3, 0.2, 0.4, 0.4, 0.1, 0.3, 0.39, 0.5)]
-    # Two worse than 0.4, told, then two more, told again; 0.5 is better.
-    assert told == [False, False, False, False, True, False, True, False]
+def test_a_plateau_is_when_nothing_better_came_in_a_row():
+    figures = (0.3, 0.2, 0.4, 0.4, 0.1, 0.3, 0.39, 0.5)
+    # Two not above 0.4 are one plateau, then two more another; 0.5 is better.
+    assert [plateaus(figures[:count], 2) for count in range(9)] == [0, 0, 0, 0, 0, 1, 1, 2, 2]
 
 
-@pytest.mark.parametrize("nothing", [None, math.nan, math.inf])
-def test_an_evaluation_without_a_figure_is_nothing_better(nothing):
-    patience = Patience(2)
-    assert [patience.update(value) for value in (nothing, 0.1, nothing, nothing)] == [False, False, False, True]
-    assert patience.best == 0.1
-
-
-def test_no_limit_is_patience_for_ever():
-    patience = Patience(0)
-    assert not any(patience.update(0.1) for _ in range(100))
-
-
-def test_patience_goes_on_from_what_a_checkpoint_kept():
-    values = [0.1, 0.3, 0.2, None, 0.2, 0.4, 0.1, 0.1, 0.1]
-    whole = Patience(3)
-    expected = [whole.update(value) for value in values]
-    assert True in expected
-    for stop in range(len(values)):
-        before, after = Patience(3), Patience(3)
-        first = [before.update(value) for value in values[:stop]]
-        after.restore(json.loads(json.dumps(before.state())))
-        assert first + [after.update(value) for value in values[stop:]] == expected
+def test_an_evaluation_without_a_figure_is_nothing_better():
+    nothing = -math.inf
+    assert [plateaus((nothing, 0.1, nothing, nothing)[:count], 2) for count in range(5)] == [0, 0, 0, 0, 1]
 
 
 def test_darknets_burn_in_and_steps():

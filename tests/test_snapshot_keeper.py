@@ -2,42 +2,30 @@
 
 import logging
 
-import h5py
 import pytest
+from stub_network import Network, held
 
 from retinamask.detectors import snapshots
-from retinamask.training import checkpoints
+from retinamask.training.checkpoints import refuse_existing, run_stem
+from retinamask.training.loop import SnapshotKeeper
 from retinamask.training.settings import TrainingError
-from retinamask.training.snapshot_keeper import SnapshotKeeper, refuse_existing, run_stem
 
 
-class Network:
-    """Stands in for a network: its weights are a text."""
-
-    def __init__(self, text):
-        self.text = text
-
-    def save(self, path, include_optimizer):
-        with h5py.File(path, "w") as file:
-            file["text"] = self.text
-
-
-def held(path):
-    with h5py.File(path) as file:
-        return file["text"][()].decode()
-
-
-def saving(epoch):
+def saving(row):
     def save(path):
         record = {"kind": "training", "detector": "d", "classes": {"mask": 0}, "settings": {}}
-        return snapshots.save(Network(f"epoch {epoch}"), path, {**record, "training": {"epoch": epoch, "best": False}})
+        training = {"epoch": row["epoch"], "metrics": row, "best": False}
+        return snapshots.save(Network(f"epoch {row['epoch']}"), path, {**record, "training": training})
 
     return save
 
 
-def run(keeper, rows):
+def run(keeper, rows, before=()):
+    """Keep the snapshots of the epochs of ``rows``, after those of ``before``."""
+    log = list(before)
     for row in rows:
-        keeper.after_epoch(row, saving(row["epoch"]))
+        log.append(row)
+        keeper.after_epoch(log, saving(row))
 
 
 def rows(*figures, first=1):
@@ -69,7 +57,6 @@ def epoch_of(snapshot):
         ((0.5, 0.5, 0.5), 3),  # equal AP50 and AP, lower loss
         ((None, 0.0, None), 2),
         ((None, None, None), 3),
-        ((float("nan"), 0.1, float("nan")), 2),
     ],
 )
 def test_best_and_last(figures, best, tmp_path):
@@ -131,32 +118,17 @@ def test_a_file_of_someone_else_stays(tmp_path):
 @pytest.mark.parametrize("saved_after", range(7))
 @pytest.mark.parametrize("died_after", [0, 1, 2])
 def test_an_interrupted_run_leaves_what_a_whole_one_leaves(saved_after, died_after, tmp_path):
-    """The state is that of some epoch; epochs that were finished after it come again."""
+    """Epochs that were finished after the last checkpoint come again."""
     figures = rows(0.6, 0.9, 0.3, 0.8, 0.5, 0.1)
     run(SnapshotKeeper(tmp_path / "whole" / "run", 2, 2), figures)
-    first = SnapshotKeeper(tmp_path / "cut" / "run", 2, 2)
-    run(first, figures[:saved_after])
-    state = first.state()
-    run(first, figures[saved_after : saved_after + died_after])
-    second = SnapshotKeeper(tmp_path / "cut" / "run", 2, 2)
-    second.restore(state)
-    run(second, figures[saved_after:])
+    first, second = (SnapshotKeeper(tmp_path / "cut" / "run", 2, 2) for _ in range(2))
+    run(first, figures[: saved_after + died_after])
+    second.find(figures[:saved_after])
+    run(second, figures[saved_after:], before=figures[:saved_after])
     assert names(tmp_path / "cut") == names(tmp_path / "whole")
     assert (epoch_of(second.best), epoch_of(second.last)) == (2, 6)
     for name in names(tmp_path / "cut"):
         assert held(tmp_path / "cut" / f"{name}.h5") == held(tmp_path / "whole" / f"{name}.h5")
-
-
-def test_the_state_goes_through_a_checkpoint(tmp_path):
-    keeper = SnapshotKeeper(tmp_path / "run", 2, 2)
-    run(keeper, [{"epoch": 1, "loss": float("inf")}, *rows(0.3, None, first=2)])
-    checkpoints.save(tmp_path / "run", 3, {}, keeper.state())
-    other = SnapshotKeeper(tmp_path / "run", 2, 2)
-    other.restore(checkpoints.newest(tmp_path / "run").record)
-    assert other.state() == keeper.state()
-    assert (other.best, other.last) == (keeper.best, keeper.last)
-    run(other, rows(0.2, first=4))
-    assert epoch_of(other.best) == 2
 
 
 def test_a_best_snapshot_that_is_gone(tmp_path, caplog):
@@ -165,9 +137,9 @@ def test_a_best_snapshot_that_is_gone(tmp_path, caplog):
     snapshots.remove(tmp_path / "run_best.h5")
     other = SnapshotKeeper(tmp_path / "run")
     with caplog.at_level(logging.WARNING):
-        other.restore(keeper.state())
+        other.find(rows(0.9))
     assert "run_best.h5 does not exist" in caplog.text and other.best is None
-    run(other, rows(0.4, 0.5, 0.3, first=2))
+    run(other, rows(0.4, 0.5, 0.3, first=2), before=rows(0.9))
     assert epoch_of(other.best) == 3
 
 

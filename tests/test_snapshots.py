@@ -9,22 +9,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from stub_network import Network, held
 
 from retinamask.dataset import files
 from retinamask.detectors import snapshots
 
 RECORD = {"kind": "training", "detector": "d", "classes": {"mask": 0}, "settings": {}}
-
-
-class Network:
-    """Stands in for a network: its weights are a text."""
-
-    def __init__(self, text):
-        self.text = text
-
-    def save(self, path, include_optimizer):
-        with h5py.File(path, "w") as file:
-            file["text"] = self.text
 
 
 class Death(BaseException):
@@ -40,11 +30,6 @@ def text_of(path):
     found = snapshots.read(path)
     assert found.weights == path and found.record["training"]["text"] == held(path)
     return held(path)
-
-
-def held(path):
-    with h5py.File(path) as file:
-        return file["text"][()].decode()
 
 
 def names(folder):

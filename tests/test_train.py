@@ -20,14 +20,13 @@ from retinamask.dataset.sample import CLASSES
 from retinamask.detectors import _keras, snapshots, starting_weights
 from retinamask.evaluation.watchers import Watcher
 from retinamask.training import checkpoints, distribution, input_pipeline
-from retinamask.training.examples import Examples
+from retinamask.training.input_pipeline import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import (
     NO_AUGMENTATION,
     AugmentationSettings,
     TrainingError,
     TrainingSettings,
-    known_in,
     settings_of,
 )
 from retinamask.training.train import check_same_run, explained, run_identity, train
@@ -103,10 +102,16 @@ def test_a_step_has_the_losses_that_keras_retinanet_computes(small, batch_of):
 
 
 def test_a_batch_in_parts_has_the_gradients_of_the_whole(frozen, batch_of):
-    whole, parts = learner_of(frozen), learner_of(frozen, accumulate=4)
-    (one_loss, one), (other_loss, other) = (learner.gradients(batch_of(PLAIN_SETTINGS)) for learner in (whole, parts))
-    assert float(one_loss) == pytest.approx(float(other_loss), rel=1e-5) and float(one_loss) > 1
-    for gradient, in_parts in zip(one, other, strict=True):
+    import tensorflow as tf
+
+    losses, gradients = [], []
+    for learner in (learner_of(frozen), learner_of(frozen, accumulate=4)):
+        taken = [tf.Variable(tf.zeros_like(weight)) for weight in learner.network.trainable_weights]
+        learner.optimizer.apply = lambda given, _, taken=taken: [one.assign(g) for one, g in zip(taken, given)]  # noqa: B905
+        losses.append(float(learner.step(batch_of(PLAIN_SETTINGS), 0)["total_loss"]))
+        gradients.append([one.numpy() for one in taken])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[0] > 1
+    for gradient, in_parts in zip(*gradients, strict=True):
         scale = np.abs(gradient).max()
         assert scale > 0 and np.abs(gradient - in_parts).max() < 1e-4 * scale
 
@@ -211,7 +216,7 @@ def test_a_run_that_is_over_is_not_trained_again(trained, tiny, table, capsys):
     detector = detectors.restore(trained.last)
     stem = trained.last.weights.with_name("tiny")
     parameters = trained.last.record["training"]["parameters"]
-    settings = settings_of(known_in({**parameters, **parameters["augmentation"]}))
+    settings = settings_of({**parameters, **parameters["augmentation"]})
     again = train(Examples(table, tiny, detector), settings, stem, log_csv=tiny / "log.csv", resume=True)
     assert again.last.record == trained.last.record and len(again.log) == 2
     assert "has finished, with epoch 2" in capsys.readouterr().out
@@ -219,7 +224,7 @@ def test_a_run_that_is_over_is_not_trained_again(trained, tiny, table, capsys):
 
 def test_another_run_is_not_resumed(small, table, tiny, tmp_path):
     before = run_identity(Examples(table, tiny, small), PLAIN_SETTINGS, "none")
-    checkpoints.save(tmp_path / "x", 3, {}, {"identity": before})
+    checkpoints.save(tmp_path / "x", 3, {}, {"record": {"identity": before}})
     with pytest.raises(TrainingError, match="learning_rate: 0.001 then, 0.01 now"):
         run_of(small, table, tiny, tmp_path / "x", resume=True, **{**PLAIN, "learning_rate": 1e-2})
 
@@ -274,7 +279,8 @@ def test_what_goes_by_the_ap50_is_refused_where_nothing_measures_it(small, table
 
 def test_a_run_is_not_resumed_with_fewer_images(small, table, tiny, tmp_path):
     examples = Examples(table, tiny, small)
-    checkpoints.save(tmp_path / "x", 3, {}, {"identity": run_identity(examples, PLAIN_SETTINGS, "none")})
+    identity = run_identity(examples, PLAIN_SETTINGS, "none")
+    checkpoints.save(tmp_path / "x", 3, {}, {"record": {"identity": identity}})
     examples.paths.pop()
     with pytest.raises(TrainingError, match="readable images: 12 then, 11 now"):
         train(examples, PLAIN_SETTINGS, tmp_path / "x", resume=True)
@@ -427,8 +433,6 @@ def test_published_weights_are_fetched_before_anything_else(monkeypatch):
         ({"steps": -1}, "steps is -1, expected at least 0"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0, expected 1e-09 to 10"),
         ({"balance": "yes"}, "balance is 'yes', expected True or False"),
-        ({"learning_rat": 1e-3}, r"no setting 'learning_rat'; did you mean 'learning_rate'\? Known are: epochs, "),
-        ({"xla": True}, "no setting 'xla'"),
         ({"schedule": "stairs"}, "schedule is 'stairs', expected one of: cosine, step, plateau, constant"),
         ({"precision": "int8"}, "precision is 'int8'"),
         ({"batch_size": 4, "accumulate": 3}, "batch_size 4 does not divide into accumulate 3"),
@@ -447,7 +451,7 @@ def test_wrong_settings_are_refused(settings, message):
 
 
 def test_settings_are_picked_from_named_values():
-    settings = settings_of(known_in({"epochs": 3, "mosaic": 0.5, "other": 1}))
+    settings = settings_of({"epochs": 3, "mosaic": 0.5, "other": 1})
     assert (settings.epochs, settings.augmentation.mosaic, settings.batch_size) == (3, 0.5, 4)
     assert settings_of({"augment": False}).augmentation == NO_AUGMENTATION
 

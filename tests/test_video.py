@@ -21,11 +21,10 @@ from retinamask.cli import main
 from retinamask.dataset import annotations
 from retinamask.drawing import style
 from retinamask.drawing.boxes import draw_boxes
-from retinamask.drawing.frame import FrameDrawing
 from retinamask.evaluation.plots import counts_over_time
 from retinamask.inference import video, video_files
 from retinamask.inference.detect import Detections
-from retinamask.inference.video import annotate_video, counts_by_frame
+from retinamask.inference.video import FrameDrawing, annotate_video, counts_by_frame
 from retinamask.inference.video_files import WRITTEN_EXTENSIONS, VideoError, frames, video_file
 
 ROOT = Path(__file__).parents[1]

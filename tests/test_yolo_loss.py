@@ -6,7 +6,7 @@ import pytest
 from retinamask.dataset import boxes
 from retinamask.detectors import _keras
 from retinamask.detectors.darknet.cfg import Head
-from retinamask.detectors.darknet.loss import BOX_WEIGHT, LOSSES, head_losses
+from retinamask.detectors.darknet.network import BOX_WEIGHT, LOSSES, head_losses
 
 CLASS_COUNT = 3
 CANVAS_WH = (160, 96)

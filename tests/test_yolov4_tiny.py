@@ -8,11 +8,11 @@ from retinamask.dataset import annotations
 from retinamask.dataset.sample import CLASSES
 from retinamask.detectors import _keras, snapshots, starting_weights, yolov4_tiny
 from retinamask.detectors.darknet import weights as darknet_weights
-from retinamask.detectors.darknet.loss import LOSSES
+from retinamask.detectors.darknet.network import LOSSES
 from retinamask.detectors.darknet.template import YOLOV4_TINY_ANCHORS
 from retinamask.inference.convert import convert
 from retinamask.training import distribution, input_pipeline
-from retinamask.training.examples import Examples
+from retinamask.training.input_pipeline import Examples
 from retinamask.training.learner import Learner
 from retinamask.training.settings import AugmentationSettings, TrainingSettings
 from retinamask.training.train import train

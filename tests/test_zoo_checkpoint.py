@@ -11,7 +11,8 @@ import pytest
 
 from retinamask import detectors
 from retinamask.dataset.sample import CLASSES
-from retinamask.detectors import _keras, starting_weights, zoo_checkpoint
+from retinamask.detectors import _keras, starting_weights
+from retinamask.detectors import ssd_mobilenet_v2_fpnlite as ssd
 from retinamask.detectors.starting_weights import WeightsError
 
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -137,7 +138,7 @@ def test_the_names_are_the_zoos(zoo):
         "model/_box_predictor/_box_prediction_head/_box_encoder_layers/0/pointwise_kernel",
         "model/_box_predictor/_prediction_heads/class_predictions_with_background/_class_predictor_layers/0/bias",
     }
-    assert set(zoo_checkpoint.table().values()) <= {name.rpartition("/")[0] for name in names}
+    assert set(ssd.checkpoint_names().values()) <= {name.rpartition("/")[0] for name in names}
 
 
 def test_the_network_computes_what_the_zoos_computes(zoo, network):
@@ -163,7 +164,7 @@ def test_small_codes_give_the_same_boxes():
     code = np.float32([0.03, -0.05, 0.04, -0.02])
     y, x, height, width = code / (10, 10, 5, 5)
     width, height, x, y = 40 * np.exp(width), 20 * np.exp(height), 100 + 40 * x, 50 + 20 * y
-    left, top, right, bottom = code @ zoo_checkpoint._EDGES_OF_CODE * 0.2 * (40, 20, 40, 20) + (80, 40, 120, 60)
+    left, top, right, bottom = code @ ssd._EDGES_OF_CODE * 0.2 * (40, 20, 40, 20) + (80, 40, 120, 60)
     found, expected = (left, top, right, bottom), (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
@@ -174,7 +175,7 @@ def test_other_classes_keep_their_own_start_and_what_is_left_is_listed(zoo, netw
     zoo = zoo[0].changed("classes", _keras.prepare().layers.SeparableConv2D(6 * 91, 3), 128)
     before = network.get_layer("head_classes").get_weights()
     prefix = zoo.save(tmp_path, step=tensorflow.Variable(7))
-    loaded = zoo_checkpoint.load(network, zoo_checkpoint.prefix_of(Path(prefix)))
+    loaded = ssd.load_checkpoint(network, ssd.checkpoint_of(Path(prefix)))
     head = "model/_box_predictor/_prediction_heads/class_predictions_with_background/_class_predictor_layers/0/"
     assert loaded.in_part == ["head_classes"]
     assert loaded.unmapped == [head + "bias", head + "pointwise_kernel"]
@@ -188,7 +189,7 @@ def test_another_width_says_which_layer_and_shapes(zoo, network, tmp_path):
     before = network.get_layer("Conv1").get_weights()[0]
     network.get_layer("Conv1").kernel.assign(before + 1)
     with pytest.raises(WeightsError, match=r"top_layers/0/kernel has the shape \(1, 1, 1280, 256\), layer P5 expects"):
-        zoo_checkpoint.load(network, Path(wide.save(tmp_path)))
+        ssd.load_checkpoint(network, Path(wide.save(tmp_path)))
     assert (network.get_layer("Conv1").get_weights()[0] == before + 1).all()
 
 
@@ -197,16 +198,16 @@ def test_checkpoints_of_other_things_and_damaged_ones_are_refused(network, zoo, 
 
     other = tensorflow.train.Checkpoint(model=tensorflow.Module(), step=tensorflow.Variable(1))
     with pytest.raises(WeightsError, match=r"has no model/.*Conv|has no model/_feature_extractor.*holds no model"):
-        zoo_checkpoint.load(network, Path(other.write(str(tmp_path / "other"))))
+        ssd.load_checkpoint(network, Path(other.write(str(tmp_path / "other"))))
     prefix = Path(zoo[1])
     for suffix in (".index", ".data-00000-of-00001"):
         whole = prefix.with_name(prefix.name + suffix).read_bytes()
         (tmp_path / f"cut{suffix}").write_bytes(whole[: len(whole) // (2 if suffix == ".index" else 3)])
         with pytest.raises(WeightsError, match="not readable as a TensorFlow checkpoint"):
-            zoo_checkpoint.load(network, tmp_path / "cut")
+            ssd.load_checkpoint(network, tmp_path / "cut")
         (tmp_path / f"cut{suffix}").write_bytes(whole)
-    assert zoo_checkpoint.load(network, tmp_path / "cut").layers > 100
-    assert zoo_checkpoint.prefix_of(tmp_path / "nothing.h5") is None
+    assert ssd.load_checkpoint(network, tmp_path / "cut").layers > 100
+    assert ssd.checkpoint_of(tmp_path / "nothing.h5") is None
     with pytest.raises(WeightsError, match="a TensorFlow checkpoint is named by its .index file"):
         detectors.check_start("ssd_mobilenet_v2_fpnlite", str(prefix.parent))
     assert (

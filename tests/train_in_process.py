@@ -28,8 +28,8 @@ class StepFile(Watcher):
 def main(path: Path) -> None:
     from retinamask import detectors
     from retinamask.dataset import annotations
-    from retinamask.training.examples import Examples
-    from retinamask.training.settings import known_in, settings_of
+    from retinamask.training.input_pipeline import Examples
+    from retinamask.training.settings import settings_of
     from retinamask.training.train import train
 
     given = json.loads(path.read_text())
@@ -39,7 +39,7 @@ def main(path: Path) -> None:
     detector = detectors.create("retinanet", classes, **given["detector"])
     watchers = [StepFile(stem.with_name(f"{stem.name}.step"))]
     examples = Examples(table, folder, detector)
-    train(examples, settings_of(known_in(given)), stem, watchers=watchers, log_csv=f"{stem}.csv", resume=True)
+    train(examples, settings_of(given), stem, watchers=watchers, log_csv=f"{stem}.csv", resume=True)
 
 
 if __name__ == "__main__":

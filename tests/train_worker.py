@@ -44,7 +44,7 @@ def losses(stem) -> dict[int, float]:
 def train_runs(folder: Path, runs: dict[str, dict], resume: bool = False) -> None:
     from retinamask import detectors
     from retinamask.dataset import annotations
-    from retinamask.training.examples import Examples
+    from retinamask.training.input_pipeline import Examples
     from retinamask.training.settings import TrainingSettings
     from retinamask.training.train import train
 

@@ -142,11 +142,11 @@ def train_classifier_command(given: argparse.Namespace) -> None:
     from retinamask.detectors.mask_classifier import balanced_weights
     from retinamask.evaluation.in_training import epoch_evaluation
     from retinamask.evaluation.watchers import TensorBoardWatcher, Watcher
-    from retinamask.training.examples import Examples
-    from retinamask.training.settings import known_in, settings_of
+    from retinamask.training.input_pipeline import Examples
+    from retinamask.training.settings import settings_of
     from retinamask.training.train import train
 
-    settings = settings_of({"freeze_epochs": 0 if given.weights == "none" else FREEZE_EPOCHS, **known_in(vars(given))})
+    settings = settings_of({"freeze_epochs": 0 if given.weights == "none" else FREEZE_EPOCHS, **vars(given)})
     out = Path(given.out)
     log_csv = out.with_name(f"{out.name}_log.csv")
     if log_csv.exists() and not given.resume:

@@ -1,9 +1,8 @@
-"""Commands for users of Darknet: a folder to train in, whether one is sound, and a snapshot as Darknet's files.
-
-Beside `commands.models`, in the same shape.
-"""
+"""Commands for users of Darknet: a folder to train in, whether one is sound, and a snapshot as Darknet's files."""
 
 from retinamask.commands.parsing import add_command
+from retinamask.detectors.darknet.folder import FolderSettings, folder_problems, write_folder
+from retinamask.setting import described
 
 
 def add_commands(subparsers) -> None:
@@ -13,11 +12,9 @@ def add_commands(subparsers) -> None:
     files.add_argument("annotations", help="the CSV; a split that lies beside it is taken as it is")
     files.add_argument("classes", help="classes.csv, whose ids become Darknet's class numbers")
     files.add_argument("--out", required=True, metavar="DIR", help="a new or empty folder")
-    files.add_argument("--levels", type=int, default=2, help="heads: 2 is yolov4-tiny, 3 is yolov4-tiny-3l")
-    files.add_argument("--anchors", default="published", help="published, or kmeans over the boxes to train on")
-    files.add_argument("--image-size", type=int, default=416, help="side of the network's input, divisible by 32")
-    files.add_argument("--images", default="link", help="link or copy the images into DIR")
-    files.add_argument("--seed", type=int, default=0, help="of the split, if none lies beside the CSV, and of kmeans")
+    for name, known in described(FolderSettings).items():
+        option = f"--{name.replace('_', '-')}"
+        files.add_argument(option, type=known.type, default=known.default, help=known.metadata["help"])
 
     text = "Check a Darknet folder before it trains: class counts, cfg, image lists, label files."
     check = add_command(subparsers, "darknet-check", darknet_check_command, text)
@@ -32,10 +29,9 @@ def add_commands(subparsers) -> None:
 
 
 def darknet_files_command(given) -> None:
-    from retinamask.detectors.darknet.folder import FolderSettings, write_folder
     from retinamask.detectors.yolov4_tiny import FIRST_LAYERS, RELEASE
 
-    settings = FolderSettings(given.image_size, given.levels, given.anchors, given.images, given.seed)
+    settings = FolderSettings(**{name: vars(given)[name] for name in described(FolderSettings)})
     made = write_folder(given.annotations, given.classes, given.out, settings)
     counts = ", ".join(f"{count} {side}" for side, count in made.images.items())
     print(f"images: {counts}; test.txt is not in obj.data, so that Darknet never sees those images")
@@ -48,8 +44,6 @@ def darknet_files_command(given) -> None:
 
 
 def darknet_check_command(given) -> None:
-    from retinamask.detectors.darknet.folder import folder_problems
-
     problems = folder_problems(given.data, given.cfg)
     if problems:
         raise ValueError("\n".join(problems))

@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 from retinamask.commands.parsing import add_command
+from retinamask.detectors import DETECTORS
 
 
 def add_commands(subparsers) -> None:
@@ -23,8 +24,8 @@ def add_commands(subparsers) -> None:
     text = "Run a notebook, or the pipeline from annotations to evaluation, with a record in runs/."
     run = add_command(subparsers, "run", run_command, f"{text} run NOTEBOOK --help lists its parameters.")
     run.add_argument("notebook", help="a notebook's name or path, or: pipeline")
-    detectors = "of the pipeline: retinanet, ssd_mobilenet_v2_fpnlite or yolov4_tiny; retinanet if left out"
-    run.add_argument("--detector", help=detectors)
+    names = ", ".join(name for name, kind in DETECTORS.items() if not kind.classifies)
+    run.add_argument("--detector", help=f"of the pipeline: {names}; retinanet if left out")
     value = "a parameter; may be given several times"
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=value)
     run.add_argument("-f", "--parameters-file", help="YAML file of parameters; -p overrides it")
@@ -85,14 +86,7 @@ def parameters_help(notebook: str) -> str:
     return "\n".join(lines)
 
 
-def _run_and_report(
-    names,
-    parameters,
-    name: str | None,
-    force: bool = False,
-    folder: Path = Path("notebooks"),
-    continued: str | None = None,
-) -> int:
+def _run_and_report(names, parameters, name, force=False, folder=Path("notebooks"), continued=None) -> int:
     """Run the notebooks of a folder, write the page of the run, and print where to look."""
     from retinamask.evaluation.page import write_page
     from retinamask.runs import runner
@@ -106,7 +100,7 @@ def _run_and_report(
         return 1
     finally:
         signal.signal(signal.SIGTERM, before)
-    page = write_page(run_dir, f"Run {run_dir.name}")
+    page = write_page(run_dir)
     sheet = run_dir / "contact_sheet.png"
     print("\nLook at:", *[f"  {path}" for path in (page, sheet) if path.exists()], sep="\n")
     return 0

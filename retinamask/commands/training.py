@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 from retinamask import detectors
 from retinamask.commands.parsing import add_command
 from retinamask.setting import described
-from retinamask.training.settings import KNOWN, AugmentationSettings, TrainingSettings, known_in
+from retinamask.training.settings import KNOWN, AugmentationSettings, TrainingSettings
 
 WARPS = ("rotate", "shift", "shear", "erase")  # for classifiers alone
 
@@ -71,13 +71,7 @@ def network_settings(given: argparse.Namespace, names: Iterable[str]) -> dict[st
 
 
 def add_settings(command: argparse.ArgumentParser, left_out: Collection[str] = (), **defaults) -> None:
-    """Add an option for every setting of `retinamask.training.settings` but those ``left_out``.
-
-    Args:
-        command: gets the options.
-        left_out: names of fields.
-        defaults: of fields, where a command has others than the settings themselves.
-    """
+    """Add an option for every setting of training and augmentation but those ``left_out``, with other ``defaults``."""
     augmentation = command.add_argument_group("how images are varied")
     augmentation.add_argument(
         "--no-augment", dest="augment", action="store_false", default=argparse.SUPPRESS, help="not at all"
@@ -106,6 +100,7 @@ def train_command(given: argparse.Namespace) -> None:
         parts["val"] = annotations.moved(validation, Path(given.val_annotations).parent, folder)
     network = network_settings(given, detectors.DETECTORS)
     options = {name: vars(given)[name] for name in ("detector", "weights", "out", "resume", "tensorboard")}
-    trained = train(parts, classes, folder=folder, **options, **known_in(vars(given)), **network)
+    settings = {name: vars(given)[name] for name in (*KNOWN, "augment") if name in given}
+    trained = train(parts, classes, folder=folder, **options, **settings, **network)
     if trained.best:  # of several workers, the first's
         print(f"best: {trained.best}\nlast: {trained.last}")

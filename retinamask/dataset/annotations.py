@@ -141,8 +141,7 @@ def read_classes(path: str | Path) -> dict[str, int]:
 
 def write_classes(classes: dict[str, int], path: str | Path) -> None:
     """Write ``classes.csv`` in id order."""
-    ordered = sorted(classes.items(), key=lambda item: item[1])
-    files.write_text(path, _csv_text(ordered))
+    files.write_text(path, _csv_text(sorted(classes.items(), key=lambda item: item[1])))
 
 
 def read_annotations(path: str | Path, classes: dict[str, int] | None = None) -> pd.DataFrame:
@@ -232,6 +231,11 @@ def relative_path(path: str | Path, folder: str | Path) -> str:
     return Path(relative).as_posix()
 
 
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """Describe a text in another encoding."""
+    return f"not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+
+
 def csv_lines(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     """A CSV's rows with their line numbers; blank lines, and those of a spreadsheet (``,,,,,``), left out.
 
@@ -245,9 +249,7 @@ def csv_lines(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     except FileNotFoundError:
         raise AnnotationError(f"{path} does not exist; expected a CSV file") from None
     except UnicodeDecodeError as error:
-        raise AnnotationError(
-            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from None
+        raise AnnotationError(f"{path}: {not_utf8(error)}") from None
     except OSError as error:
         raise AnnotationError(f"{path}: cannot be read ({error.strerror}); expected a CSV file") from None
     except csv.Error as error:

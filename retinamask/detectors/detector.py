@@ -82,8 +82,8 @@ class Detector:
 
     def batch(self, resized_rgb: list[np.ndarray]) -> np.ndarray:
         """Normalise resized images and lay them into one network input, ``float32`` ``(N, height, width, 3)``."""
-        side = self.settings.image_size
-        return images.pad([images.normalise(image, self.preprocessing) for image in resized_rgb], (side, side))
+        canvas_wh = self.canvas_wh([image.shape[1::-1] for image in resized_rgb])
+        return images.pad([images.normalise(image, self.preprocessing) for image in resized_rgb], canvas_wh)
 
     def canvas_wh(self, sizes_wh: list[tuple[int, int]]) -> tuple[int, int]:
         """Give width and height of network input that holds resized images of these sizes."""

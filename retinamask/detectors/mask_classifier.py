@@ -5,7 +5,6 @@ are. MobileNetV2 is https://arxiv.org/abs/1801.04381, as keras.applications buil
 layers with dropout, and a number for each class.
 """
 
-import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from retinamask.dataset.crops import MARGIN
 from retinamask.detectors import _keras, mobilenet_v2_fpnlite
 from retinamask.detectors.detector import Detector
 from retinamask.detectors.retinanet import MOMENTUM, NORMALISATIONS
-from retinamask.detectors.starting_weights import WeightsError
 from retinamask.setting import check_settings, setting
 
 POOLINGS = ("average", "max")
@@ -191,7 +189,7 @@ class MaskClassifier(Detector):
     def published_weights(self, name: str) -> Path:
         """See `Detector.published_weights`; ``imagenet`` is what keras.applications downloads, into the same place."""
         if name != "imagenet":
-            raise WeightsError(f"no {name} weights are published for {self.name}; take imagenet, a file, or none")
+            return super().published_weights(name)
         return mobilenet_v2_fpnlite.imagenet_weights(float(self.settings.alpha))
 
 
@@ -216,17 +214,10 @@ def replayed_dropout(rate: float, seed: int, name: str):
     Srivastava et al., https://jmlr.org/papers/v15/srivastava14a.html, in the form that Keras has it. But Keras draws
     from a state that is in no weights file; here the mask follows from the seed and a count of updates, a weight.
     """
-    return _replayed_dropout_class()(rate, seed, name=name)
-
-
-@functools.cache
-def _replayed_dropout_class() -> type:
     keras = _keras.prepare()
     import tensorflow as tf
 
     class ReplayedDropout(keras.layers.Layer):
-        """See `replayed_dropout`."""
-
         def __init__(self, rate: float, seed: int, **options):
             super().__init__(**options)
             self.rate, self.seed = rate, seed
@@ -255,4 +246,4 @@ def _replayed_dropout_class() -> type:
         def get_config(self):
             return {**super().get_config(), "rate": self.rate, "seed": self.seed}
 
-    return ReplayedDropout
+    return ReplayedDropout(rate, seed, name=name)

@@ -87,13 +87,7 @@ class RetinaNet(Detector):
         """See `Detector.scale`; with ``max_side`` as keras-retinanet resizes."""
         if self.settings.max_side:
             return images.sides_scale(size_wh, self.settings.image_size, self.settings.max_side)
-        return images.fit_scale(size_wh, self.settings.image_size)
-
-    def batch(self, resized_rgb: list[np.ndarray]) -> np.ndarray:
-        """See `Detector.batch`; with ``max_side`` as large as the largest image."""
-        side = self.settings.image_size
-        normalised = [images.normalise(image, self.preprocessing) for image in resized_rgb]
-        return images.pad(normalised, None if self.settings.max_side else (side, side))
+        return super().scale(size_wh)
 
     def network(self, seed: int | None = None):
         """Build the training network: image in, ``regression`` and ``classification`` of every anchor out.
@@ -177,22 +171,14 @@ class RetinaNet(Detector):
 
     def canvas_wh(self, sizes_wh: list[tuple[int, int]]) -> tuple[int, int]:
         """See `Detector.canvas_wh`."""
-        side = self.settings.image_size
         if not self.settings.max_side:
-            return side, side
+            return super().canvas_wh(sizes_wh)
         return max(width for width, _ in sizes_wh), max(height for _, height in sizes_wh)
 
     def targets(self, boxes, labels, sizes_wh, canvas_wh: tuple[int, int]) -> dict:
         """Say in the graph what each anchor should find, compactly.
 
-        Args:
-            boxes: ``(N, M, 4)`` in input pixels.
-            labels: ``(N, M)`` class ids, -1 for padding.
-            sizes_wh: ``(N, 2)``, the part of each image that is not padding.
-            canvas_wh: width and height of the input.
-
-        Returns:
-            ``matched`` ``(N, anchors)``: index of the box, or `BACKGROUND` or `IGNORED` of `anchor_targets`.
+        Arguments and ``matched`` ``(N, anchors)`` are those of `AnchorMatcher.match`.
         """
         return {"matched": self._matcher.match(boxes, labels, sizes_wh, canvas_wh)}
 

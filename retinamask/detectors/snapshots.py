@@ -40,7 +40,8 @@ class Snapshot:
 
     Attributes:
         weights: the ``.h5`` file.
-        record: the JSON beside it: ``kind`` (one of `KINDS`), ``detector``, ``classes`` (name to id), ``settings`` (of the detector), ``inference`` (thresholds, for that kind), ``training`` (parameters,
+        record: the JSON beside it: ``kind`` (one of `KINDS`), ``detector``, ``classes`` (name to id),
+            ``settings`` (of the detector), ``inference`` (thresholds, for that kind), ``training`` (parameters,
             fingerprint of the training table, metrics, versions), ``created`` and ``weights_sha256``.
     """
 
@@ -136,7 +137,7 @@ def _described(weights: Path, record: dict[str, Any]) -> Snapshot:
 
 
 def _new(weights: Path) -> Path:
-    """Where new weights are written; the same each time, so that half of a file never stays for long."""
+    """Name new weights the same each time, so that half of a file never stays for long."""
     return weights.with_name(f".{weights.stem}.new.h5")
 
 

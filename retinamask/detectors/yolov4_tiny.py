@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from retinamask.detectors import _keras
-from retinamask.detectors.darknet import anchors, cfg, weights
-from retinamask.detectors.darknet.loss import LOSSES, head_losses, match
-from retinamask.detectors.darknet.network import MAX_EXPONENT, build, decode
-from retinamask.detectors.darknet.template import yolov4_tiny_cfg
+from retinamask.detectors.darknet import cfg, weights
+from retinamask.detectors.darknet.network import LOSSES, MAX_EXPONENT, build, decode, head_losses, match
+from retinamask.detectors.darknet.template import suggest_anchors, yolov4_tiny_cfg
 from retinamask.detectors.detector import Detector
 from retinamask.detectors.retinanet import MOMENTUM
-from retinamask.detectors.starting_weights import Loaded, WeightsError, downloaded_from
+from retinamask.detectors.starting_weights import Loaded, downloaded_from
 from retinamask.setting import check_settings, setting
 
 RELEASE = "https://github.com/AlexeyAB/darknet/releases/download/darknet_yolo_v4_pre/"
@@ -98,7 +97,7 @@ class YOLOv4Tiny(Detector):
             ValueError: too few different boxes, or the settings have a ``cfg``, which has the anchors.
         """
         sizes_wh = np.concatenate([each[:, 2:] - each[:, :2] for each in boxes])
-        found = anchors.suggest(sizes_wh, len(self.anchors_wh), seed)
+        found = suggest_anchors(sizes_wh, len(self.anchors_wh), seed)
         return YOLOv4Tiny(self.classes, replace(self.settings, anchors=tuple(map(tuple, found.tolist()))))
 
     def network(self, seed: int | None = None):
@@ -187,7 +186,7 @@ class YOLOv4Tiny(Detector):
         return dict.fromkeys(LOSSES, images)
 
     def losses(self, outputs, batch: dict) -> dict:
-        """Sum the losses of all heads in the graph; see `retinamask.detectors.darknet.loss`."""
+        """Sum the losses of all heads in the graph; see `retinamask.detectors.darknet.network`."""
         import tensorflow as tf
 
         canvas_wh = tf.cast(tf.shape(batch["images"])[2:0:-1], tf.float32)
@@ -211,7 +210,7 @@ class YOLOv4Tiny(Detector):
         there the finer head has anchors 1, 2 and 3, not 0, 1 and 2 as in ``yolov4-tiny-custom.cfg``.
         """
         if name != "coco":
-            raise WeightsError(f"no {name} weights are published for {self.name}; take coco, a file, or none")
+            return super().published_weights(name)
         file = WHOLE if len(self.description.heads) == 2 else FIRST_LAYERS
         return downloaded_from(RELEASE + file, f"COCO weights for {self.name}")
 

@@ -34,15 +34,11 @@ def examples(
         table: annotations or detections to draw.
         ground_truth: annotations to draw below them.
     """
-    tables = [table, ground_truth]
-    return [
-        Example(
-            path,
-            read_image(Path(folder) / path),
-            *(None if rows is None else objects(rows[rows["image_path"] == path]) for rows in tables),
-        )
-        for path in paths
-    ]
+
+    def of(path: str, rows: pd.DataFrame | None) -> pd.DataFrame | None:
+        return None if rows is None else objects(rows[rows["image_path"] == path])
+
+    return [Example(path, read_image(Path(folder, path)), of(path, table), of(path, ground_truth)) for path in paths]
 
 
 def contact_sheet(
@@ -103,11 +99,9 @@ def _draw_cell(
     original = Image.fromarray(np.ascontiguousarray(example.image_rgb))
     fitted = ImageOps.contain(original, (side, side), Image.Resampling.LANCZOS)
     scales = np.tile([fitted.width / original.width, fitted.height / original.height], 2)
-    tables = [
-        None if rows is None else rows.assign(**(rows[BOX_COLUMNS] * scales))
-        for rows in (example.boxes, example.ground_truth)
-    ]
-    drawn = draw_boxes(np.asarray(fitted), tables[0], classes, tables[1])  # after the resize: lines stay crisp
+    both = (example.boxes, example.ground_truth)
+    boxes, truth = (None if rows is None else rows.assign(**(rows[BOX_COLUMNS] * scales)) for rows in both)
+    drawn = draw_boxes(np.asarray(fitted), boxes, classes, truth)  # after the resize: lines stay crisp
     left, top = corner_xy
     sheet.paste(CELL, (left, top, left + side, top + side))
     sheet.paste(drawn, (left + (side - drawn.width) // 2, top + (side - drawn.height) // 2))

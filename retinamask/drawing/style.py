@@ -1,7 +1,7 @@
 """The look of all drawings and figures: colors, fonts, and names that are shown as they are."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ _STYLE = {
 }
 
 
-def class_colors(classes: dict[str, int]) -> dict[str, str]:
+def class_colors(classes: Iterable[str]) -> dict[str, str]:
     """Return a color (``#rrggbb``) for each class; with many classes they repeat.
 
     A mask is green, none is vermillion, one that is worn wrongly is amber, whichever of the usual names they have.
@@ -80,6 +80,12 @@ def shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
         kept -= 1
         short = f"{text[: (kept + 1) // 2]}...{text[len(text) - kept // 2 :]}"
     return short
+
+
+def begin(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """Return a new figure of so many inches and its axes, see `Figure.subplots`."""
+    figure = Figure(figsize=(width, height))
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:

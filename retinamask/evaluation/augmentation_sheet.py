@@ -18,7 +18,7 @@ def augmentation_sheet(examples, settings: AugmentationSettings, rows: int = 3) 
     moved (turned, shifted and slanted) and hidden.
 
     Args:
-        examples: `retinamask.training.examples.Examples`.
+        examples: `retinamask.training.input_pipeline.Examples`.
         settings: the augmentation to show.
         rows: how many images, spread evenly over the examples.
     """

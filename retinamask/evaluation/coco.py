@@ -64,7 +64,7 @@ def evaluate(annotations: pd.DataFrame, detections: pd.DataFrame, classes: dict[
     metrics = {name: _figure(value) for name, value in zip(MEANINGS, evaluator.stats, strict=True)}
     boxes, iou_thresholds = objects(annotations), evaluator.params.iouThrs
     counts, metrics["per_class"] = boxes["class_name"].value_counts(), {}
-    for index, name in enumerate(_in_id_order(classes)):
+    for index, name in enumerate(sorted(classes, key=classes.get)):
         precision = evaluator.eval["precision"][:, :, index, _ALL_AREAS, _MOST_DETECTIONS]
         metrics["per_class"][name] = {
             "AP": _figure(precision.mean()),
@@ -109,9 +109,9 @@ def precision_recall(
     """
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold is {iou_threshold}, expected a number above 0 and at most 1")
-    evaluator = _run(annotations, detections, classes, [iou_threshold])
+    evaluator = _run(annotations, detections, classes, iou_threshold)
     curves = {}
-    for index, name in enumerate(_in_id_order(classes)):
+    for index, name in enumerate(sorted(classes, key=classes.get)):
         precision = evaluator.eval["precision"][0, :, index, _ALL_AREAS, _MOST_DETECTIONS]
         score = evaluator.eval["scores"][0, :, index, _ALL_AREAS, _MOST_DETECTIONS]
         score = np.where(precision > 0, score, np.nan)
@@ -133,12 +133,7 @@ def class_table(metrics: dict) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(dict.fromkeys(("AP", "AP50", "AP75", "AR100"), float))
 
 
-def _run(
-    annotations: pd.DataFrame,
-    detections: pd.DataFrame,
-    classes: dict[str, int],
-    iou_thresholds: list[float] | None = None,
-) -> COCOeval_faster:
+def _run(annotations, detections, classes: dict[str, int], iou_threshold: float | None = None) -> COCOeval_faster:
     """Check the tables and return faster-coco-eval's evaluator, accumulated but not summarized."""
     if objects(annotations).empty:
         raise ValueError("the annotations hold no objects: there is nothing to evaluate against")
@@ -150,17 +145,16 @@ def _run(
         raise ValueError(f"detections of {len(strangers)} image(s) without annotations: {some}")
     if "score" not in detections.columns:
         raise ValueError("detections: the column score is missing")
-    bad_scores = ~objects(detections)["score"].astype(float).between(0, 1)
-    if bad_scores.any():
-        raise ValueError(f"detections: {bad_scores.sum()} box(es) without a score from 0 to 1")
+    if bad := (~objects(detections)["score"].astype(float).between(0, 1)).sum():
+        raise ValueError(f"detections: {bad} box(es) without a score from 0 to 1")
     image_ids = {path: number for number, path in enumerate(sorted(image_paths(annotations)), start=1)}
     was_on = gc.isenabled()
     gc.disable()  # searching for garbage among the many new dicts takes as long as the evaluation itself
     try:
         truth, found = (_coco_dataset(table, classes, image_ids) for table in (annotations, detections))
-        evaluator = COCOeval_faster(truth, found, iouType="bbox", print_function=_quiet)
-        if iou_thresholds:
-            evaluator.params.iouThrs = np.array(iou_thresholds, dtype=float)
+        evaluator = COCOeval_faster(truth, found, iouType="bbox", print_function=lambda *_: None)
+        if iou_threshold:
+            evaluator.params.iouThrs = np.array([iou_threshold], dtype=float)
         evaluator.evaluate()
         evaluator.accumulate()
     finally:
@@ -181,25 +175,16 @@ def _coco_dataset(table: pd.DataFrame, classes: dict[str, int], image_ids: dict[
     rows = zip(*(column[order].tolist() for column in columns), strict=True)
     dataset = {
         "images": [{"id": image_id} for image_id in image_ids.values()],
-        "categories": [{"id": classes[name], "name": name} for name in _in_id_order(classes)],
+        "categories": [{"id": classes[name], "name": name} for name in sorted(classes, key=classes.get)],
         # Ids start at 1, since the evaluator takes a match with id 0 for no match.
         "annotations": [
             {"id": number, "image_id": image, "category_id": label, "bbox": box, "area": area, "score": score}
             for number, (image, label, box, area, score) in enumerate(rows, start=1)
         ],
     }
-    return COCO(dataset, print_function=_quiet)
+    return COCO(dataset, print_function=lambda *_: None)
 
 
 def _figure(value: float) -> float | None:
     """Return a COCO figure as a float, or None for COCO's -1, which says that there is nothing to find."""
     return None if value < 0 else float(value)
-
-
-def _in_id_order(classes: dict[str, int]) -> list[str]:
-    """Return the class names in the order of the evaluator's class axis."""
-    return sorted(classes, key=classes.get)
-
-
-def _quiet(*_: object) -> None:
-    """Stand in for the evaluator's print."""

@@ -138,7 +138,7 @@ RUN = """{% extends "base" %}{% from "macros" import tiles, grid %}
 """
 
 
-def write_page(run_dir: str | os.PathLike, title: str) -> Path:
+def write_page(run_dir: str | os.PathLike, title: str | None = None) -> Path:
     """Write ``index.html`` for a run, replacing an older one in one step, and return its path.
 
     Raises:
@@ -162,7 +162,7 @@ def write_page(run_dir: str | os.PathLike, title: str) -> Path:
     per_class = metrics["per_class"].items() if metrics else ()
     own = _read_record(run_dir / "run.json")
     page = templates.get_template("run").render(
-        title=title,
+        title=f"Run {run_dir.name}" if title is None else title,
         written=f"{datetime.now():%Y-%m-%d %H:%M}",
         metrics=metrics,
         class_rows=[[name, *(_figure(own[key]) for key in columns), own["boxes"]] for name, own in per_class],

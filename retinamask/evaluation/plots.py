@@ -8,16 +8,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 from PIL import Image
 
 from retinamask.dataset import files
 from retinamask.dataset.annotations import objects
 from retinamask.dataset.images import fit_scale
 from retinamask.drawing import style
-from retinamask.drawing.style import class_colors, note, shown_text, styled
-from retinamask.training.learning_rate_finder import suggested
-from retinamask.training.schedules import rate_at
+from retinamask.drawing.style import begin, class_colors, note, shown_text, styled
+from retinamask.training.learning_rate import rate_at, suggested
 from retinamask.training.settings import TrainingError, TrainingSettings
 
 # What training logs, in panels: each column's label and color.
@@ -53,7 +52,7 @@ def training_curves(log: pd.DataFrame, steps: pd.DataFrame | None = None) -> Fig
     panels = dict(TRAINING_PANELS)
     for title, prefix in BY_CLASS.items():
         names = [column.removeprefix(prefix) for column in log.columns if column.startswith(prefix)]
-        colors = class_colors(dict.fromkeys(names, 0))
+        colors = class_colors(names)
         if len(names) > 1:  # a single class has the overall figure
             panels[title] = {f"{prefix}{name}": (shown_text(name), colors[name]) for name in names}
     panels[RATE] = {"learning_rate": ("learning rate", style.INK)}
@@ -88,7 +87,7 @@ def _draw_panel(axes: Axes, title: str, lines: Mapping[str, tuple[str, str]], ta
     margin = 0.5 if along == "epoch" else max(0.5, 0.02 * np.ptp(table[along]))
     axes.set(title=title, xlabel=along, xlim=(table[along].min() - margin, table[along].max() + margin))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_major_formatter("{x:g}")
     if title in (LOSS, RATE):
         axes.set_ylim(0, max(axes.get_ylim()[1], 1e-12))
     else:
@@ -106,15 +105,14 @@ def _draw_panel(axes: Axes, title: str, lines: Mapping[str, tuple[str, str]], ta
 def learning_rate_curve(settings: TrainingSettings, steps_per_epoch: int) -> Figure:
     """Draw the learning rate of every update of a run; of ``plateau``, which depends on evaluations, the peak."""
     total = steps_per_epoch * settings.epochs
-    figure = Figure(figsize=(6.4, 3.2))
-    axes = figure.subplots()
+    figure, axes = begin(6.4, 3.2)
     epochs = np.arange(total + 1) / steps_per_epoch  # a rate holds until the next update
     rates = [rate_at(settings, step, total) for step in range(total)]
     axes.step(epochs, [*rates, rates[-1]], where="post", color=style.INK)
     axes.set_title(f"{settings.schedule}, peak {settings.learning_rate:g}, updates: {total}")
     axes.set(xlabel="epoch", ylabel="learning rate", xlim=(0, settings.epochs), ylim=(0, 1.1 * settings.learning_rate))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_major_formatter("{x:g}")
     if settings.schedule == "plateau":
         text = f"a tenth whenever {settings.plateau_patience} evaluations in a row bring nothing better"
         axes.text(0.98, 0.06, text, transform=axes.transAxes, ha="right", color=style.FADED_INK, fontsize=8.5)
@@ -123,9 +121,8 @@ def learning_rate_curve(settings: TrainingSettings, steps_per_epoch: int) -> Fig
 
 @styled
 def learning_rate_finding(table: pd.DataFrame) -> Figure:
-    """Draw the loss against the learning rate in the table of `learning_rate_finder.find`, and the suggested rate."""
-    figure = Figure(figsize=(6.4, 3.6))
-    axes = figure.subplots()
+    """Draw the loss against the learning rate in the table of `learning_rate.find`, and the suggested rate."""
+    figure, axes = begin(6.4, 3.6)
     points = {"markersize": 4, "color": style.BLUE, "alpha": 0.35, "label": "loss of the batch"}
     axes.plot(table["rate"], table["measured"], ".", **points)
     axes.plot(table["rate"], table["loss"], color=style.BLUE, label="moving average")
@@ -139,7 +136,7 @@ def learning_rate_finding(table: pd.DataFrame) -> Figure:
     before = table["loss"][: table["loss"].idxmin() + 1].max()  # how far it explodes afterwards does not matter
     axes.set(xlabel="learning rate", ylabel="loss", ylim=(0, max(2 * before, 1e-12)))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(loc="best", fontsize=8.5)
     return figure
@@ -148,9 +145,8 @@ def learning_rate_finding(table: pd.DataFrame) -> Figure:
 @styled
 def precision_recall_curves(curves: Mapping[str, pd.DataFrame], metrics: Mapping[str, Any]) -> Figure:
     """Draw the `coco.precision_recall` of each class at IoU 0.5, with its AP50 from `coco.evaluate` in the key."""
-    figure = Figure(figsize=(5, 5))
-    axes = figure.subplots()
-    colors = class_colors(dict.fromkeys(curves, 0))
+    figure, axes = begin(5, 5)
+    colors = class_colors(curves)
     handles, labels = [], []
     for name, curve in curves.items():
         ap50 = metrics["per_class"].get(name, {}).get("AP50")
@@ -179,8 +175,7 @@ def class_counts(table: pd.DataFrame, classes: dict[str, int], split_column: str
     boxes = objects(table)
     splits = {"boxes": boxes} if split_column is None else dict(list(boxes.groupby(split_column, sort=False)))
     thickness = 0.8 / max(1, len(splits))
-    figure = Figure(figsize=(6.4, 1.3 + 0.42 * len(classes) * max(1.3, len(splits))))
-    axes = figure.subplots()
+    figure, axes = begin(6.4, 1.3 + 0.42 * len(classes) * max(1.3, len(splits)))
     for index, (split, rows) in enumerate(splits.items()):
         counts = rows["class_name"].value_counts().reindex(list(classes), fill_value=0)
         positions = np.arange(len(classes)) + (index - (len(splits) - 1) / 2) * thickness
@@ -220,8 +215,7 @@ def box_sizes(
         return note("There are no boxes.")
     scales = boxes["image_path"].map(lambda path: fit_scale(image_sizes[path], input_size)).astype(float)
     widths, heights = boxes["x2"] - boxes["x1"], boxes["y2"] - boxes["y1"]
-    figure = Figure(figsize=(9.6, 3.6))
-    size_axes, ratio_axes = figure.subplots(1, 2, width_ratios=(3, 2))
+    figure, (size_axes, ratio_axes) = begin(9.6, 3.6, 1, 2, width_ratios=(3, 2))
     sides = np.sqrt(widths * heights) * scales
     _log_histogram(size_axes, sides, anchor_sizes, "{x:.0f}")
     size_axes.set(title=f"Size of {len(boxes)} boxes", xlabel=f"√area at input size {input_size}, pixels")
@@ -239,7 +233,7 @@ def _log_histogram(axes: Axes, values: pd.Series, anchors: Sequence[float], tick
         axes.axvline(anchor, color=style.AMBER, linewidth=1.5, linestyle="--", label=None if index else "anchor")
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(anchors))
-    axes.xaxis.set_major_formatter(StrMethodFormatter(tick_format))
+    axes.xaxis.set_major_formatter(tick_format)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -259,7 +253,7 @@ def counts_over_time(counts: pd.DataFrame) -> Figure:
     drawn, starts = counts.groupby(step).mean(), seconds[::groups]
     figure = Figure(figsize=(9.6, 1.0 + 1.1 * max(1, len(counts.columns))))
     panels = figure.subplots(max(1, len(counts.columns)), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    colors = class_colors(dict.fromkeys(counts.columns, 0))
+    colors = class_colors(counts.columns)
     for axes, name in zip(panels, counts.columns, strict=False):  # lines on one another would hide each other
         axes.fill_between(starts, drawn[name], step="post", color=colors[name], alpha=0.35, linewidth=0)
         axes.step(starts, drawn[name], where="post", color=colors[name], linewidth=1.5)
@@ -269,8 +263,7 @@ def counts_over_time(counts: pd.DataFrame) -> Figure:
     panels[-1].set_xlim(0, max(seconds[-1], 1e-3))
     panels[-1].set_xlabel("seconds" if seconds[-1] <= 60 else "minutes:seconds")
     if seconds[-1] > 60:
-        minutes = FuncFormatter(lambda value, _: f"{int(value) // 60}:{int(value) % 60:02}")
-        panels[-1].xaxis.set_major_formatter(minutes)
+        panels[-1].xaxis.set_major_formatter(lambda value, _: f"{int(value) // 60}:{int(value) % 60:02}")
         panels[-1].xaxis.set_major_locator(MaxNLocator(steps=[1, 3, 6, 10]))
     panels[-1].set_ylim(0, max(1.0, 1.1 * drawn.to_numpy().max(initial=0)))
     panels[-1].yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))

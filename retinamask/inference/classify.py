@@ -121,7 +121,7 @@ class Classified(NamedTuple):
     def table(self, predicted: np.ndarray) -> pd.DataFrame:
         """Return the faces with ``predicted`` class ids ``(N,)`` as names, and a column of each class."""
         names = sorted(self.classes, key=self.classes.get)
-        columns = {f"probability of {name}": self.probabilities[:, self.classes[name]] for name in names}
+        columns = {f"probability of {name}": self.probabilities[:, number] for number, name in enumerate(names)}
         return self.faces.assign(predicted=[names[number] for number in predicted], **columns)
 
 

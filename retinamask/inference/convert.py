@@ -177,14 +177,12 @@ def export_darknet(snapshot: Snapshot, folder: str | Path, force: bool = False) 
         raise SnapshotError(
             f"{snapshot.weights} is a {detector.name}, for which Darknet has no layers; expected a yolov4_tiny"
         )
-    bad = [name for name in detector.classes if unwritable(name)]
-    if bad:
+    if bad := [name for name in detector.classes if unwritable(name)]:
         raise SnapshotError(f"{snapshot.weights}: class {bad[0]!r} has a line end or control character, rename it")
     stem = Path(folder, snapshot.weights.stem)
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("cfg", "weights", "names")]
     made = DarknetFiles(*paths, detector.description.image_size)
-    taken = [path for path in paths if path.exists()]
-    if taken and not force:
+    if (taken := [path for path in paths if path.exists()]) and not force:
         raise SnapshotError(f"{taken[0]} exists; choose another folder, or replace it with --force")
     _, network = detectors.load(snapshot, snapshot.kind)
     files.write_text(made.names, "".join(f"{name}\n" for name in detector.classes))

@@ -103,12 +103,7 @@ class Seen(NamedTuple):
 
 
 def look_at(
-    predictor,
-    paths: Sequence[str],
-    folder: str | Path,
-    score_threshold: float,
-    batch_size: int = 4,
-    suppress: str = "any_class",
+    predictor, paths: Sequence[str], folder, score_threshold: float, batch_size: int = 4, suppress: str = "any_class"
 ) -> Iterator[Seen]:
     """Yield what `detect` finds, image by image, so that memory holds one batch.
 

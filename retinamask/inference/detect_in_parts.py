@@ -144,7 +144,7 @@ def drawn_paths(sources: Sequence[str], paths: Sequence[str], folder: Path, to: 
     whole = [Path(os.path.abspath(source)) for source in sources]
     common = os.path.commonpath([source if source.is_dir() else source.parent for source in whole])
     for source in sources:
-        real_top, real = Path(os.path.realpath(top)), Path(os.path.realpath(source))
+        real_top, real = top.resolve(), Path(source).resolve()
         if real.is_relative_to(real_top) or (real.is_dir() and real_top.is_relative_to(real)):
             where = "is" if real == real_top else "holds" if real.is_relative_to(real_top) else "lies in"
             raise ValueError(
@@ -153,8 +153,7 @@ def drawn_paths(sources: Sequence[str], paths: Sequence[str], folder: Path, to: 
             )
     drawn: dict[str, Path] = {}
     for path in paths:
-        image = Path(os.path.abspath(folder / path))
-        target = top / os.path.relpath(image, common)
+        target = top / os.path.relpath(folder / path, common)
         if target.suffix.lower() not in (".jpg", ".jpeg", ".png"):
             target = target.with_name(f"{target.name}.jpg")
         drawn[path] = target

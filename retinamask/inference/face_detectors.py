@@ -17,7 +17,7 @@ import numpy as np
 from retinamask.dataset import boxes, images
 from retinamask.dataset import files as disk
 from retinamask.dataset.public import models
-from retinamask.detectors.darknet import cfg, sections, weights
+from retinamask.detectors.darknet import cfg, weights
 from retinamask.inference import tiles
 from retinamask.inference.detect import Predictor
 from retinamask.inference.suppression import non_maximum
@@ -27,9 +27,6 @@ Found = tuple[np.ndarray, np.ndarray]
 """Boxes ``(N, 4)`` in pixels of the image and scores ``(N,)`` of 0 to 1, most confident first."""
 
 _SURE = 0.5  # the score from which a face counts for the rule of tiling
-_HAAR_WEIGHT = 3.0
-_HAAR_NEIGHBOURS = 4  # how many windows have to agree on a face
-_HAAR_SIDE = 800  # larger images are shrunk to this many pixels
 
 
 class FaceModelError(ValueError):
@@ -37,7 +34,7 @@ class FaceModelError(ValueError):
 
 
 class FaceDetector:
-    """Find faces in images; a subclass has ``look`` at one image, which may be a tile of a larger one.
+    """Find faces in images; a subclass has ``look``, which may get a tile of a larger image.
 
     Args:
         score_threshold: weaker boxes are dropped, 0 to 1.
@@ -114,12 +111,12 @@ class Haar(FaceDetector):
             raise FaceModelError(f"{path}: no cascade that OpenCV can read; expected an .xml of cv2.data.haarcascades")
 
     def look(self, image_rgb: np.ndarray) -> Found:
-        scale = min(1.0, _HAAR_SIDE / max(image_rgb.shape[:2]))
+        scale = min(1.0, 800 / max(image_rgb.shape[:2]))
         grey = cv2.cvtColor(images.resize(image_rgb, scale), cv2.COLOR_RGB2GRAY)
-        options = {"scaleFactor": 1.1, "minNeighbors": _HAAR_NEIGHBOURS, "outputRejectLevels": True}
+        options = {"scaleFactor": 1.1, "minNeighbors": 4, "outputRejectLevels": True}  # 4 windows agree on a face
         windows, _, weights = self.cascade.detectMultiScale3(grey, **options)
         boxes_xywh = np.asarray(windows, float).reshape(-1, 4) / scale
-        return _corners(boxes_xywh), 1 - np.exp(-np.clip(np.asarray(weights, float), 0, None) / _HAAR_WEIGHT)
+        return _corners(boxes_xywh), 1 - np.exp(-np.clip(np.asarray(weights, float), 0, None) / 3)
 
 
 class Res10(FaceDetector):
@@ -131,9 +128,8 @@ class Res10(FaceDetector):
 
     def __init__(self, files: Files = (), tiling: str = "auto", **options: Any):
         super().__init__(tiling=tiling, **options)
-        paths = _by_suffix(files or models.kept_files("res10"), [".prototxt", ".caffemodel"])
+        paths = _by_suffix(files, [".prototxt", ".caffemodel"], published="res10")
         prototxt, caffemodel = paths[".prototxt"], paths[".caffemodel"]
-        _check_published(caffemodel, "res10")
         with _loading(prototxt, caffemodel):
             self.network = cv2.dnn.readNetFromCaffe(str(prototxt), str(caffemodel))
             self.look(np.zeros((300, 300, 3), np.uint8))
@@ -155,8 +151,7 @@ class YuNet(FaceDetector):
 
     def __init__(self, files: Files = (), **options: Any):
         super().__init__(**options)
-        path = _by_suffix(files or models.kept_files("yunet"), [".onnx"])[".onnx"]
-        _check_published(path, "yunet")
+        path = _by_suffix(files, [".onnx"], published="yunet")[".onnx"]
         with _loading(path):
             thresholds = self.score_threshold, self.nms_threshold
             self.network = cv2.FaceDetectorYN.create(str(path), "", (64, 64), *thresholds, 5000)
@@ -186,9 +181,9 @@ class Darknet(FaceDetector):
     least_in_network = 10.0
 
     def __init__(self, files: Files = (), classes: Sequence[str] = (), **options: Any):
-        paths = _by_suffix(files, [".cfg", ".weights"], [".names"])
+        paths = _by_suffix(files, [".cfg", ".weights"], ".names")
         cfg_path, weights_path = paths[".cfg"], paths[".weights"]
-        parsed = sections.parse(cfg.read(cfg_path), str(cfg_path))
+        parsed = cfg.parse(cfg.read(cfg_path), str(cfg_path))
         heads = [section for section in parsed if section.name == "yolo"]
         if not heads or parsed[0].name not in ("net", "network"):
             raise FaceModelError(f"{cfg_path}: expected [net] first and a [yolo] section, as the cfg of a detector has")
@@ -296,20 +291,21 @@ def _loading(*paths: Path) -> Iterator[None]:
     except FaceModelError:
         raise
     except (cv2.error, SystemError, ValueError) as error:  # SystemError: how its cascades fail
-        listed = " with ".join(map(str, paths))
-        reason = " ".join(str(error).split())[:200]
-        raise FaceModelError(
-            f"{listed}: OpenCV {cv2.__version__} cannot use it ({reason}); it is cut short, damaged or of "
-            "another kind, fetch it again"
-        ) from None
+        found = f"OpenCV {cv2.__version__} cannot use it ({' '.join(str(error).split())[:200]})"
+        what = "it is cut short, damaged or of another kind, fetch it again"
+        raise FaceModelError(f"{' with '.join(map(str, paths))}: {found}; {what}") from None
 
 
-def _by_suffix(given: Files, expected: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Path]:
-    """Sort model files by their endings, of which those expected must be there, once each."""
-    wanted = f"expected {' and '.join(expected)}{''.join(f', and {suffix} if you like' for suffix in optional)}"
+def _by_suffix(given: Files, expected: Sequence[str], optional: str = "", published: str = "") -> dict[str, Path]:
+    """Sort model files by their endings, of which those expected must be there, once each.
+
+    Damaged copies of published weights are refused: as long as they, or called like them, but with other bytes.
+    """
+    given = given or (models.kept_files(published) if published else ())
+    wanted = f"expected {' and '.join(expected)}{optional and f', and {optional} if you like'}"
     found: dict[str, Path] = {}
     for path in map(Path, given):
-        if path.suffix not in (*expected, *optional) or path.suffix in found:
+        if path.suffix not in (*expected, optional) or path.suffix in found:
             raise FaceModelError(f"{path}: no use for this file, {wanted}, one of each")
         if not path.is_file():
             raise FaceModelError(f"{path} does not exist; {wanted}")
@@ -318,15 +314,12 @@ def _by_suffix(given: Files, expected: Sequence[str], optional: Sequence[str] = 
     if missing:
         listed = ", ".join(map(str, given)) or "nothing"
         raise FaceModelError(f"no {' and no '.join(missing)} file among {listed}; {wanted}")
-    return found
-
-
-def _check_published(path: Path, name: str) -> None:
-    """Refuse a damaged copy of a file of the catalogue: as long as it, or called like it, but with other bytes."""
-    for file in models.CATALOGUE[name].files:
+    for file in models.CATALOGUE[published].files if published else ():
+        path = found[expected[-1]]  # the weights
         size = path.stat().st_size
         if (path.name == file.name or size == file.size_bytes) and disk.sha256(path) != file.sha256:
             raise FaceModelError(
                 f"{path} has {size:,} bytes and is not the published {file.name} of {file.size_bytes:,} bytes; it is "
                 "cut short or damaged, fetch it again"
             )
+    return found

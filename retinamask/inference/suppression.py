@@ -6,14 +6,12 @@ NumPy only: the same for every detector, and for a network that runs outside Ten
 
 import numpy as np
 
-from retinamask.dataset import boxes
-
 SUPPRESS = ("any_class", "per_class")
 """``any_class``: a face has one box, of its best class; keras-retinanet's ``class_specific_filter=False``.
 ``per_class``: boxes of different classes never suppress each other, as COCO figures count them."""
 
-_CHUNK = 128  # candidates that are compared with each other and with all kept boxes at once
-_SORTED = 32 * _CHUNK  # candidates that are sorted at once: mostly the first few hundred are enough
+_CHUNK = 64  # candidates that are compared with each other and with all kept boxes at once
+_SORTED = 8 * _CHUNK  # candidates that are sorted at once: mostly the first are enough
 
 
 def filter_detections(
@@ -75,35 +73,39 @@ def non_maximum(
         Indices of what stays, the most confident first; of equal scores the first.
     """
     boxes_xyxy, scores = np.asarray(boxes_xyxy).reshape(-1, 4), np.asarray(scores)
+    boxes_xyxy = boxes_xyxy.astype(np.result_type(boxes_xyxy, np.float32), copy=False)  # a network's stay float32
     kept, waiting = np.empty(0, np.int64), np.arange(len(scores))
+    seen = np.empty((5, 0), boxes_xyxy.dtype)  # edges and areas of those kept
     while len(waiting) and len(kept) < most:
         weakest = np.partition(scores[waiting], -_SORTED)[-_SORTED] if len(waiting) > _SORTED else -np.inf
         strong = scores[waiting] >= weakest
         order = waiting[strong][np.argsort(-scores[waiting[strong]], kind="stable")]
         waiting = waiting[~strong]
+        # A network that has learnt little gives inverted boxes; TensorFlow takes them for those between their corners.
+        low, high = np.sort(boxes_xyxy[order].reshape(-1, 2, 2), axis=1).transpose(1, 2, 0)
+        sides = np.vstack([low, high, [(high - low).prod(axis=0)]])
         for start in range(0, len(order), _CHUNK):
-            left = order[start : start + _CHUNK]
-            left = left[~_same(boxes_xyxy[left], boxes_xyxy[kept], nms_threshold, inside).any(axis=1)]
-            same = _same(boxes_xyxy[left], boxes_xyxy[left], nms_threshold, inside)
+            left, chunk = order[start : start + _CHUNK], sides[:, start : start + _CHUNK]
+            if len(kept):
+                free = ~_same(chunk, seen, nms_threshold, inside).any(axis=1)
+                left, chunk = left[free], chunk[:, free]
+            same = np.triu(_same(chunk, chunk, nms_threshold, inside), 1)
             alive = np.ones(len(left), bool)
-            for index in range(len(left)):
+            for index in np.flatnonzero(same.any(axis=1)):
                 if alive[index]:
-                    alive[index + 1 :] &= ~same[index, index + 1 :]
-            kept = np.append(kept, left[alive])
+                    alive &= ~same[index]
+            kept, seen = np.append(kept, left[alive]), np.hstack([seen, chunk[:, alive]])
             if len(kept) >= most:
                 break
     return kept[:most]
 
 
-def _same(one_xyxy: np.ndarray, other_xyxy: np.ndarray, nms_threshold: float, inside: float) -> np.ndarray:
-    """Tell which boxes are of one face, ``bool (N, M)``."""
-    # A network that has learnt little gives inverted boxes; TensorFlow takes them for those between their corners.
-    one_xyxy, other_xyxy = (
-        np.hstack([np.minimum(each[:, :2], each[:, 2:]), np.maximum(each[:, :2], each[:, 2:])])
-        for each in (one_xyxy, other_xyxy)
-    )
-    shared = boxes.intersections(one_xyxy, other_xyxy)
-    area, other_area = boxes.areas(one_xyxy)[:, None], boxes.areas(other_xyxy)
+def _same(one: np.ndarray, other: np.ndarray, nms_threshold: float, inside: float) -> np.ndarray:
+    """Tell which boxes are of one face, ``bool (N, M)``, from edges and areas ``(5, N)`` and ``(5, M)``."""
+    x1, y1, x2, y2, area = one[..., None]
+    left, top, right, bottom, other_area = other
+    shared = np.maximum(np.minimum(x2, right) - np.maximum(x1, left), 0)
+    shared *= np.maximum(np.minimum(y2, bottom) - np.maximum(y1, top), 0)
     # Without a division: a union of 0 overlaps nothing.
     same = shared > nms_threshold * (area + other_area - shared)
     return same if inside >= 1 else same | (shared > inside * np.minimum(area, other_area))

@@ -47,13 +47,9 @@ def tile_side(size_wh: tuple[int, int], network_side: int) -> int:
 def find_in_tiles(
     find: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], image_rgb: np.ndarray, tile: int, nms_threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find faces in all tiles, in pixels of the whole image; those that a cut goes through are left out.
+    """Find faces in all tiles, ``tile`` pixels square, in pixels of the whole image; those that are cut are left out.
 
-    Args:
-        find: gives boxes ``(N, 4)`` and scores ``(N,)`` of one tile.
-        image_rgb: ``uint8``, shape ``(height, width, 3)``.
-        tile: side of the square tiles in pixels; those of a smaller image are as small as it is.
-        nms_threshold: as in `non_maximum`.
+    ``find`` gives boxes ``(N, 4)`` and scores ``(N,)`` of one tile.
     """
     height, width = image_rgb.shape[:2]
     near, found_boxes, found_scores = _EDGE * tile, [np.empty((0, 4))], [np.empty(0)]

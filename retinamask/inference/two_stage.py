@@ -46,17 +46,11 @@ class TwoStage:
 
     @classmethod
     def load(
-        cls,
-        snapshot: str | Path | Snapshot,
-        name: str,
-        files: Files = (),
-        box_margin: float = 0.0,
-        margin: float | None = None,
-        **options,
+        cls, snapshot: str | Path | Snapshot, name: str, files: Files = (), box_margin=0.0, margin=None, **options
     ) -> "TwoStage":
         """Load a classifier's snapshot and `face_detector(name, files, **options)`."""
         classifier = Classifier.load(snapshot)  # first, because it says when the snapshot is none
-        return cls(face_detector(name, files, **options), classifier, box_margin=box_margin, margin=margin)
+        return cls(face_detector(name, files, **options), classifier, box_margin, margin)
 
     def __call__(
         self, images_rgb: Sequence[np.ndarray], score_threshold: float = 0.05, suppress: str = "any_class"

@@ -152,19 +152,15 @@ def _file_frames(video: Frames, container: av.container.InputContainer, stream: 
                     image.load()
         except Exception:  # whatever damage makes Pillow raise
             damaged += 1
+    whole = stream.duration and stream.duration * stream.time_base
+    announced = float(whole or (container.duration or 0) / av.time_base)
     if kind == "avi":  # whose duration FFmpeg takes down to that of a file that is cut short
         announced = stream.frames * step
-    elif stream.duration:
-        announced = float(stream.duration * stream.time_base)
-    else:
-        announced = (container.duration or 0) / av.time_base
-    end = seconds + duration
+    end, where = seconds + duration, f"{video.name}: "
     if end < 0.95 * announced - 2 * step:  # the sound may be a little longer than the pictures
-        what = f"ends after {number} frames, {end:.1f} of {announced:.1f} seconds; it may be cut short"
-        video.remark = f"{video.name}: {what}"
+        video.remark = f"{where}ends after {number} frames, {end:.1f} of {announced:.1f} seconds; it may be cut short"
     elif damaged:
-        what = f"{number} frames read; damaged in {damaged} place(s), where some are lost or blurred"
-        video.remark = f"{video.name}: {what}"
+        video.remark = f"{where}{number} frames read; damaged in {damaged} place(s), where some are lost or blurred"
 
 
 def _webcam_frames(video: Frames, capture: cv2.VideoCapture) -> Iterator[Frame]:
@@ -228,14 +224,7 @@ def video_file(path: str | Path) -> Iterator["VideoFile"]:
 class VideoFile:
     """A video that is being written, by `video_file`."""
 
-    def __init__(
-        self,
-        output: av.container.OutputContainer,
-        worker: ThreadPoolExecutor,
-        codec: str,
-        options: dict[str, str],
-        ticks: int,
-    ):
+    def __init__(self, output: av.container.OutputContainer, worker: ThreadPoolExecutor, codec, options, ticks: int):
         self._output, self._worker, self._codec, self._options, self._ticks = output, worker, codec, options, ticks
         self._least = 2 if codec == "gif" else 1  # ticks per picture; browsers slow a GIF's single tick down to ten
         self._stream, self._size_wh, self._held = None, None, None

@@ -1,7 +1,4 @@
-"""The parameters of a notebook: its one `parameters` cell read as an interface, and values checked against it.
-
-papermill only warns of an unknown name and takes any type.
-"""
+"""The parameters of a notebook: its one `parameters` cell read as an interface, and values checked against it."""
 
 import ast
 import contextlib
@@ -30,11 +27,7 @@ class Parameter(NamedTuple):
 
 
 def known_parameters(notebook: StrPath) -> dict[str, Parameter]:
-    """Read the parameters that a notebook declares, in the order of its one cell tagged `parameters`.
-
-    Raises:
-        ValueError: no notebook there; zero or several such cells; a line that is not `name: type = literal`.
-    """
+    """Read the parameters that a notebook declares, in the order of its one cell tagged `parameters`."""
     import nbformat
 
     try:
@@ -70,11 +63,7 @@ def known_parameters(notebook: StrPath) -> dict[str, Parameter]:
 
 
 def settings_in_more(notebook: StrPath) -> dict[str, Parameter]:
-    """List the settings that the parameter `more` of a training notebook takes, beside the parameters of its own.
-
-    They are the fields of the settings of training, of augmentation and of the detector that `NN_train_<detector>`
-    is named for. A notebook without `more` has none.
-    """
+    """List the settings of training and of the detector that the parameter `more` of `NN_train_<detector>` takes."""
     from retinamask import detectors
     from retinamask.training.settings import KNOWN
 
@@ -90,25 +79,19 @@ def settings_in_more(notebook: StrPath) -> dict[str, Parameter]:
 
 
 def training_settings(detector: str, more: Mapping[str, Any], **given: Any) -> tuple:
-    """Divide choices into how to train and how the detector's network is built.
-
-    The names are the fields of `TrainingSettings`, of `AugmentationSettings` and of the detector's own settings,
-    whose docstrings explain them; ``retinamask run NOTEBOOK --help`` lists them.
+    """Divide choices into `TrainingSettings` and the detector's settings by name.
 
     Args:
         detector: its name.
-        more: choices by name, such as ``{"mosaic": 0.5, "optimizer": "adamw"}``; each must be known.
-        given: further choices, such as a notebook's parameters, of which those that are no setting have no effect;
-            ``augment`` False leaves the images as they are. A ``cfg`` may be a path, ``dense`` a text ("128,64").
-
-    Returns:
-        The `TrainingSettings`, and the detector's settings by name.
+        more: settings by name, such as ``{"mosaic": 0.5, "optimizer": "adamw"}``; each must be known.
+        given: a notebook's parameters, of which those that are no setting have no effect; ``augment`` False leaves
+            the images as they are.
 
     Raises:
         ValueError: an unknown name, or one that is a parameter of the notebook itself; a wrong value.
     """
     from retinamask.detectors import settings_of_detector
-    from retinamask.training.settings import KNOWN, known_in, settings_of
+    from retinamask.training.settings import KNOWN, settings_of
 
     for name in more.keys() & given.keys():
         raise ValueError(f"more has {name!r}, which is a parameter of its own; set it there")
@@ -120,20 +103,14 @@ def training_settings(detector: str, more: Mapping[str, Any], **given: Any) -> t
             raise ValueError(f"{detector} has no {name}{meant} it has {', '.join([*of_network, *KNOWN])}")
     together = {**given, **more}
     network = {name: value_of(of_network[name], together[name]) for name in of_network if name in together}
-    return settings_of(known_in(together)), network
+    return settings_of(together), network
 
 
 def check_parameters(notebook: StrPath, values: Mapping[str, Any]) -> dict[str, Any]:
     """Check the values given for a notebook's parameters, and turn texts into the types declared.
 
     Texts come from a command line, and from YAML, to which `1e-5` is no number. A setting that is no parameter of its
-    own but known to `more` is put there.
-
-    Returns:
-        Values of the declared types by parameter name; parameters left out keep their defaults and are not in it.
-
-    Raises:
-        ValueError: a name that the notebook does not have, or a value that its type does not allow.
+    own but known to `more` is put there. Parameters left out keep their defaults and are not returned.
     """
     known = known_parameters(notebook)
     own = {name: value for name, value in values.items() if name in known}
@@ -153,21 +130,15 @@ def check_parameters(notebook: StrPath, values: Mapping[str, Any]) -> dict[str, 
 
 
 def converted(name: str, value: Any, type_name: str) -> Any:
-    """Return the value of a parameter in its declared type, which texts are turned into.
-
-    Raises:
-        ValueError: the type does not allow it.
-    """
+    """Return the value of a parameter in its declared type, which texts are turned into."""
     meant = value
     if isinstance(value, str) and type_name == "bool":
         meant = {"true": True, "false": False}.get(value.lower(), value)
     elif isinstance(value, str) and type_name == "list[str]":
         meant = [item.strip() for item in value.split(",")] if value.strip() else []
     elif isinstance(value, str) and type_name in ("int", "float"):
-        try:
+        with contextlib.suppress(ValueError):  # a text stays one, and is of the wrong type
             meant = _TYPES[type_name](value)
-        except ValueError:
-            meant = value  # of the wrong type
     elif isinstance(value, str) and type_name == "dict":
         import yaml
 
@@ -203,11 +174,7 @@ def unknown(name: object, known: Iterable[str]) -> str:
 
 
 def read_parameters_file(path: StrPath) -> dict[str, Any]:
-    """Read a YAML file of `name: value` lines; `check_parameters` then gives the values their types.
-
-    Raises:
-        ValueError: no such file, broken YAML, a name given twice, or anything but `name: value` lines.
-    """
+    """Read a YAML file of `name: value` lines, each name once; `check_parameters` then gives the values their types."""
     import yaml
 
     try:

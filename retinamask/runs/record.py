@@ -5,7 +5,6 @@ Package versions are read from the installed metadata, so that nothing heavy is 
 """
 
 import contextlib
-import itertools
 import json
 import os
 import platform
@@ -24,9 +23,7 @@ from typing import Any
 from retinamask.dataset import files
 
 RECORD_NAME = "run.json"
-PACKAGES = (
-    "retinamask", "tensorflow", "tf-keras", "keras-retinanet", "numpy", "pandas", "pillow", "papermill",
-)  # fmt: skip
+PACKAGES = "retinamask", "tensorflow", "tf-keras", "keras-retinanet", "numpy", "pandas", "pillow", "papermill"
 StrPath = str | os.PathLike[str]
 
 
@@ -34,14 +31,10 @@ class RunRecord:
     """The record of one run, kept in `run.json` in the run's folder and written anew at every change.
 
     In the folder of an earlier run that is continued, its notebooks stay in the record.
-
-    Args:
-        run_dir: the run's folder, which exists.
-        parameters: every parameter of every notebook, defaults included, by notebook name.
-        project: the project's root, asked for its git revision.
     """
 
-    def __init__(self, run_dir: Path, parameters: Mapping[str, Mapping[str, Any]], project: Path) -> None:
+    def __init__(self, run_dir: Path, parameters: Mapping[str, Mapping[str, Any]], project: Path):
+        """``parameters`` are all of every notebook, defaults included; ``project`` is asked for its git revision."""
         self._path, self._clock = run_dir / RECORD_NAME, time.monotonic()
         seeds = {name: values["seed"] for name, values in parameters.items() if "seed" in values}
         times = {"started": None, "ended": None, "seconds": None}
@@ -68,36 +61,31 @@ class RunRecord:
     @contextlib.contextmanager
     def notebook(self, name: str) -> Iterator[None]:
         """Record the start, the end and the outcome of one notebook, which the `with` block runs."""
-        entry, clock = self.content["notebooks"][name], time.monotonic()
+        entry, clock, failure = self.content["notebooks"][name], time.monotonic(), None
         entry.update(status="running", started=_now())
         files.write_json(self._path, self.content)
         try:
             yield
         except BaseException as error:
-            entry["status"] = _ended_by(error)
+            failure = error
             raise
-        else:
-            entry["status"] = "finished"
         finally:
-            entry.update(ended=_now(), seconds=round(time.monotonic() - clock, 3))
-            files.write_json(self._path, self.content)
+            self._close(entry, clock, failure)
 
     def end(self, error: BaseException | None = None) -> None:
-        """Close the record.
-
-        Args:
-            error: what stopped the run, recorded with its `failed_cell` if it has one; None if it finished.
-        """
+        """Close the record, with the error that stopped the run."""
         dataset = _read_json(self._path.with_name("dataset.json"))
         self.content.update(
-            status=_ended_by(error) if error else "finished",
-            ended=_now(),
-            seconds=round(time.monotonic() - self._clock, 3),
             failed_cell=getattr(error, "failed_cell", None),
             error=f"{type(error).__name__}: {error}".rstrip(": ") if error else None,
             dataset_fingerprint=dataset.get("fingerprint") if isinstance(dataset, dict) else None,
             metrics=_read_json(self._path.with_name("metrics.json")) or None,
         )
+        self._close(self.content, self._clock, error)
+
+    def _close(self, entry: dict[str, Any], clock: float, error: BaseException | None) -> None:
+        status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed" if error else "finished"
+        entry.update(status=status, ended=_now(), seconds=round(time.monotonic() - clock, 3))
         files.write_json(self._path, self.content)
 
 
@@ -105,11 +93,7 @@ def record_by_hand(run_dir: Path, notebook: str, parameters: Mapping[str, Any]) 
     """Record a notebook that is run by hand, and keep a copy of what an earlier run of it left in the folder.
 
     Do nothing if the folder is of a `retinamask run` at work: its process keeps the record.
-
-    Args:
-        run_dir: the folder that the notebook writes to, made if need be.
-        notebook: its name, without ending.
-        parameters: its parameters; with `resume` it continues what is there.
+    With the parameter `resume` the notebook continues what is there.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     if _is_running(run_dir):
@@ -124,13 +108,7 @@ def record_by_hand(run_dir: Path, notebook: str, parameters: Mapping[str, Any]) 
 
 
 def make_run_folder(runs_dir: StrPath, name: str, force: bool = False) -> Path:
-    """Make the new, empty folder of a run under a name that the user chose, and return its absolute path.
-
-    With `force` a run of the same name is moved aside to `<name>.old-<time>`, never deleted.
-
-    Raises:
-        ValueError: an unsafe name; a name that is taken; a run of that name that is still running.
-    """
+    """Make the new, empty folder of a run under a name that the user chose; `force` moves another of it aside."""
     if not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise ValueError(
             f"run name {name!r}: letters, digits, '.', '_' and '-' are allowed, at most 100 of them, "
@@ -154,11 +132,7 @@ def make_timed_run_folder(runs_dir: StrPath, stem: str) -> Path:
 
 
 def existing_run_folder(runs_dir: StrPath, name: str) -> Path:
-    """Return the folder of an earlier run that is to be continued.
-
-    Raises:
-        ValueError: there is no such run, or it is still running.
-    """
+    """Return the folder of an earlier run that is to be continued; refuse one that is still running."""
     folder = _runs_folder(runs_dir) / name
     if not (folder / RECORD_NAME).is_file():
         runs = sorted((path.parent for path in folder.parent.glob(f"*/{RECORD_NAME}")), key=os.path.getmtime)
@@ -175,11 +149,7 @@ def earlier_notebooks(run_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 def set_aside(path: Path) -> None:
-    """Rename a file or folder to `<stem>.old-<time><suffix>`, and print so.
-
-    Raises:
-        ValueError: it is the folder of a run that is still running.
-    """
+    """Rename a file, or the folder of a run that has ended, to `<stem>.old-<time><suffix>`, and print so."""
     if _is_running(path):
         raise ValueError(f"{path}: this run is still running; stop it, or choose another name")
     # `rename` would silently replace an empty folder: the new name is claimed first, for a folder by such a one.
@@ -204,16 +174,13 @@ def _aside(path: Path) -> Path:
 
 def _first_free(path: Path, claim: Callable[[Path], Any]) -> Path:
     """Return the first of `path`, `path-2`, `path-3`... that `claim` does not refuse by FileExistsError."""
-    for number in itertools.count(1):
-        candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+    candidate, number = path, 1
+    while True:
         with contextlib.suppress(FileExistsError):
             claim(candidate)
             return candidate
-    raise RuntimeError("not reached: the count has no end")
-
-
-def _ended_by(error: BaseException) -> str:
-    return "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
 
 
 def _is_running(folder: Path) -> bool:

@@ -1,9 +1,4 @@
-"""Strict runs of the notebooks: parameters are checked first, and each run gets a folder of its own.
-
-papermill does the running; what it leaves open is closed here: an unknown parameter, a value of the wrong type or a
-broken parameters file stops the run before a kernel starts, and a notebook that fails says which cell failed, why,
-and where the broken notebook lies.
-"""
+"""Strict runs of the notebooks: parameters are checked before papermill starts a kernel, and each run gets a folder."""
 
 import logging
 import sys
@@ -44,11 +39,7 @@ class NotebookError(RuntimeError):
 
 
 def pipeline(detector: str, notebooks_dir: StrPath = "notebooks") -> tuple[str, ...]:
-    """Return the notebooks from annotations to the evaluation of a detector, trained by `NN_train_<detector>`.
-
-    Raises:
-        ValueError: there is no detector of that name.
-    """
+    """Return the notebooks from annotations to the evaluation of a detector, trained by `NN_train_<detector>`."""
     from retinamask import detectors
 
     found = {path.stem.partition("_train_")[2]: path.stem for path in Path(notebooks_dir).glob("*_train_*.ipynb")}
@@ -75,7 +66,7 @@ def run(
     Args:
         names: the notebooks' names, without folder; `PIPELINE` for all.
         parameters: values by parameter name, for all the notebooks together.
-        name: the run's name; made of the notebook's name, or "pipeline", and the time if left out.
+        name: the run's; made of the notebook's name, or "pipeline", and the time if left out.
         force: whether a run of the same name is moved aside (never deleted).
         runs_dir: the folder of all runs.
         notebooks_dir: the folder of the notebooks; the folder above it is the project's root.
@@ -138,11 +129,7 @@ def run(
 
 
 def run_notebook(notebook: Path, values: Mapping[str, Any], run_dir: Path) -> None:
-    """Execute one notebook into a folder; its kernel works in the folder above the notebook's.
-
-    Raises:
-        NotebookError: a cell failed, the kernel died or did not start.
-    """
+    """Execute one notebook into a folder; its kernel works in the folder above the notebook's."""
     import papermill
 
     begun: list[Any] = []
@@ -153,9 +140,8 @@ def run_notebook(notebook: Path, values: Mapping[str, Any], run_dir: Path) -> No
             print(f"[{notebook.stem}] {_title(cell)}", file=sys.stderr, flush=True)
 
     # What papermill and asyncio log is of parameters that are checked here, and of a cell that Ctrl-C ended.
-    loggers = [logging.getLogger(name) for name in ("papermill", "asyncio")]
-    levels = {logger: logger.level for logger in loggers}
-    for logger in loggers:
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("papermill", "asyncio"))}
+    for logger in levels:
         logger.setLevel(logging.CRITICAL)
     # papermill fills in `{...}` in paths: braces that are part of a folder's name are doubled.
     executed = run_dir / notebook.name
@@ -189,7 +175,7 @@ def run_notebook(notebook: Path, values: Mapping[str, Any], run_dir: Path) -> No
         # The cell's number in the notebook as the author sees it, and the heading before it, or else its first line.
         number = sum("injected-parameters" not in cell.metadata.get("tags", []) for cell in begun) or None
         named = next((cell for cell in begun[:-3:-1] if cell.cell_type == "markdown"), begun[-1] if begun else None)
-        title = _title(named) if named else None
+        title = named and _title(named)
         where = f"cell {number} ({title})" if begun else "before its first cell"
         raise NotebookError(
             f"{notebook}: {where} failed: {name}: {message}\nthe broken notebook: {executed}",

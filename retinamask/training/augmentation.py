@@ -42,11 +42,9 @@ def augment(image, boxes, labels, seed, settings: AugmentationSettings, canvas_w
 
     Args:
         image: `uint8` RGB of shape (height, width, 3), at most as large as the canvas.
-        boxes: `float32` xyxy of shape (M, 4) in pixels of the image.
-        labels: `int32` of shape (M,).
+        boxes, labels: `float32` xyxy of shape (M, 4) in pixels of the image, and `int32` of shape (M,).
         seed: two `int32`, which decide everything.
         settings: how far to go; `mosaic` is not read here. Boxes do not follow what `warped` does.
-        canvas_wh: width and height of the result.
 
     Returns:
         The image, `uint8` of the canvas's shape with zeros to the right and below the content; width and height of
@@ -206,13 +204,10 @@ def warps(settings: AugmentationSettings) -> bool:
 def warped(content, seed, settings: AugmentationSettings):
     """Rotate a face around its middle, shift and shear it, and then hide a part, as `settings` say.
 
-    What comes in from outside repeats the face's edge, as the published recipe has it (Keras's ``nearest``). The
-    hidden rectangle lies in the lower half, where a mask is, and is filled with a random colour for each pixel,
-    which Zhong et al. found best (https://arxiv.org/abs/1708.04896) and which looks like no mask.
-
-    Args:
-        content: `uint8` RGB of shape (height, width, 3), as is the result.
-        seed, settings: as in `augment`; only ``rotate``, ``shift``, ``shear`` and ``erase`` are read.
+    The face is `uint8` RGB of shape (height, width, 3), as is the result. What comes in from outside repeats its edge,
+    as the published recipe has it (Keras's ``nearest``). The hidden rectangle lies in the lower half, where a mask is,
+    and is filled with a random colour for each pixel, which Zhong et al. found best
+    (https://arxiv.org/abs/1708.04896) and which looks like no mask.
     """
     import tensorflow as tf
 

@@ -4,6 +4,7 @@
 ``record``: step, record and names as UTF-8 JSON. Nothing pickled is ever written or read.
 """
 
+import itertools
 import json
 import logging
 import re
@@ -45,11 +46,8 @@ def save(stem: str | Path, step: int, arrays: dict[str, np.ndarray], record: dic
 
     Later steps than ``step`` are those of damaged files that `newest` has skipped.
 
-    Args:
-        stem: folder and run name; one process at a time may write for it.
-        step: updates done so far.
-        arrays: numbers or truth values of any shape, under any name but ``record``.
-        record: JSON values; NaN is allowed, tuples become lists.
+    One process at a time may write for a ``stem``. ``arrays`` are numbers or truth values under any name but
+    ``record``; ``record`` has JSON values.
 
     Raises:
         TrainingError: the disk is full; the earlier checkpoints are as they were.
@@ -113,6 +111,25 @@ def files_of(stem: str | Path) -> list[Path]:
     return [path for _, path in _found(Path(stem))]
 
 
+def refuse_existing(stem: str | Path) -> None:
+    """Raise `TrainingError` if a run of this name has left snapshots or checkpoints: they are never overwritten."""
+    left = [path for path in _left_by(Path(stem)) if not path.stem.endswith("_inference")]
+    if left:
+        raise TrainingError(f"{left[0]} exists; choose another run name, move it away, or resume that run")
+
+
+def run_stem(folder: str | Path, run: str, resume: bool = False) -> Path:
+    """Give the stem under which a notebook's run writes; to resume the last one that was begun.
+
+    That is ``<folder>/<run>``, or with ``-2``, ``-3`` ... after it the first under which no run has left anything.
+    """
+    stem, before = Path(folder, run), None
+    for number in itertools.count(2):
+        if not _left_by(stem):
+            return before if resume and before else stem
+        stem, before = Path(folder, f"{run}-{number}"), stem
+
+
 def read(path: str | Path) -> Checkpoint:
     """Read one file; raises `TrainingError` if what it holds is not as it was written."""
     try:
@@ -133,8 +150,17 @@ def _temporary(stem: Path) -> Path:
 
 def _found(stem: Path, suffix: str = ".npz") -> list[tuple[int, Path]]:
     """Step and file of every checkpoint of this stem, by step."""
-    pattern = re.compile(rf"{re.escape(stem.name)}_checkpoint-(\d{{8,}}){re.escape(suffix)}")
-    if not stem.parent.is_dir():
-        return []
-    matches = [(pattern.fullmatch(path.name), path) for path in stem.parent.iterdir()]
-    return sorted((int(match[1]), path) for match, path in matches if match)
+    return sorted((int(match[1]), path) for path, match in _files(stem, rf"checkpoint-(\d{{8,}}){re.escape(suffix)}"))
+
+
+def _left_by(stem: Path) -> list[Path]:
+    """Snapshots, converted ones too, and checkpoints of a stem."""
+    names = r"((best|last|\d{3,})(_inference)?\.(h5|json)|checkpoint-\d+\.(npz|state))"
+    return [path for path, _ in _files(stem, names)]
+
+
+def _files(stem: Path, ending: str) -> list[tuple[Path, re.Match]]:
+    """Files named by a stem and this regular expression, with what it matches."""
+    pattern = re.compile(rf"{re.escape(stem.name)}_{ending}")
+    there = sorted(stem.parent.iterdir()) if stem.parent.is_dir() else []
+    return [(path, match) for path in there if (match := pattern.fullmatch(path.name))]

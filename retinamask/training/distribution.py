@@ -10,13 +10,13 @@ import functools
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,8 +34,7 @@ WAIT_SECONDS = 1800.0
 _SECONDS_BETWEEN_LINES = 60.0
 
 
-@dataclass(frozen=True)
-class Cluster:
+class Cluster(NamedTuple):
     """The addresses (``host:port``) of all workers, the chief first, and which of them this process is."""
 
     addresses: tuple[str, ...]
@@ -53,34 +52,22 @@ def read_cluster() -> Cluster | None:
         return None
     try:
         config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise _wrong(f"is not JSON ({error}): {text[:200]}") from None
-    jobs = config.get("cluster") if isinstance(config, dict) else None
-    if not isinstance(jobs, dict) or not jobs:
-        raise _wrong(f"has no cluster: {text[:200]}")
-    if strange := sorted(set(jobs) - set(JOBS)):
-        raise _wrong(f"has {', '.join(strange)} in its cluster, which training does not use")
-    if not all(isinstance(listed, list) for listed in jobs.values()):
-        raise _wrong(f"has a cluster that is not lists of addresses: {jobs}")
-    addresses = [address for job in JOBS for address in jobs.get(job, [])]
-    for address in addresses:
-        host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise _wrong(f"has the address {address!r}, which is not host:port")
-        if addresses.count(address) > 1:
-            raise _wrong(f"has the address {address} twice")
-    if not addresses:
-        raise _wrong(f"has a cluster without workers: {jobs}")
-    task = config.get("task")
-    job, index = (task.get("type"), task.get("index")) if isinstance(task, dict) else (None, None)
-    if job not in jobs or not isinstance(index, int) or not 0 <= index < len(jobs[job]):
-        counts = " or ".join(f"{name} with index 0 to {len(jobs[name]) - 1}" for name in JOBS if jobs.get(name))
-        raise _wrong(f"has the task {task}, expected {counts}")
-    return Cluster(tuple(addresses), index + (len(jobs.get("chief", [])) if job == "worker" else 0))
-
-
-def _wrong(what: str) -> TrainingError:
-    return TrainingError(f"{VARIABLE} {what}\nExpected for example {EXAMPLE}. Unset it to train on this machine alone")
+        cluster, task = config["cluster"], config.get("task")
+        addresses = sum((cluster[job] for job in JOBS if job in cluster), [])
+        for address in addresses:
+            if not re.fullmatch(r"\S+:\d{1,5}", address) or not 0 < int(address.rpartition(":")[2]) < 65536:
+                raise ValueError(f"has the address {address!r}, which is not host:port")
+        if len(set(addresses)) < len(addresses) or not addresses or set(cluster) - set(JOBS):
+            raise ValueError(f"has the cluster {cluster}, expected different addresses, all of a chief or of workers")
+        places = [(job, index) for job in JOBS for index in range(len(cluster.get(job, [])))]
+        this = (task.get("type"), task.get("index")) if task else None
+        if this not in places:
+            raise ValueError(f"has the task {task}, expected the type and index of one of {cluster}")
+        return Cluster(tuple(addresses), places.index(this))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        what = str(error) if str(error).startswith("has ") else f"cannot be read ({error!r}): {text[:200]}"
+        expected = f"Expected for example {EXAMPLE}. Unset it to train on this machine alone"
+        raise TrainingError(f"{VARIABLE} {what}\n{expected}") from None
 
 
 def wait_for_all(cluster: Cluster, seconds: float = WAIT_SECONDS) -> None:
@@ -113,8 +100,7 @@ def wait_for_all(cluster: Cluster, seconds: float = WAIT_SECONDS) -> None:
         ) from None
     with listening:
         while missing := [address for address in missing if not answers(address)]:
-            now = time.monotonic()
-            waited_for = f"{len(missing)} of {len(cluster.addresses)} workers"
+            now, waited_for = time.monotonic(), f"{len(missing)} of {len(cluster.addresses)} workers"
             if now - started > seconds:
                 raise TrainingError(
                     f"{waited_for} did not answer within {seconds:.0f} s: {', '.join(missing)}. Start all workers of "
@@ -127,17 +113,14 @@ def wait_for_all(cluster: Cluster, seconds: float = WAIT_SECONDS) -> None:
             time.sleep(0.2)
 
 
-def strategy(devices: Sequence[str] | None = None):
+def strategy():
     """Choose how this process trains: with other machines, on several devices, or as TensorFlow does by itself.
 
     In order: with more than one worker in ``TF_CONFIG``, `tf.distribute.MultiWorkerMirroredStrategy` on all GPUs of
-    each machine, or its CPU; with ``devices``, or more than one visible GPU, `tf.distribute.MirroredStrategy`; else
-    the default strategy. With several workers this must be called before TensorFlow computes anything, and returns
-    when all workers have called it. The same strategy comes back when asked again.
-
-    Args:
-        devices: such as ``["GPU:0", "GPU:1"]``, or ``["CPU:0", "CPU:1"]`` to try out two devices on a processor;
-            without it, the names in the variable ``RETINAMASK_DEVICES``, separated by commas.
+    each machine, or its CPU; with devices in ``RETINAMASK_DEVICES``, such as ``GPU:0,GPU:1``, or ``CPU:0,CPU:1`` to try
+    out two devices on a processor, or more than one visible GPU, `tf.distribute.MirroredStrategy`; else the default
+    strategy. With several workers this must be called before TensorFlow computes anything, and returns when all
+    workers have called it. The same strategy comes back when asked again.
 
     Raises:
         TrainingError: ``TF_CONFIG`` is wrong, a worker does not come within `WAIT_SECONDS`, TensorFlow has computed
@@ -147,13 +130,12 @@ def strategy(devices: Sequence[str] | None = None):
     import tensorflow as tf
 
     cluster = read_cluster()
-    named = os.environ.get(DEVICES_VARIABLE, "").split(",")
-    devices = tuple(devices or [name.strip() for name in named if name.strip()])
+    devices = tuple(name.strip() for name in os.environ.get(DEVICES_VARIABLE, "").split(",") if name.strip())
     if cluster and len(cluster.addresses) > 1:
         if devices:
             raise TrainingError(
-                f"devices {', '.join(devices)} are asked for together with {VARIABLE}, which uses all GPUs of each "
-                "machine; choose among them with CUDA_VISIBLE_DEVICES"
+                f"{DEVICES_VARIABLE} asks for {', '.join(devices)}, but {VARIABLE} uses all GPUs of each machine; "
+                "choose among them with CUDA_VISIBLE_DEVICES"
             )
         return _of_workers(cluster)
     if devices or len(tf.config.get_visible_devices("GPU")) > 1:
@@ -195,15 +177,12 @@ def _of_workers(cluster: Cluster):
 def _of_devices(devices: tuple[str, ...]):
     import tensorflow as tf
 
-    processors = sum(device.upper().rpartition("/")[2].startswith("CPU") for device in devices)
-    with contextlib.suppress(RuntimeError):  # TensorFlow has computed before: as many as there are then
-        if processors > 1:
-            physical = tf.config.list_physical_devices("CPU")[0]
+    if (processors := sum(device.startswith("CPU") for device in devices)) > 1:
+        with contextlib.suppress(RuntimeError):  # TensorFlow has computed before: as many as there are then
             parts = [tf.config.LogicalDeviceConfiguration()] * processors
-            tf.config.set_logical_device_configuration(physical, parts)
+            tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
     known = {device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()}
-    unknown = [name for name in devices if name.upper().removeprefix("/").removeprefix("DEVICE:") not in known]
-    if unknown:
+    if unknown := [name for name in devices if name not in known]:
         raise TrainingError(
             f"no device {', '.join(unknown)} here; there are: {', '.join(sorted(known))} (CPU:1 and further are made "
             "if they are asked for before TensorFlow first computes)"
@@ -220,12 +199,8 @@ def is_default(strategy) -> bool:
 
 def shard(strategy) -> tuple[int, int]:
     """Give the number of this worker, from 0, and how many there are."""
-    resolver = strategy.cluster_resolver
-    cluster = resolver.cluster_spec().as_dict() if resolver else {}
-    if sum(map(len, cluster.values())) < 2:
-        return 0, 1
-    earlier = len(cluster.get("chief", [])) if resolver.task_type == "worker" else 0
-    return earlier + resolver.task_id, sum(map(len, cluster.values()))
+    cluster = read_cluster() if strategy.cluster_resolver else None
+    return (cluster.index, len(cluster.addresses)) if cluster else (0, 1)
 
 
 def is_chief(strategy) -> bool:
@@ -249,10 +224,10 @@ def check_batch(strategy, settings: TrainingSettings) -> None:
     shares = strategy.num_replicas_in_sync * settings.accumulate
     if left := settings.batch_size % shares:
         lower, upper = settings.batch_size - left, settings.batch_size - left + shares
-        nearest = f"{lower} or {upper}" if lower else str(upper)
         raise TrainingError(
             f"batch_size {settings.batch_size} cannot be divided among {describe(strategy)} in {settings.accumulate} "
-            f"part(s) each: it is that of all devices together and must divide by {shares}; the nearest is {nearest}"
+            f"part(s) each: it is that of all devices together and must divide by {shares}; the nearest is "
+            + (f"{lower} or {upper}" if lower else str(upper))
         )
 
 

@@ -1,4 +1,4 @@
-"""From examples to batches: deterministic, resumable at any step, with augmentation and targets in the graph.
+"""From a table to batches: deterministic, resumable at any step, with augmentation and targets in the graph.
 
 Everything about a batch follows from its number: position ``p = step * batch_size + place`` names pass
 ``p // n`` over the ``n`` examples, its place in that pass's permutation names the image, and ``(seed, p)`` seeds the
@@ -6,14 +6,21 @@ augmentation. So a run can be resumed at any step, cut into shards, and computed
 batches are the same.
 """
 
+import logging
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError, check_classes, image_paths, objects
+from retinamask.dataset.boxes import areas, clip, reach_outside
 from retinamask.detectors import _keras
 from retinamask.training import augmentation, distribution
-from retinamask.training.examples import Examples
-from retinamask.training.settings import AugmentationSettings, TrainingSettings
+from retinamask.training.pixel_cache import open_pixels
+from retinamask.training.settings import AugmentationSettings, TrainingError, TrainingSettings
+
+log = logging.getLogger(__name__)
 
 STRIDE = 32  # pixels that the deepest feature map of a YOLO takes together
 UPDATES = 10  # with one side of the input, as in Darknet
@@ -21,6 +28,98 @@ UPDATES = 10  # with one side of the input, as in Darknet
 _LARGEST = 2**31 - 1  # of an int32
 _SIDE = 2_000_003  # distinguishes the draw of the side from the others of the same seed
 _MOSAIC = 1_000_003  # what is folded into an example's seed to draw its mosaic; any number augmentation does not use
+
+
+class Examples:
+    """The images, boxes and labels that a training run draws from.
+
+    Args:
+        table: annotations; image paths relative to ``folder``.
+        folder: the folder that the image paths are relative to.
+        detector: from `retinamask.detectors.create`; gives classes, scale and canvas.
+        cache: where the pixels are kept, see `retinamask.training.pixel_cache.open_pixels`.
+
+    Attributes:
+        paths: image paths as in the table, without unusable ones.
+        unusable: one message for each image that was left out: missing, damaged, or with all of its boxes outside.
+        pixels: the resized images, by `retinamask.training.pixel_cache.Pixels.read`.
+        canvas_wh: width and height of the network's input.
+        boxes: an array ``(M, 4)`` of ``float32`` for each image, in its resized pixels, clipped to it.
+        labels: an array ``(M,)`` of ``int32`` class ids for each image.
+
+    Raises:
+        AnnotationError: a class is unknown, or not one image can be used.
+        PixelCacheError: no room for the pixels.
+    """
+
+    def __init__(self, table: pd.DataFrame, folder: str | Path, detector, cache: str = "auto"):
+        check_classes(table, detector.classes, "the training table")
+        distribution.strategy()  # with several machines before TensorFlow is used for anything, and pixels are tensors
+        self.table, self.detector = table, detector
+        self.pixels = open_pixels(folder, image_paths(table), detector.scale, cache)
+        self.boxes: list[np.ndarray] = []
+        self.labels: list[np.ndarray] = []
+        rows, outside, kept = dict(iter(objects(table).groupby("image_path"))), [], []
+        pixels = self.pixels
+        for path, size_wh, scale in zip(pixels.paths, pixels.original_sizes_wh, pixels.scales, strict=True):
+            written = rows[path][BOX_COLUMNS].to_numpy(float) if path in rows else np.empty((0, 4))
+            inside = clip(written, size_wh)
+            stays = areas(inside) > 0
+            for box, remains in zip(written, stays, strict=True):
+                if reach_outside(box[None], size_wh)[0] > 0:
+                    what = "is cut at the edge of" if remains else "is left out: it lies outside"
+                    log.warning("%s: box %s %s the image of %s", path, box.tolist(), what, size_wh)
+            kept.append(path not in rows or bool(stays.any()))
+            if kept[-1]:
+                names = rows[path]["class_name"] if path in rows else pd.Series([], dtype=object)
+                self.boxes.append((inside[stays] * scale).astype(np.float32))
+                self.labels.append(names.map(detector.classes).to_numpy(np.int32)[stays])
+            else:
+                outside.append(f"{path}: all of its boxes lie outside the image of {size_wh[0]} x {size_wh[1]} pixels")
+        self.pixels.keep(kept)
+        self.paths, self.unusable = self.pixels.paths, self.pixels.unusable + outside
+        for message in self.unusable:
+            log.warning("left out of training: %s", message)
+        if not self.paths:
+            listed = "\n".join(self.unusable[:20])
+            raise AnnotationError(f"none of the images below {folder} can be used:\n{listed}")
+        self.canvas_wh: tuple[int, int] = detector.canvas_wh(self.pixels.sizes_wh)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def summary(self) -> str:
+        """Say, a line each, what there is to learn: images, boxes, those that training cannot use, empty classes.
+
+        Raises:
+            TrainingError: there is nothing to learn.
+        """
+        detector, labels = self.detector, np.concatenate(self.labels)
+        counts = {name: int(np.count_nonzero(labels == number)) for name, number in detector.classes.items()}
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        if not len(labels):
+            raise TrainingError(f"nothing to learn: none of the {len(self)} images has a box that lies inside it")
+        if detector.classifies:
+            lines = [f"learning from {len(self)} images: {listed}"]
+        else:
+            empty = sum(not len(each) for each in self.labels)
+            what = f"{len(self)} images, {empty} of them without a box, and {len(labels)} boxes: {listed}"
+            of_image = np.repeat(np.arange(len(self)), list(map(len, self.boxes)))
+            sizes_wh = np.array(self.pixels.sizes_wh)[of_image]
+            reached = int(np.count_nonzero(detector.reached(np.concatenate(self.boxes), of_image, sizes_wh)))
+            side = f"{self.canvas_wh[0]} x {self.canvas_wh[1]} pixels"
+            figure = f"every box reaches an anchor at {side}"
+            if reached < len(labels):
+                figure = f"{reached} of {len(labels)} boxes can be learnt at {side}; the rest {detector.unreached}"
+            if not reached:
+                raise TrainingError(f"nothing to learn: {figure}")
+            lines = [f"learning from {what}", figure]
+        if self.unusable:
+            lines.append(f"{len(self.unusable)} image(s) left out, named above")
+        if absent := [name for name, count in counts.items() if not count]:
+            what = "images" if detector.classifies else "boxes"
+            lines.append(f"nothing to learn for {', '.join(absent)}: the training table has no {what} of it")
+        return "\n".join(lines)
 
 
 def batches(
@@ -36,10 +135,8 @@ def batches(
     """Make endless batches: every example once in a random order, then all again in another one.
 
     Args:
-        examples: what to draw from.
+        examples, settings, seed: what is shown, how it is varied, and what decides order and augmentation.
         batch_size: images of one update, over all shards and their parts.
-        settings: how images are varied; `retinamask.training.settings.NO_AUGMENTATION` only pads them.
-        seed: decides order and augmentation; the same seed gives the same batches.
         first_step: the update to begin with; the batches are those that would have followed then.
         balance: show images of rare classes more often, see `entries`.
         shard: ``(i, k)`` takes the i-th contiguous k-th of every batch, for one of ``k`` machines.
@@ -123,11 +220,7 @@ def dealt_out(strategy, examples: Examples, settings: TrainingSettings, first_st
 
 
 def check(detector, settings: AugmentationSettings) -> None:
-    """Raise `ValueError` for augmentation that does not suit a detector.
-
-    That is ``multi_scale`` where the input has one size, rotation and the like where there are boxes, and a mosaic
-    where each image is of one class.
-    """
+    """Raise `ValueError` for augmentation that does not suit a detector."""
     if settings.multi_scale > 1 and not detector.any_canvas:
         raise ValueError(f"multi_scale is {settings.multi_scale}, but {detector.name} takes one size; set it to 1")
     if augmentation.warps(settings) and not detector.classifies:
@@ -146,10 +239,9 @@ def sides(side: int, factor: float) -> list[int]:
 
 
 def _resized(batch: dict, choices: list[int], seed) -> dict:
-    """Bring a batch of square input to a side drawn from ``choices``: images, sizes and boxes.
+    """Bring a batch of square input to a side drawn from ``choices``, so that faces of all sizes are learnt.
 
-    So a detector learns faces of all sizes (YOLOv2, section 2). The side follows from seed and step alone, so that all
-    devices and machines, and a resumed run, take the same.
+    As in YOLOv2, section 2. The side follows from seed and step alone.
     """
     import tensorflow as tf
 

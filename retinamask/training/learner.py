@@ -50,17 +50,12 @@ class Learner:
     def step(self, batch, number: int) -> dict[str, Any]:
         """Update the network with an element of the (distributed) data set, after ``number`` other updates.
 
-        Returns:
-            Scalars by name: each loss, divided by its count in the whole batch, and ``total_loss``.
+        Give scalars by name: each loss, divided by its count in the whole batch, and ``total_loss``.
         """
         import tensorflow as tf
 
         kept = min(self.settings.ema, (1 + number) / (10 + number))  # so that the random start is soon forgotten
         return self._update(batch, tf.constant(kept, tf.float32))
-
-    def gradients(self, batch):
-        """Compute total loss and gradients without an update."""
-        return self._total_and_gradients(batch)
 
     def _trace(self) -> None:
         """Build the graph of a step; anew after layers were frozen or unfrozen.
@@ -85,8 +80,8 @@ class Learner:
             gradients = tape.gradient(scaled, variables, unconnected_gradients="zero")
             return optimizer.unscaled(gradients), losses
 
-        def of_device(batch):
-            """Gradients of the whole batch, and this device's share of each loss; part after part, to save memory."""
+        def on_device(batch):
+            """Update this device's copy and give its share of each loss; part after part, to save memory."""
             device = tf.distribute.get_replica_context()
             counted = device.all_reduce("SUM", detector.counts(batch))
             counts = {name: tf.maximum(1.0, count) for name, count in counted.items()}
@@ -103,18 +98,10 @@ class Learner:
                 start = tf.constant(0), nothing, dict.fromkeys([*counts, REGULARISATION], tf.zeros(()))
                 every = tf.while_loop(lambda index, *_: index < parts, add_part, start, parallel_iterations=1)
                 _, gradients, losses = every
-            return device.all_reduce("SUM", gradients), losses
-
-        def total_and_gradients(batch):
-            gradients, losses = strategy.run(of_device, args=(batch,))
-            return tf.add_n([strategy.reduce("SUM", value, axis=None) for value in losses.values()]), gradients
+            optimizer.apply(device.all_reduce("SUM", gradients), variables)
+            return losses
 
         def update(batch, kept):
-            def on_device(share):
-                gradients, losses = of_device(share)
-                optimizer.apply(gradients, variables)
-                return losses
-
             def move(average, value):
                 average.assign_sub((1 - kept) * (average - value))
 
@@ -124,9 +111,7 @@ class Learner:
                 strategy.extended.update(average, move, args=(variable,))
             return {**losses, "total_loss": tf.add_n(list(losses.values()))}
 
-        # One graph for input of all sizes, where these change.
-        self._total_and_gradients = tf.function(total_and_gradients, reduce_retracing=True)
-        self._update = tf.function(update, reduce_retracing=True)
+        self._update = tf.function(update, reduce_retracing=True)  # one graph for input of all sizes
 
     def freeze_backbone(self, frozen: bool) -> None:
         """Freeze or unfreeze the backbone; nothing happens if it is so already."""
@@ -148,32 +133,26 @@ class Learner:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Give all state by name; with several workers all must call this together."""
-        parts = {"network": self.network.get_weights(), "optimizer": self.optimizer.variables}
-        parts["averages"] = self._averages
-        return {
-            f"{part}/{number:04d}": np.asarray(value.numpy() if hasattr(value, "numpy") else value)
-            for part, values in parts.items()
-            for number, value in enumerate(values)
-        }
+        return {name: np.asarray(variable.numpy()) for name, variable in self._state().items()}
 
     def load_arrays(self, arrays: dict[str, np.ndarray]) -> None:
         """Put back what `arrays` gave."""
-        by_part: dict[str, list[np.ndarray]] = {"averages": []}
-        for name in sorted(arrays):
-            by_part.setdefault(name.partition("/")[0], []).append(arrays[name])
-        self.network.set_weights(by_part["network"])
-        for part, variables in (("optimizer", self.optimizer.variables), ("averages", self._averages)):
-            if len(variables) != len(by_part[part]):
-                raise TrainingError(
-                    f"the checkpoint holds {len(by_part[part])} variables of the {part}, {len(variables)} are "
-                    "expected; it was written by another version, start the run anew"
-                )
-            for variable, value in zip(variables, by_part[part], strict=True):
-                variable.assign(value)
+        state = self._state()
+        if arrays.keys() != state.keys():
+            raise TrainingError(
+                f"the checkpoint holds {len(arrays)} variables, {len(state)} are expected; it was written by another "
+                "version, start the run anew"
+            )
+        for name, variable in state.items():
+            variable.assign(arrays[name])
+
+    def _state(self) -> dict[str, Any]:
+        parts = {"network": self.network.weights, "optimizer": self.optimizer.variables, "averages": self._averages}
+        return {f"{part}/{number:04d}": each for part, held in parts.items() for number, each in enumerate(held)}
 
 
 def step_timers(examples, settings: TrainingSettings, strategy) -> dict[str, Callable[[], float]]:
-    """Give for float32 and bfloat16 a function that takes the seconds of one batch's gradients; nothing is updated."""
+    """Give for float32 and bfloat16 a function that takes the seconds of one step of a network that goes nowhere."""
     batch = next(iter(input_pipeline.dealt_out(strategy, examples, settings, 0)))
     learners = {}
     for name in ("float32", "bfloat16"):
@@ -183,25 +162,22 @@ def step_timers(examples, settings: TrainingSettings, strategy) -> dict[str, Cal
     def seconds(name: str) -> float:
         with precision.computing(name):
             started = time.perf_counter()
-            learners[name].gradients(batch)[0].numpy()
+            learners[name].step(batch, 0)["total_loss"].numpy()
             return time.perf_counter() - started
 
     return {name: lambda name=name: seconds(name) for name in learners}
 
 
 class Optimizer:
-    """Adam, AdamW or SGD, with all of its state in ``variables``, which a checkpoint keeps and puts back.
+    """Adam, AdamW or SGD, made and built in the scope of the strategy that made the network's variables.
 
-    Underneath are tf-keras's "legacy" classes: their update of a variable is one fused operation, with which a step of
-    a whole RetinaNet is a seventh faster on processors than with the newer classes.
-
-    Make it, build it and set its state in the scope of the strategy that made the network's variables. In float16,
-    losses are scaled up before the gradients are computed, by a factor that halves when a gradient overflows (that
-    update is left out) and doubles after 2000 updates that went well (Micikevicius et al.,
-    https://arxiv.org/abs/1710.03740); otherwise `scaled` and `unscaled` change nothing.
+    Underneath are tf-keras's "legacy" classes, whose fused update makes a step of a RetinaNet a seventh faster on
+    processors than the newer ones. In float16, losses are scaled up before the gradients are computed, by a factor that
+    halves when a gradient overflows (that update is left out) and doubles after 2000 updates that went well
+    (Micikevicius et al., https://arxiv.org/abs/1710.03740); otherwise `scaled` and `unscaled` change nothing.
 
     Attributes:
-        variables: the state in a fixed order: number of updates, moments, and in float16 the scale of the loss and
+        variables: all state, in a fixed order: number of updates, moments, and in float16 the scale of the loss and
             the updates since it changed.
     """
 
@@ -241,11 +217,10 @@ class Optimizer:
         return self._scaler.get_unscaled_gradients(gradients) if self._scaler else list(gradients)
 
     def apply(self, gradients: Sequence, variables: Sequence) -> None:
-        """Update the variables.
+        """Update the variables in the replica context of a strategy; a gradient None leaves its variable as it is.
 
-        Called in the replica context of a strategy, outside any `tf.cond` or `tf.while_loop`, with gradients already
-        summed over replicas, and unscaled; a None leaves its variable as it is. When the norm of all gradients
-        together is above ``gradient_clip`` they are shortened to it (Pascanu et al., https://arxiv.org/abs/1211.5063).
+        Gradients are summed over replicas, and unscaled. When the norm of all of them together is above
+        ``gradient_clip`` they are shortened to it (Pascanu et al., https://arxiv.org/abs/1211.5063).
         """
         import tensorflow as tf
 

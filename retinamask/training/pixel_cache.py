@@ -1,19 +1,18 @@
 """Images decoded and resized once, kept as bytes in memory or in a file beside the data.
 
 The file, ``.retinamask_cache/<images>-<state>.pixels`` beside the images, is a TFRecord file
-(https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details) with the bytes of one image in each
-record, so that TensorFlow reads any of them by itself and checks it; the ``.index`` of the same stem, in JSON, says how
-many bytes there must be and which images are damaged (readers of annotations would look into a ``.json``).
-``<images>`` stands for the paths and their scales, ``<state>`` for the sizes and times of the image files, so that a
-changed image leads to another name.
+(https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details) with a record for each image, so that
+TensorFlow reads any of them by itself and checks it; the ``.index`` of the same stem, in JSON, says how many bytes
+there must be and which images are damaged (readers of annotations would look into a ``.json``). ``<images>`` stands
+for the paths and their scales, ``<state>`` for the sizes and times of the image files: a change gives another name.
 """
 
 import contextlib
-import ctypes
 import hashlib
 import itertools
 import json
 import logging
+import mmap
 import os
 import shutil
 import time
@@ -39,12 +38,9 @@ log = logging.getLogger(__name__)
 
 FOLDER = ".retinamask_cache"
 MEMORY_BYTES = 2_000_000_000  # up to here ``auto`` keeps pixels in memory
-_ROW_BYTES = 4096
-_RECORD_OVERHEAD = 16  # bytes of a record: length, checksum of the length, and after the content its checksum
+_RECORD_OVERHEAD = 16  # bytes of a record: length and its checksum, 12, then the content and its checksum
 _UNUSED_SECONDS = 14 * 86_400  # a file that nothing opened for so long is removed
 _ABANDONED_SECONDS = 3_600  # a half-written file that nothing writes to any more is removed
-
-Scale = Callable[[tuple[int, int]], float]
 
 
 class PixelCacheError(ValueError):
@@ -52,14 +48,13 @@ class PixelCacheError(ValueError):
 
 
 class _Image(NamedTuple):
-    """One image as its header describes it, and where its bytes begin in memory and its record in a file."""
+    """One image as its header describes it; ``begin`` is where its record begins, in memory its bytes."""
 
     path: str
     original_wh: tuple[int, int]
     scale: float
     size_wh: tuple[int, int]
-    offset: int
-    record: int
+    begin: int
 
     @property
     def nbytes(self) -> int:
@@ -81,9 +76,9 @@ class Pixels:
 
     def __init__(self, usable: list[_Image], unusable: list[str], held=None, path: Path | None = None):
         """``held``: a ``uint8`` tensor of all pixels, else ``path`` is that of a file."""
-        self.unusable, self._held, self._path = unusable, held, path
+        self._usable, self.unusable, self._held, self._path = usable, unusable, held, path
         self.where = str(path or "memory")
-        self._take(usable)
+        self.keep([True] * len(usable))
         if path:
             file = open(path, "rb")  # noqa: SIM115 - open as long as this object is in use
             weakref.finalize(self, file.close)
@@ -94,26 +89,23 @@ class Pixels:
 
     def keep(self, kept: Sequence[bool]) -> None:
         """Leave out the images for which ``kept``, of one truth value an image, is False."""
-        self._take([image for image, stays in zip(self._usable, kept, strict=True) if stays])
-
-    def _take(self, usable: list[_Image]) -> None:
-        self._usable = usable
-        self.paths = [image.path for image in usable]
-        self.original_sizes_wh = [image.original_wh for image in usable]
-        self.sizes_wh = [image.size_wh for image in usable]
-        self.scales = [image.scale for image in usable]
-        self.nbytes = sum(image.nbytes for image in usable)
+        self._usable = [image for image, stays in zip(self._usable, kept, strict=True) if stays]
+        self.paths = [image.path for image in self._usable]
+        self.original_sizes_wh = [image.original_wh for image in self._usable]
+        self.sizes_wh = [image.size_wh for image in self._usable]
+        self.scales = [image.scale for image in self._usable]
+        self.nbytes = sum(image.nbytes for image in self._usable)
 
     def reader(self):
         """Make a function from an index, an integer or a tensor, to a tensor ``uint8 (height, width, 3)`` of RGB.
 
         For graphs and eagerly, from any thread; only TensorFlow is at work in it. A file is read and not mapped: pages
-        of a map would count as this process's memory, and grow with the images.
+        of a map would count as this process's memory, and a file that shrinks would end it.
         """
         import tensorflow as tf
 
         with tf.device("CPU"):
-            begins = tf.constant([image.record if self._path else image.offset for image in self._usable], tf.int64)
+            begins = tf.constant([image.begin for image in self._usable], tf.int64)
             shapes = tf.constant([(height, width, 3) for width, height in self.sizes_wh], tf.int64, (len(begins), 3))
 
         def read(index):
@@ -135,11 +127,7 @@ class Pixels:
         return read
 
     def read(self, index: int) -> np.ndarray:
-        """Read the pixels of one image, ``uint8`` RGB ``(height, width, 3)``, a new array.
-
-        Raises:
-            PixelCacheError: the file was damaged or removed meanwhile.
-        """
+        """Read one image into a new ``uint8`` array; `PixelCacheError` if the file was damaged or removed meanwhile."""
         import tensorflow as tf
 
         try:
@@ -152,7 +140,9 @@ class Pixels:
             ) from error
 
 
-def open_pixels(folder: str | Path, paths: list[str], scale: Scale, cache: str = "auto") -> Pixels:
+def open_pixels(
+    folder: str | Path, paths: list[str], scale: Callable[[tuple[int, int]], float], cache: str = "auto"
+) -> Pixels:
     """Decode and resize every image once, on all cores, or take what an earlier run left in a file.
 
     What is about to be kept is printed first.
@@ -167,25 +157,33 @@ def open_pixels(folder: str | Path, paths: list[str], scale: Scale, cache: str =
         PixelCacheError: no room, or no permission to write beside the data.
     """
     _keras.prepare()
-    folder = Path(folder)
+    import tensorflow as tf
+
+    folder, damaged = Path(folder), {}
     laid_out, unusable = _lay_out(folder, paths, scale)
-    nbytes = sum(image.nbytes for image in laid_out)
-    size, damaged, held, path = f"{len(laid_out)} images, {nbytes / 1e6:,.0f} MB", {}, None, None
+    nbytes, held, path = sum(image.nbytes for image in laid_out), None, None
+    needed, size = nbytes + _RECORD_OVERHEAD * len(laid_out), f"{len(laid_out)} images, {nbytes / 1e6:,.0f} MB"
     if cache == "memory" or (cache == "auto" and nbytes <= MEMORY_BYTES):
         print(f"{size} in memory", flush=True)
-        held = _in_memory(folder, laid_out, damaged)
+        try:
+            filled = np.frombuffer(mmap.mmap(-1, needed or 1), np.uint8)  # which begins where TensorFlow wants it
+        except OSError:
+            raise PixelCacheError(f"{nbytes:,} bytes of pixels do not fit into memory; use cache='file'") from None
+        for image, pixels in zip(laid_out, _decoded(folder, laid_out, damaged), strict=True):
+            filled[image.begin : image.begin + image.nbytes] = pixels.reshape(-1)
+        held = tf.experimental.dlpack.from_dlpack(filled.__dlpack__())  # the same memory: a copy would double it
     else:
         path = _path_for([(folder / image.path, image.scale) for image in laid_out], folder)
-        needed = nbytes + _RECORD_OVERHEAD * len(laid_out)
         known = _damaged_images(path, needed)
         print(f"{size} {'found ' if known is not None else ''}in {path}", flush=True)
         damaged = _write(path, needed, folder, laid_out) if known is None else known
         _remove_stale(path)
     usable = [image for image in laid_out if image.path not in damaged]
-    return Pixels(usable, unusable + list(damaged.values()), held, path)
+    unusable += [damaged[image.path] for image in laid_out if image.path in damaged]
+    return Pixels(usable, unusable, held, path)
 
 
-def _lay_out(folder: Path, paths: list[str], scale: Scale) -> tuple[list[_Image], list[str]]:
+def _lay_out(folder: Path, paths: list[str], scale) -> tuple[list[_Image], list[str]]:
     """Size and place of each image by its header, and messages about those without a readable one."""
 
     def size_or_error(path: str) -> tuple[int, int] | images.ImageError:
@@ -194,15 +192,15 @@ def _lay_out(folder: Path, paths: list[str], scale: Scale) -> tuple[list[_Image]
         except images.ImageError as error:
             return error
 
-    laid_out, unusable, offset = [], [], 0
+    laid_out, unusable, begin = [], [], 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for path, found in zip(paths, pool.map(size_or_error, paths), strict=True):
             if isinstance(found, images.ImageError):
                 unusable.append(str(found))
                 continue
-            factor, record = float(scale(found)), offset + len(laid_out) * _RECORD_OVERHEAD
-            laid_out.append(_Image(path, found, factor, _resized(found, factor), offset, record))
-            offset += laid_out[-1].nbytes
+            factor = float(scale(found))
+            laid_out.append(_Image(path, found, factor, _resized(found, factor), begin))
+            begin += laid_out[-1].nbytes + _RECORD_OVERHEAD
     return laid_out, unusable
 
 
@@ -215,59 +213,24 @@ def _resized(size_wh: tuple[int, int], scale: float) -> tuple[int, int]:
 def _decoded(folder: Path, laid_out: list[_Image], damaged: dict[str, str]) -> Iterator[np.ndarray]:
     """Every image in order, resized; black in the place of a damaged one, which is noted. Few are held at any time."""
 
-    def decode(image: _Image) -> np.ndarray | str:
+    def decode(image: _Image) -> np.ndarray:
         try:
             pixels = images.resize(images.read_image(folder / image.path), image.scale)
+            if pixels.shape[1::-1] == image.size_wh:
+                return pixels
+            found = f"its header says {image.original_wh}, but it holds another size; save it anew"
+            damaged[image.path] = f"{folder / image.path}: {found}"
         except images.ImageError as error:
-            return str(error)
-        if pixels.shape[1::-1] == image.size_wh:
-            return pixels
-        return f"{folder / image.path}: its header says {image.original_wh}, but it holds another size; save it anew"
+            damaged[image.path] = str(error)
+        return np.zeros((*image.size_wh[::-1], 3), np.uint8)
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         ahead, waiting = iter(laid_out), deque()
-        for image in track(laid_out, "decoding", "image"):
-            for another in itertools.islice(ahead, 2 * workers + 1 - len(waiting)):
-                waiting.append(pool.submit(decode, another))
-            pixels = waiting.popleft().result()
-            if isinstance(pixels, str):
-                damaged[image.path] = pixels
-                pixels = np.zeros((*image.size_wh[::-1], 3), np.uint8)
-            yield pixels
-
-
-def _in_memory(folder: Path, laid_out: list[_Image], damaged: dict[str, str]):
-    """The pixels in one tensor."""
-    import tensorflow as tf
-
-    nbytes = sum(image.nbytes for image in laid_out)
-    try:
-        held = _unfilled(nbytes)
-    except (MemoryError, tf.errors.ResourceExhaustedError):
-        raise PixelCacheError(f"{nbytes:,} bytes of pixels do not fit into memory; use cache='file'") from None
-    filled = _writable(held)
-    for image, pixels in zip(laid_out, _decoded(folder, laid_out, damaged), strict=True):
-        filled[image.offset : image.offset + image.nbytes] = pixels.reshape(-1)
-    return held
-
-
-def _unfilled(nbytes: int):
-    """A ``uint8`` tensor of ``nbytes`` or a few more, whose memory nothing has touched yet."""
-    import tensorflow as tf
-
-    with tf.device("CPU"):  # in rows, since TensorFlow takes no side of 2**31 here
-        rows = tf.raw_ops.Empty(shape=[-(-nbytes // _ROW_BYTES), _ROW_BYTES], dtype=tf.uint8, init=False)
-        return tf.reshape(rows, [-1])
-
-
-def _writable(tensor) -> np.ndarray:
-    """The memory of a ``uint8`` tensor ``(n,)`` that is not in use yet; it lasts as long as the tensor.
-
-    A tensor made of a full array, or read from a variable filled step by step, would be a second copy of it all.
-    """
-    address = np.from_dlpack(tensor).ctypes.data
-    return np.ctypeslib.as_array((ctypes.c_uint8 * tensor.shape[0]).from_address(address))
+        for _ in track(laid_out, "decoding", "image"):
+            for image in itertools.islice(ahead, 2 * workers + 1 - len(waiting)):
+                waiting.append(pool.submit(decode, image))
+            yield waiting.popleft().result()
 
 
 def _path_for(which: list[tuple[Path, float]], otherwise: Path) -> Path:

@@ -20,7 +20,7 @@ import pooch
 from retinamask.dataset import files
 from retinamask.detectors import _keras
 from retinamask.training import distribution
-from retinamask.training.examples import Examples
+from retinamask.training.input_pipeline import Examples
 from retinamask.training.settings import TrainingError, TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -32,22 +32,11 @@ MARGIN = 0.15  # of the time of a step that bfloat16 must save; timings on a bus
 ROUNDS = 5  # timed steps of each, turn by turn; the median counts
 SHORT_PIXELS = 150_000_000  # a run that shows fewer takes minutes even with ResNet50; to measure would lengthen it
 
-Timers = dict[str, Callable[[], float]]  # from float32 and bfloat16 to a function that takes the seconds of a step
 
+def precision_to_use(examples: Examples, settings: TrainingSettings, steps: int, strategy, timers: Callable) -> str:
+    """Choose ``float32``, ``bfloat16`` or ``float16`` for a run of so many ``steps`` and say why.
 
-def precision_to_use(
-    examples: Examples,
-    settings: TrainingSettings,
-    steps: int,
-    strategy,
-    timers: Callable[[Examples, TrainingSettings, object], Timers],
-) -> str:
-    """Choose ``float32``, ``bfloat16`` or ``float16`` and say why.
-
-    Args:
-        examples, settings, strategy: of the run; several workers measure nothing, since they might disagree.
-        steps: updates in the whole run.
-        timers: `retinamask.training.learner.step_timers`, for the measurement.
+    Several workers measure nothing, since they might disagree. ``timers`` is `retinamask.training.learner.step_timers`.
     """
     width, height = examples.canvas_wh
     if settings.precision != "auto" or gpu_capabilities() or not has_bfloat16():
@@ -174,8 +163,8 @@ def gpu_capabilities() -> list[tuple[int, int]]:
     _keras.prepare()
     import tensorflow as tf
 
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
-    return [known.get("compute_capability", (0, 0)) for known in details]
+    gpus = tf.config.list_physical_devices("GPU")
+    return [tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus]
 
 
 def has_bfloat16() -> bool:

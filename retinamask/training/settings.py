@@ -3,9 +3,8 @@
 Command line and notebooks take names, defaults and help from here; `KNOWN` lists all.
 """
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field
 from typing import Any
 
 from retinamask.setting import check_settings, described, setting
@@ -126,29 +125,14 @@ KNOWN: dict[str, Field] = described(TrainingSettings) | described(AugmentationSe
 """Every setting of training and augmentation by name; a field's ``metadata`` has its ``help``, bounds and choices."""
 
 
-def known_in(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick what `settings_of` takes among other values, such as a notebook's ``globals()``."""
-    return {name: values[name] for name in (*KNOWN, "augment") if name in values}
-
-
 def settings_of(given: Mapping[str, Any]) -> TrainingSettings:
-    """Make settings of values by name, such as ``settings_of({"epochs": 5, "mosaic": 0.5})``.
+    """Make settings of those of the values that are named as in `KNOWN`, such as ``{"epochs": 5, "mosaic": 0.5}``.
 
-    Args:
-        given: values by the names of `KNOWN`; those left out keep their defaults. ``augment`` False stands for
-            `NO_AUGMENTATION`.
-
-    Raises:
-        ValueError: an unknown name, or a value out of its bounds.
+    ``augment`` False stands for `NO_AUGMENTATION`. A value out of its bounds is a `ValueError`.
     """
-    for name in given:
-        if name not in KNOWN and name != "augment":
-            close = difflib.get_close_matches(str(name), KNOWN, n=1)
-            meant = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"training has no setting {name!r}{meant} Known are: {', '.join(KNOWN)}")
 
     def of(kind: type) -> dict[str, Any]:
-        return {known.name: given[known.name] for known in fields(kind) if known.name in given}
+        return {name: given[name] for name in described(kind) if name in given}
 
     augmentation = AugmentationSettings(**of(AugmentationSettings)) if given.get("augment", True) else NO_AUGMENTATION
     return TrainingSettings(**of(TrainingSettings), augmentation=augmentation)

@@ -20,8 +20,8 @@ import pandas as pd
 from retinamask.dataset import files
 from retinamask.dataset.annotations import fingerprint
 from retinamask.detectors import _keras, snapshots
-from retinamask.training import checkpoints, distribution, input_pipeline, precision, snapshot_keeper
-from retinamask.training.examples import Examples
+from retinamask.training import checkpoints, distribution, input_pipeline, learning_rate, precision
+from retinamask.training.input_pipeline import Examples
 from retinamask.training.learner import Learner, step_timers
 from retinamask.training.loop import Loop
 from retinamask.training.settings import TrainingError, TrainingSettings
@@ -84,15 +84,14 @@ def train(
             "early_stop and the schedule plateau go by AP50 or accuracy, and there is nothing to measure it on; give "
             "validation images, or take early_stop 0 and another schedule"
         )
-    strategy = distribution.strategy()
-    identity = run_identity(examples, settings, weights)
+    strategy, identity = distribution.strategy(), run_identity(examples, settings, weights)
     saved = checkpoints.newest(stem) if resume else None
     if saved:
-        check_same_run(saved.record["identity"], identity, stem)
+        check_same_run(saved.record["record"]["identity"], identity, stem)
     elif resume and (finished := finished_run(stem, identity, log_csv)):
         return finished
     elif distribution.is_chief(strategy):
-        snapshot_keeper.refuse_existing(stem)
+        checkpoints.refuse_existing(stem)
     distribution.check_batch(strategy, settings)
     steps = settings.steps or math.ceil(len(examples) / settings.batch_size)
     summary = examples.summary()  # on every worker, so that all of them end where there is nothing to learn
@@ -105,22 +104,22 @@ def train(
                 flush=True,
             )
     with _stopping(stem), explained(settings, stem), distribution.stopping_together(strategy):
-        choice = examples, settings, steps * settings.epochs, strategy, step_timers
-        used = saved.record["precision"] if saved else precision.precision_to_use(*choice)
+        if saved:
+            used = saved.record["record"]["parameters"]["precision_used"]
+        else:
+            used = precision.precision_to_use(examples, settings, steps * settings.epochs, strategy, step_timers)
         seen = {"checkpoint": saved and saved.step, "usable images": examples.paths, "precision": used, **identity}
         distribution.check_agreement(strategy, {**seen, "evaluation": evaluate is not None})
         with precision.computing(used):
             learner = Learner(detector, settings, strategy, used, None if saved else weights)
-            loop = Loop(learner, examples, steps, stem, strategy, evaluate, list(watchers), log_csv)
-            loop.constants = {"identity": identity, "precision": used}
-            run = {"run": stem.name, "identity": identity, "weights": learner.loaded}
-            loop.record = run | _training_record(examples, settings, used) | (record or {})
+            known = {"run": stem.name, "identity": identity, "weights": learner.loaded}
+            known |= _training_record(examples, settings, used) | (record or {})
+            loop = Loop(learner, examples, steps, stem, strategy, evaluate, list(watchers), log_csv, known)
             loop.run(saved)
     return Trained(loop.keeper.best, loop.keeper.last, pd.DataFrame(loop.rows))
 
 
 def _training_record(examples: Examples, settings: TrainingSettings, used: str) -> dict[str, Any]:
-    """What every snapshot of a run remembers."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "parameters": {**settings.record(), "precision_used": used},
@@ -131,6 +130,26 @@ def _training_record(examples: Examples, settings: TrainingSettings, used: str) 
         "devices": distribution.describe(distribution.strategy()),
         "versions": {name: version(name) for name in _PACKAGES},
     }
+
+
+def find_learning_rate(
+    examples: Examples, settings: TrainingSettings, weights: str = "none", steps: int = 60
+) -> pd.DataFrame:
+    """Train a copy for at most ``steps`` steps with a rising learning rate and give the table of `learning_rate.find`.
+
+    The other arguments are those of `train`.
+    """
+    strategy = distribution.strategy()
+    used = precision.precision_to_use(examples, settings, steps, strategy, step_timers)
+    with explained(settings), precision.computing(used):
+        learner = Learner(examples.detector, settings, strategy, used, weights)
+        batches = iter(input_pipeline.dealt_out(strategy, examples, settings, 0))
+
+        def step(rate: float) -> float:
+            learner.optimizer.set_rate(rate)
+            return float(learner.step(next(batches), 0)["total_loss"])
+
+        return learning_rate.find(step, steps=steps)
 
 
 def run_identity(examples: Examples, settings: TrainingSettings, weights: str) -> dict[str, Any]:

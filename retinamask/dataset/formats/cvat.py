@@ -5,7 +5,6 @@ cvat/apps/dataset_manager/formats/cvat.py.
 """
 
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -25,11 +24,6 @@ class _Element(NamedTuple):
     line: int
     tag: str  # with what it lies in, from the image on: "box", or "group/box"
     attributes: dict[str, str]
-
-
-def looks_like(head: str) -> bool:
-    """Tell whether the beginning of an XML is CVAT's, for images or for videos."""
-    return re.search(r"<annotations[\s>]", head) is not None
 
 
 def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
@@ -54,7 +48,8 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
         label = "width and height of <image>"
         return Entry(path, f"{where} image {name!r}", objects, name, size_wh=size_wh, size_label=label)
 
-    return entry_each(((f"{path} line {image.line}", (image, shapes)) for image, shapes in handler.images), entry)
+    images = ((f"{path} line {image.line}", (image, shapes)) for image, shapes in handler.images)
+    return entry_each(images, entry, "CVAT")
 
 
 def _object(shape: _Element) -> tuple[str, tuple[float, ...]]:

@@ -76,6 +76,14 @@ def folders_up_to(path: Path, root: Path) -> list[Path]:
     return [folder for folder in (here, *here.parents) if folder.is_relative_to(root)] or [here]
 
 
+def value_or_error(function: Callable, *given):
+    """What a function returns, or its `ValueError`, so that a pool goes on with the others."""
+    try:
+        return function(*given)
+    except ValueError as error:
+        return error
+
+
 def found_object(where: str, read: Callable[..., tuple[str, tuple]], *given) -> FoundObject:
     """The object that ``read`` makes of what is given, a name and a box; its `ValueError` says what is wrong."""
     try:
@@ -85,13 +93,14 @@ def found_object(where: str, read: Callable[..., tuple[str, tuple]], *given) -> 
 
 
 def entry_each(
-    records: Iterable[tuple[str, object]], read: Callable[[str, object], Entry | None]
+    records: Iterable[tuple[str, object]], read: Callable[[str, object], Entry | None], unsure: str = ""
 ) -> Iterator[Entry | Problem]:
     """A problem for each record that ``read`` cannot make an entry of, then the entries, sorted by image name.
 
     Args:
         records: how messages name each, and what it is.
         read: takes both; ``None`` leaves a record out.
+        unsure: the tool, if its files do not say whether anybody has opened an image that has no shape.
     """
     found = []
     for where, record in records:
@@ -99,4 +108,13 @@ def entry_each(
             found.append(read(where, record))
         except ValueError as error:
             yield Problem("skipped file", where, str(error))
-    yield from sorted(filter(None, found), key=lambda entry: entry.written_name)
+    found = sorted(filter(None, found), key=lambda entry: entry.written_name)
+    empty = [entry for entry in found if not entry.objects]
+    if unsure and empty:
+        yield Problem(
+            "note",
+            str(empty[0].source),
+            f"{len(empty)} image(s) without a shape count as images without objects, such as "
+            f"{empty[0].written_name!r}; {unsure} does not say whether anybody opened them",
+        )
+    yield from found

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from retinamask.dataset.annotations import AnnotationError, first_lines, parse_csv
-from retinamask.dataset.formats import cvat, labelme, open_images, parsing, retinanet_csv, via, vott, yolo
+from retinamask.dataset.formats import cvat, open_images, parsing, retinanet_csv, vott, yolo
 from retinamask.dataset.formats.class_folders import folder_classes
 from retinamask.dataset.image_files import walk
 
@@ -29,10 +29,14 @@ LOOKED_FOR = {
 log = logging.getLogger(__name__)
 
 _HEAD_BYTES = 65_536  # of a file that are enough to tell
-_TOOLS = {
-    ".xml": {"cvat": cvat.looks_like},
-    ".json": {"via": via.looks_like, "vott": vott.looks_like, "labelme": labelme.looks_like},
-    ".csv": {"vott": vott.looks_like},
+_TOOLS = {  # how the files of a tool begin
+    ".xml": {"cvat": r"<annotations[\s>]"},
+    ".json": {
+        "via": r'"(_via_\w+|region_attributes|file_attributes)"\s*:',
+        "vott": r'"assets?"\s*:\s*\{',
+        "labelme": r'"shapes"\s*:\s*\[|"image(Path|Data)"\s*:',
+    },
+    ".csv": {"vott": r'\A\s*"?' + '"?,"?'.join(vott.COLUMNS) + r'"?\s*(\n|\Z)'},
 }
 _COCO = r'"(images|annotations|categories|licenses)"\s*:\s*\[|"info"\s*:\s*\{'
 # files that are known by name alone, and what to do with them: by their ending, and by their beginning
@@ -128,8 +132,8 @@ def format_of(path: Path) -> str | None:
     if kind:
         raise ValueError(f"{path} is {kind if ';' in kind else f'{kind}; export as Pascal VOC or COCO'}")
     if suffix != ".json" or head.startswith("{"):
-        for name, looks_like in tools.items():
-            if looks_like(head):
+        for name, pattern in tools.items():
+            if re.search(pattern, head):
                 return name
     if suffix == ".xml":
         return "voc"

@@ -5,17 +5,11 @@ is not used: it must lie where ``imagePath`` says.
 """
 
 import math
-import re
 from itertools import product
 from pathlib import Path
 
 from retinamask.dataset.formats import parsing
 from retinamask.dataset.formats.entries import Asked, Entry, found_object
-
-
-def looks_like(head: str) -> bool:
-    """Tell whether the beginning of a JSON is LabelMe's."""
-    return re.search(r'"shapes"\s*:\s*\[|"image(Path|Data)"\s*:', head) is not None
 
 
 def entries(path: Path, asked: Asked) -> list[Entry]:

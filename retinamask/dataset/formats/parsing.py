@@ -10,8 +10,9 @@ from xml.sax.handler import ContentHandler
 import defusedxml
 import defusedxml.sax
 
-from retinamask.dataset.annotations import csv_lines
+from retinamask.dataset.annotations import csv_lines, not_utf8
 
+TEXT_BYTES = 64 * 1024 * 1024  # a list of 500,000 images has 30 MB
 JSON_BYTES = 1024 * 1024 * 1024  # COCO's own instances_train2017.json has 448 MB
 
 _CALLED = {dict: "an object {...}", list: "a list [...]", str: "a text", int: "a whole number"}
@@ -29,17 +30,12 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def read_text(path: Path, max_bytes: int) -> str:
+def read_text(path: Path) -> str:
     """The text of a UTF-8 file with line ends as ``\\n``; `ValueError` as `read_bytes`, or if it is not UTF-8."""
     try:
-        return read_bytes(path, max_bytes).decode("utf-8-sig").replace("\r\n", "\n")
+        return read_bytes(path, TEXT_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: {not_utf8(error)}") from None
-
-
-def not_utf8(error: UnicodeDecodeError) -> str:
-    """Describe a text in another encoding."""
-    return f"not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -15,7 +15,7 @@ from retinamask import progress
 from retinamask.dataset import boxes, images
 from retinamask.dataset.annotations import AnnotationError, first_lines, looks_like_shares, make_table, relative_path
 from retinamask.dataset.formats.class_names import likely_slips, unwritable
-from retinamask.dataset.formats.entries import Asked, Entry, Format, Problem
+from retinamask.dataset.formats.entries import Asked, Entry, Format, Problem, value_or_error
 from retinamask.dataset.formats.places import Places, labels_of
 from retinamask.dataset.image_files import is_utf8, shown, walk
 
@@ -70,9 +70,9 @@ def read_sources(
     form: Format,
     sources: Iterable[str | Path],
     csv_folder: str | Path,
-    image_folder: str | Path | None = None,
-    classes: dict[str, int] | None = None,
-    with_unannotated: bool = False,
+    image_folder: str | Path | None,
+    classes: dict[str, int] | None,
+    with_unannotated: bool,
 ) -> tuple[pd.DataFrame, list[Problem]]:
     """Read files and folders of one format; see `retinamask.dataset.formats.read`."""
     sources = list(map(Path, sources))
@@ -304,19 +304,13 @@ def _take_unannotated(wanted: bool, pool, reading: _Reading, where: str) -> None
         wanted, done = False, "left out, because they may stand in a file that could not be read"
     message = f"{len(lonely)} image(s) without {reading.form.kind} {done}, such as {lonely[0]}"
     reading.problems.append(Problem("note", where, message))
-
-    def turned(path: Path) -> bool | ValueError:
-        try:
-            return images.check_image(path)[1]
-        except ValueError as error:
-            return error
-
-    for path, outcome in zip(lonely, pool.map(turned, lonely), strict=True) if wanted else ():
+    outcomes = pool.map(lambda path: value_or_error(images.check_image, path), lonely if wanted else ())
+    for path, outcome in zip(lonely, outcomes, strict=True) if wanted else ():
         relative = relative_path(path, reading.csv_folder)
         if isinstance(outcome, ValueError):
             reading.skip(str(path), outcome, path)
         elif not is_utf8(relative):
             reading.skip(str(path), "the name is not UTF-8; rename it")
         else:
-            reading.problems += [Problem("note", str(path), _TURNED, relative)] * outcome
+            reading.problems += [Problem("note", str(path), _TURNED, relative)] * outcome[1]
             reading.rows.append((relative, *_NO_OBJECT))

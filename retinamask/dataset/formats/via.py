@@ -5,18 +5,12 @@ Format: https://www.robots.ox.ac.uk/~vgg/software/via/ (via.js: ``_via_img_metad
 that is the class.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from retinamask.dataset.formats import parsing
 from retinamask.dataset.formats.entries import Asked, Entry, Problem, entry_each, found_object
-
-
-def looks_like(head: str) -> bool:
-    """Tell whether the beginning of a JSON is VIA's."""
-    return re.search(r'"(_via_\w+|region_attributes|file_attributes)"\s*:', head) is not None
 
 
 def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
@@ -53,7 +47,7 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
         ]
         return Entry(path, where, objects, name)
 
-    return entry_each(((f"{path} {key!r}", record) for key, record in records.items()), entry)
+    return entry_each(((f"{path} {key!r}", record) for key, record in records.items()), entry, "VIA")
 
 
 def _texts(value) -> list[str]:

@@ -7,7 +7,6 @@ one that was opened and has no region is an image without objects.
 
 import math
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +19,6 @@ from retinamask.dataset.formats.entries import Asked, Entry, Problem, entry_each
 COLUMNS = ["image", "xmin", "ymin", "xmax", "ymax", "label"]
 
 _FRAMES = (2, 3)  # types of assets: a video, and a frame of one
-
-
-def looks_like(head: str) -> bool:
-    """Tell whether the beginning of a JSON or CSV is VoTT's."""
-    header = head.partition("\n")[0].replace('"', "").strip()
-    return header == ",".join(COLUMNS) or re.search(r'"assets?"\s*:\s*\{', head) is not None
 
 
 def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:

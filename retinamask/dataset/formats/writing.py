@@ -19,6 +19,7 @@ from retinamask.dataset.annotations import (
     objects,
 )
 from retinamask.dataset.formats.class_names import unwritable
+from retinamask.dataset.formats.entries import value_or_error
 
 
 class Picture(NamedTuple):
@@ -47,15 +48,10 @@ def pictures(table: pd.DataFrame, classes: dict[str, int], csv_folder: str | Pat
             "rename it"
         )
 
-    def size_or_error(path: Path) -> tuple[int, int] | ValueError:
-        try:
-            return images.image_size(path)
-        except ValueError as error:
-            return error
-
     found, paths = [], {path: located(csv_folder, path) for path in image_paths(table)}
     with ThreadPoolExecutor() as pool:
-        sizes = dict(zip(paths, pool.map(size_or_error, paths.values()), strict=True))
+        measured = pool.map(lambda path: value_or_error(images.image_size, path), paths.values())
+        sizes = dict(zip(paths, measured, strict=True))
     for image_path, rows in table.groupby("image_path", sort=False):
         if isinstance(sizes[image_path], ValueError):
             bad.append(str(sizes[image_path]))

@@ -17,12 +17,12 @@ import yaml
 
 from retinamask.dataset import files, images
 from retinamask.dataset.annotations import AnnotationError, number, relative_path
-from retinamask.dataset.formats import parsing, writing
+from retinamask.dataset.formats import writing
 from retinamask.dataset.formats.entries import Asked, Entry, FoundObject, Problem, folders_up_to, found_object
+from retinamask.dataset.formats.parsing import read_text
 from retinamask.dataset.formats.places import labels_of
 from retinamask.dataset.image_files import is_image, walk
 
-MAX_BYTES = 64 * 1024 * 1024  # a list of 500,000 images has 30 MB
 NAME_LISTS = (".names", ".labels")
 YAML = (".yaml", ".yml")
 IMAGES = ("link", "copy", "none")
@@ -64,11 +64,6 @@ def _first_line(path: Path) -> str:
         return read_text(path).strip().split("\n")[0]
     except ValueError:
         return ""
-
-
-def read_text(path: Path) -> str:
-    """The text of a label file or list; see `parsing.read_text`."""
-    return parsing.read_text(path, MAX_BYTES)
 
 
 def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem | Path]:

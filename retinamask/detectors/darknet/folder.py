@@ -19,8 +19,8 @@ from retinamask.dataset.formats import writing, yolo
 from retinamask.dataset.formats.writing import Picture
 from retinamask.dataset.formats.yolo import label_lines, place_image
 from retinamask.dataset.splits import splits_of_run
-from retinamask.detectors.darknet import anchors, cfg
-from retinamask.detectors.darknet.template import ANCHORS_PER_HEAD, YOLOV4_TINY_ANCHORS, batches_for, yolov4_tiny_cfg
+from retinamask.detectors.darknet import cfg, template
+from retinamask.detectors.darknet.template import YOLOV4_TINY_ANCHORS, yolov4_tiny_cfg
 from retinamask.setting import check_settings, setting
 
 CFG, DATA, NAMES, IMAGE_FOLDER, BACKUP = "yolov4-tiny-custom.cfg", "obj.data", "obj.names", "obj", "backup"
@@ -95,11 +95,11 @@ def write_folder(
         sizes_wh = network_sizes(sides["train"], settings.image_size)
         published = anchors_wh = np.array(YOLOV4_TINY_ANCHORS[settings.levels], dtype=float)
         if settings.anchors == "kmeans":
-            anchors_wh = anchors.suggest(sizes_wh, ANCHORS_PER_HEAD * settings.levels, settings.seed)
-        max_batches = batches_for(len(classes), len(sides["train"]))
+            anchors_wh = template.suggest_anchors(sizes_wh, template.ANCHORS_PER_HEAD * settings.levels, settings.seed)
+        max_batches = template.batches_for(len(classes), len(sides["train"]))
         text = yolov4_tiny_cfg(len(classes), settings.image_size, settings.levels, anchors_wh, max_batches)
         files.write_text(new / CFG, text)
-    overlaps = [anchors.mean_best_overlap(sizes_wh, chosen) for chosen in (anchors_wh, published)]
+    overlaps = [template.mean_best_overlap(sizes_wh, chosen) for chosen in (anchors_wh, published)]
     images = {side: len(pictures) for side, pictures in sides.items()}
     return Folder(Path(folder, CFG), classes, images, max_batches, anchors_wh, *overlaps)
 

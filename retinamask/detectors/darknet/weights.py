@@ -14,13 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from retinamask.dataset import files
-from retinamask.detectors.darknet.cfg import MAX_CLASSES, Convolutional, Network
+from retinamask.detectors.darknet.cfg import MAX_CLASSES, Layer, Network
 from retinamask.detectors.starting_weights import Loaded, WeightsError
 
 VERSION = (0, 2, 5)
 """The version that AlexeyAB's Darknet writes."""
 
 _PARTIAL = re.compile(r"\.conv\.([0-9]{1,4})$")
+
+
+def _seen_format(version: tuple[int, int, int]) -> str:
+    return "<Q" if 10 * version[0] + version[1] >= 2 else "<i"  # 4 bytes before version 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +37,7 @@ class DarknetWeights:
 
     def to_bytes(self) -> bytes:
         """Give the bytes of the file."""
-        seen = struct.pack("<Q" if _counts_in_64_bits(self.version) else "<i", self.seen)
+        seen = struct.pack(_seen_format(self.version), self.seen)
         return struct.pack("<3i", *self.version) + seen + self.numbers.astype("<f4").tobytes()
 
 
@@ -53,12 +57,12 @@ def read(path: str | Path) -> DarknetWeights:
     version = struct.unpack_from("<3i", content)
     if not all(0 <= part < 1000 for part in version):
         raise WeightsError(f"{path}: version {version} in its first 12 bytes, expected one such as {VERSION}")
-    start = 20 if _counts_in_64_bits(version) else 16
+    start = 12 + struct.calcsize(_seen_format(version))
     if len(content) < start or (len(content) - start) % 4:
         raise WeightsError(
             f"{path} has {len(content)} bytes, expected {start} and a multiple of 4; it is cut off, fetch it again"
         )
-    (seen,) = struct.unpack_from("<Q" if start == 20 else "<i", content, 12)
+    (seen,) = struct.unpack_from(_seen_format(version), content, 12)
     numbers = np.frombuffer(content, "<f4", offset=start)
     if not np.isfinite(numbers).all():
         place = int(np.argmin(np.isfinite(numbers)))
@@ -70,18 +74,10 @@ def read(path: str | Path) -> DarknetWeights:
 
 
 def load(model, network: Network, path: str | Path) -> Loaded:
-    """Put the numbers of a file into a network; nothing is changed if they do not fit.
+    """Put the numbers of a file into ``model`` as `network.build` makes it; nothing is changed if they do not fit.
 
     A whole file must hold every layer; ``*.conv.NN`` every layer before layer NN. If a whole file fits but for
-    another number of classes, the convolutions before each ``[yolo]`` keep their weights.
-
-    Args:
-        model: from `retinamask.detectors.darknet.network.build`.
-        network: its description.
-        path: a ``.weights`` or ``*.conv.NN`` file.
-
-    Returns:
-        How many convolutions were loaded; ``unmapped`` names those that the file has for other classes.
+    another number of classes, the convolutions before each ``[yolo]`` keep their weights and are ``unmapped``.
 
     Raises:
         WeightsError: the file is damaged or for another network.
@@ -127,12 +123,7 @@ def write(model, network: Network, path: str | Path, seen: int = 0) -> None:
         temporary.write_bytes(content)
 
 
-def _counts_in_64_bits(version: tuple[int, int, int]) -> bool:
-    """Whether ``seen`` takes 8 bytes; 4 in versions before 0.2."""
-    return 10 * version[0] + version[1] >= 2
-
-
-def _arrays(layer: Convolutional, numbers: np.ndarray, path: Path) -> dict[str, list[np.ndarray]]:
+def _arrays(layer: Layer, numbers: np.ndarray, path: Path) -> dict[str, list[np.ndarray]]:
     """Give the Keras weights of a convolution and of its normalisation by name, from its part of a file."""
     filters = layer.filters
     vectors = numbers[: -filters * layer.in_channels * layer.size**2].reshape(-1, filters)
@@ -163,7 +154,7 @@ def _heads_of_other_classes(network: Network, found: int) -> dict[int, int]:
     return {index: values * per_filter[index] * filters_per_class[index] for index in per_filter}
 
 
-def _misfit(path: Path, wanted: list[Convolutional], found: int, partial: bool) -> str:
+def _misfit(path: Path, wanted: list[Layer], found: int, partial: bool) -> str:
     """Describe a file with too few or too many numbers."""
     expected = sum(layer.parameters for layer in wanted)
     begin = f"{path} has {found} numbers, expected {expected} for {len(wanted)} convolutions"
