@@ -4,6 +4,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -73,6 +74,8 @@ def export(
         )
     if snapshot.kind == "export":
         raise SnapshotError(f"{snapshot.weights} is an export; expected the snapshot it was made from")
+    if precision == "int8" and to == "onnx" and find_spec("nncf") is None:
+        raise SnapshotError("int8 in ONNX needs nncf, which is not installed; install it with: pip install nncf")
     compared = train if val is None else val
     if compared is None or (precision == "int8" and (train is None or val is None)):
         needed = "training and validation annotations" if precision == "int8" else "annotations"
@@ -88,7 +91,7 @@ def export(
     batches = _batches(detector, train, folder) if precision == "int8" else None
     source = {"name": snapshot.weights.name, "weights_sha256": snapshot.record["weights_sha256"]}
     about = {"to": to, "precision": precision, "converted_from": source}
-    if side := _fixed_side(detector, network, to):
+    if side := _fixed_side(detector, to):
         about["image_size"] = side
     record = {name: value for name, value in snapshot.record.items() if name != "weights_sha256"}
     expected = _judged(snapshot, compared, folder)
@@ -106,12 +109,15 @@ def export(
     return exported.save(model, out, record)
 
 
-def _fixed_side(detector, network, to: str) -> int | None:
-    """Tell the side that the input must have, ``None`` if the network takes any: LiteRT and OpenCV resize no maps."""
+def _fixed_side(detector, to: str) -> int | None:
+    """Give the side that the input has. OpenCV computes other numbers, silently, where the size is left open."""
     if detector.classifies:
         return None  # its two sides are settings
-    enlarges = any(layer.__class__.__name__ == "UpSampling2D" for layer in network.layers)
-    return detector.settings.image_size if to == "litert" or enlarges else None
+    if not getattr(detector.settings, "max_side", 0):
+        return detector.settings.image_size
+    if to == "litert":
+        raise SnapshotError("its images are resized with a max_side, and LiteRT takes one size; export to onnx")
+    return None
 
 
 def _input_shape(detector, network, side: int | None) -> tuple[int | None, ...]:
@@ -206,11 +212,11 @@ def _compared(before: tuple, after: tuple) -> dict[str, Any]:
             lost += len(rows)
             continue
         boxes_xyxy, others_xyxy = (each[BOX_COLUMNS].to_numpy(float) for each in (rows, others[key]))
-        overlap = overlaps(boxes_xyxy, others_xyxy)
-        match = overlap.argmax(axis=1)
-        same = overlap.max(axis=1) >= 0.5
+        distances = np.abs(boxes_xyxy[:, None] - others_xyxy).max(axis=2)
+        match = distances.argmin(axis=1)
+        same = overlaps(boxes_xyxy, others_xyxy)[np.arange(len(rows)), match] >= 0.5
         lost += int((~same).sum())
-        pixels = max(pixels, np.abs(boxes_xyxy - others_xyxy[match])[same].max(initial=0))
+        pixels = max(pixels, distances.min(axis=1)[same].max(initial=0))
         differences = np.abs(rows["score"].to_numpy() - others[key]["score"].to_numpy()[match])[same]
         scores = max(scores, differences.max(initial=0))
     images_seen = one["image_path"].nunique()
