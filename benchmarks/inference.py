@@ -2,9 +2,9 @@
 
 ``retinanet``: a ResNet50 RetinaNet at 640, image file to final boxes, against keras-retinanet's image utilities and
 ``predict_on_batch`` of its converted model, and against the bare network. ``folder``: `detect` on 500 images against
-the bare network. ``yolov4_tiny``: at 416, against OpenCV DNN with the same weights. ``ssd``: at 640, against TensorFlow's
-SavedModel. ``classifier``: crops a second against tf-keras. ``start``: seconds from start to the first box, and peak
-memory, of each in a process of its own. Weights are random (the time does not depend on them, but for a few boxes),
+the bare network. ``yolov4_tiny``: at 416, against OpenCV DNN with the same weights. ``ssd``: at 640, against
+TensorFlow's SavedModel. ``classifier``: crops a second against tf-keras. ``start``: seconds of a process to its
+first box, and its peak memory. Weights are random (the time does not depend on them, but for a few boxes),
 int8 is calibrated on drawn scenes. All in ``runs/benchmarks``, made once.
 
     python -m benchmarks.inference [retinanet folder yolov4_tiny ssd classifier start]
@@ -28,7 +28,7 @@ from retinamask.dataset.sample import CLASSES, draw_sample
 from retinamask.detectors import snapshots
 from retinamask.detectors.exported import ExportedNetwork
 from retinamask.detectors.snapshots import Snapshot
-from retinamask.export import export
+from retinamask.exports import export
 from retinamask.inference.classify import Classifier
 from retinamask.inference.convert import convert, export_darknet
 from retinamask.inference.detect import Predictor, detect

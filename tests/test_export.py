@@ -18,7 +18,7 @@ from retinamask.dataset.annotations import objects
 from retinamask.dataset.sample import CLASSES, draw_sample
 from retinamask.detectors import exported, snapshots
 from retinamask.detectors.snapshots import SnapshotError
-from retinamask.export import _fault, export
+from retinamask.exports import _fault, export
 from retinamask.inference.classify import Classifier
 from retinamask.inference.detect import Predictor
 from retinamask.model import Model
@@ -140,6 +140,10 @@ def test_a_model_of_an_export_says_what_it_is_and_keeps_its_size(made, table, ti
         made("yolov4_tiny"), out=tmp_path / "b.onnx", val=table, folder=tiny, image_size=128, force=True
     ).weights
     assert Predictor.load(path).detector.settings.image_size == 128
+    assert (
+        export(made("yolov4_tiny"), val=table, folder=tiny).record["created"]
+        == snapshots.read(yolo_onnx).record["created"]
+    )
     assert Predictor.load(made("yolov4_tiny"), image_size=128).detector.settings.image_size == 128
 
 
@@ -169,7 +173,7 @@ def test_what_cannot_be_exported_is_refused(made, table, tiny, tmp_path):
 
 
 def test_an_export_that_finds_less_is_not_written(made, table, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("retinamask.export._fault", lambda *_: "AP falls")
+    monkeypatch.setattr("retinamask.exports._fault", lambda *_: "AP falls")
     with pytest.raises(SnapshotError, match="a.onnx is not written: AP falls; export anyway with force"):
         export(made("yolov4_tiny"), out=tmp_path / "a.onnx", val=table, folder=tiny)
     assert not list(tmp_path.iterdir())

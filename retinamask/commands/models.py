@@ -81,7 +81,7 @@ def convert_command(given) -> None:
 def export_command(given) -> None:
     from retinamask.dataset import annotations
     from retinamask.detectors import snapshots
-    from retinamask.export import export
+    from retinamask.exports import export
 
     snapshot, tables = snapshots.read(given.snapshot), []
     for csv in (given.annotations, given.val_annotations):

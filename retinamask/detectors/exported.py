@@ -20,7 +20,7 @@ import numpy as np
 import pooch
 
 from retinamask.dataset import files
-from retinamask.detectors.snapshots import FORMAT, Snapshot, SnapshotError, check_record
+from retinamask.detectors.snapshots import ATTRIBUTE, CHECKSUM, FORMAT, Snapshot, SnapshotError, beside
 
 FORMATS = {"onnx": ".onnx", "litert": ".tflite"}
 BACKENDS = {"openvino": ".onnx", "onnxruntime": ".onnx", "litert": ".tflite"}
@@ -29,8 +29,6 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 MARGIN = 0.15  # of the time of a call that bfloat16 must save
 ROUNDS = 5  # timed calls of each, turn by turn; the median counts
 MANY_IMAGES = 100  # from so many on a measurement of bfloat16 pays
-
-_RECORD, _CHECKSUM = "retinamask", "retinamask_sha256"  # keys of the metadata
 
 
 def save(model: Any, path: Path, record: dict[str, Any]) -> Snapshot:
@@ -44,59 +42,18 @@ def save(model: Any, path: Path, record: dict[str, Any]) -> Snapshot:
                 import onnx
 
                 onnx.helper.set_model_props(
-                    model, {_RECORD: text, _CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}
+                    model, {ATTRIBUTE: text, CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}
                 )
                 model = model.SerializeToString()
             temporary.write_bytes(model)
             checksum = files.sha256(temporary)
         if path.suffix == ".tflite":
-            files.write_json(_beside(path), {**record, "weights_sha256": checksum})
+            files.write_json(beside(path), {**record, "weights_sha256": checksum})
     except OSError as error:
         if not files.is_full(error):
             raise
         raise SnapshotError(f"{files.no_room(path, len(model))}; free space and export again") from None
     return Snapshot(path, {**record, "weights_sha256": checksum})
-
-
-def read(path: Path) -> Snapshot:
-    """Read the record of an export and check it.
-
-    Raises:
-        SnapshotError: missing, damaged, not an export of this package, or without its record.
-    """
-    again = "export the snapshot again with retinamask export"
-    if not path.is_file():
-        raise SnapshotError(f"{path} does not exist; expected an export, made by retinamask export")
-    checksum = files.sha256(path)
-    if path.suffix == ".tflite":
-        try:
-            record = json.loads(_beside(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise SnapshotError(f"{_beside(path)} does not exist, and {path.name} needs it; copy both") from None
-        except (ValueError, OSError) as error:
-            raise SnapshotError(f"{_beside(path)}: not readable as JSON ({error}); {again}") from None
-        check_record(record, _beside(path), weights_sha256=str)
-        if record["weights_sha256"] != checksum:
-            raise SnapshotError(f"{path}: SHA-256 differs from the one in {_beside(path).name}; {again}")
-        return Snapshot(path, record)
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        metadata = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
-    except (DecodeError, UnicodeDecodeError) as error:
-        raise SnapshotError(f"{path}: not readable as ONNX ({error}); it is damaged or another file") from None
-    if _RECORD not in metadata:
-        raise SnapshotError(f"{path} was not exported by retinamask: it does not say its detector and classes; {again}")
-    if hashlib.sha256(metadata[_RECORD].encode()).hexdigest() != metadata.get(_CHECKSUM):
-        raise SnapshotError(f"{path}: its metadata is damaged or was changed; {again}")
-    record = json.loads(metadata[_RECORD])
-    check_record(record, path)
-    return Snapshot(path, {**record, "weights_sha256": checksum})
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
 
 
 class ExportedNetwork:
@@ -112,7 +69,7 @@ class ExportedNetwork:
         """Load a network.
 
         Args:
-            snapshot: from `read`.
+            snapshot: an export.
             backend: one of `BACKENDS`; ``openvino`` or ``litert`` by the file if left out.
             precision: one of `PRECISIONS`; ``auto`` is float32 until `measure` has found bfloat16 faster, once on
                 each machine. Only OpenVINO computes in bfloat16.

@@ -26,7 +26,8 @@ from retinamask.detectors.detector import named
 
 FORMAT = 1
 KINDS = ("training", "inference", "export")
-ATTRIBUTE = "retinamask"  # of the .h5, the record without the checksum
+ATTRIBUTE = "retinamask"  # of the .h5 and in the metadata of an .onnx, the record without the checksum of the file
+CHECKSUM = "retinamask_sha256"  # in the metadata of an .onnx, of the record
 _FIELDS = {"kind": str, "detector": str, "classes": dict, "settings": dict, "created": str}
 
 
@@ -186,9 +187,7 @@ def read(path: str | Path) -> Snapshot:
         SnapshotError: a file is missing or damaged, or the weights are not those that the JSON describes.
     """
     if Path(path).suffix in (".onnx", ".tflite"):
-        from retinamask.detectors import exported
-
-        return exported.read(Path(path))
+        return _read_export(Path(path))
     weights, described = Path(path).with_suffix(".h5"), Path(path).with_suffix(".json")
     import h5py
 
@@ -222,6 +221,43 @@ def read(path: str | Path) -> Snapshot:
         f"{weights}: SHA-256 differs from the one in {described.name}; the file is damaged or was replaced. "
         "Copy both files again, or train anew"
     )
+
+
+def _read_export(path: Path) -> Snapshot:
+    again = "export the snapshot again with retinamask export"
+    if not path.is_file():
+        raise SnapshotError(f"{path} does not exist; expected an export, made by retinamask export")
+    checksum = files.sha256(path)
+    if path.suffix == ".tflite":
+        try:
+            record = json.loads(beside(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise SnapshotError(f"{beside(path)} does not exist, and {path.name} needs it; copy both") from None
+        except (ValueError, OSError) as error:
+            raise SnapshotError(f"{beside(path)}: not readable as JSON ({error}); {again}") from None
+        check_record(record, beside(path), weights_sha256=str)
+        if record["weights_sha256"] != checksum:
+            raise SnapshotError(f"{path}: SHA-256 differs from the one in {beside(path).name}; {again}")
+        return Snapshot(path, record)
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        metadata = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise SnapshotError(f"{path}: not readable as ONNX ({error}); it is damaged or another file") from None
+    if ATTRIBUTE not in metadata:
+        raise SnapshotError(f"{path} was not exported by retinamask: it does not say its detector and classes; {again}")
+    if hashlib.sha256(metadata[ATTRIBUTE].encode()).hexdigest() != metadata.get(CHECKSUM):
+        raise SnapshotError(f"{path}: its metadata is damaged or was changed; {again}")
+    record = json.loads(metadata[ATTRIBUTE])
+    check_record(record, path)
+    return Snapshot(path, {**record, "weights_sha256": checksum})
+
+
+def beside(path: Path) -> Path:
+    """Give the JSON file of a LiteRT export; its stem's own would be the snapshot's."""
+    return path.with_name(f"{path.name}.json")
 
 
 def trained_on(snapshot: Snapshot, table) -> bool:

@@ -1,6 +1,7 @@
 """Export a snapshot to one file that runs without TensorFlow, and check at once that it still finds the same."""
 
 import contextlib
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -58,7 +59,8 @@ def export(
         force: keep an export that fails the comparison, and replace a file.
 
     Returns:
-        The export as a snapshot of the kind ``export``; its record has the comparison under ``export``.
+        The export as a snapshot of the kind ``export``; its record has the comparison under ``export``. If the same
+        export is there already, that one.
 
     Raises:
         SnapshotError: the file exists, tables are missing, or the export differs: AP lower by more than 0.003, or in
@@ -84,13 +86,18 @@ def export(
     out = Path(out) if out else snapshot.weights.with_name(f"{snapshot.weights.stem}{suffix}")
     if out.suffix != FORMATS[to]:
         raise SnapshotError(f"{out}: expected a name that ends in {FORMATS[to]}")
-    if out.exists() and not force:
-        raise SnapshotError(f"{out} exists; choose another name, or replace it with force")
     snapshot = snapshot.at(image_size) if image_size else snapshot
-    detector, network = detectors.load(snapshot, "inference" if snapshot.classifies else "raw")
-    batches = _batches(detector, train, folder) if precision == "int8" else None
     source = {"name": snapshot.weights.name, "weights_sha256": snapshot.record["weights_sha256"]}
     about = {"to": to, "precision": precision, "converted_from": source}
+    if out.exists() and not force:
+        with contextlib.suppress(SnapshotError):
+            found = snapshots.read(out)
+            same_size = found.record["settings"] == json.loads(json.dumps(snapshot.record["settings"]))
+            if same_size and about.items() <= found.record["export"].items():
+                return found
+        raise SnapshotError(f"{out} exists; choose another name, or replace it with force")
+    detector, network = detectors.load(snapshot, "inference" if snapshot.classifies else "raw")
+    batches = _batches(detector, train, folder) if precision == "int8" else None
     if side := _fixed_side(detector, to):
         about["image_size"] = side
     record = {name: value for name, value in snapshot.record.items() if name != "weights_sha256"}
