@@ -36,6 +36,7 @@ _HOME = {
     "load": "model",
     "Model": "model",
     "convert": "inference.convert",
+    "export": "exports",
     "compare": "face",
     "export_darknet": "inference.convert",
     "annotate_video": "inference.video",

@@ -10,7 +10,6 @@ from retinamask import detectors
 from retinamask.dataset import annotations, images
 from retinamask.dataset.sample import CLASSES
 from retinamask.detectors import _keras
-from retinamask.detectors.detector import decoded
 from retinamask.detectors.retinanet import RetinaNet
 from retinamask.evaluation import coco, in_training
 from retinamask.inference.detect import Predictor, detect
@@ -22,13 +21,7 @@ def small():
     detector = detectors.create("retinanet", CLASSES, backbone="mobilenet128_0.25", image_size=96, normalisation="live")
     network = detector.network(seed=2)
     set_bias(network, 0.0)
-    made = decoded(detector.inference_network(network))
-    # One for all tests: tracing it takes longer than all the rest.
-    detector.inference_network = lambda given: made if given is network else given
-    with pytest.MonkeyPatch.context() as patch:
-        ready = lambda given: given if given is made or isinstance(given, Silent) else decoded(given)  # noqa: E731
-        patch.setattr(in_training, "decoded", ready)
-        yield detector, network
+    return detector, network
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 from retinamask import detectors
 from retinamask.dataset.annotations import DETECTION_COLUMNS, make_table
 from retinamask.detectors import _keras
-from retinamask.detectors.detector import decoded
 from retinamask.inference.detect import any_class
 from retinamask.inference.suppression import SUPPRESS, filter_detections, non_maximum
 
@@ -71,7 +70,7 @@ def test_a_crowd_in_which_few_boxes_stay_is_walked_to_its_end():
     assert_same(found, by_keras(boxes_xyxy, class_scores, "any_class", nms_threshold=0.3))
 
 
-@pytest.mark.parametrize("name", ["retinanet", "yolov4_tiny"])
+@pytest.mark.parametrize("name", ["retinanet", "ssd_mobilenet_v2_fpnlite", "yolov4_tiny"])
 def test_it_is_the_filter_that_a_converted_network_has(name):
     settings = {"backbone": "mobilenet128_0.25", "normalisation": "live"} if name == "retinanet" else {}
     detector = detectors.create(name, CLASSES, image_size=96, **settings)
@@ -79,10 +78,12 @@ def test_it_is_the_filter_that_a_converted_network_has(name):
     images = np.random.default_rng(0).uniform(-1, 1, (2, 96, 96, 3)).astype(np.float32)
     converted = detector.inference_network(network, score_threshold=1e-6)  # it has learnt nothing and hardly scores
     expected = converted.predict_on_batch(images)
-    boxes_xyxy, class_scores = decoded(converted).predict_on_batch(images)
-    assert class_scores.shape[2] == len(CLASSES) and boxes_xyxy.shape[:2] == class_scores.shape[:2]
+    outputs = network.predict_on_batch(images)
+    class_scores = detector.scores(outputs)
+    assert class_scores.shape[::2] == (2, len(CLASSES))
     for index in range(2):
-        found = filter_detections(boxes_xyxy[index], class_scores[index], 1e-6, suppress="per_class")
+        boxes_xyxy = detector.boxes(outputs, index, np.arange(class_scores.shape[1]), (96, 96))
+        found = filter_detections(boxes_xyxy, class_scores[index], 1e-6, suppress="per_class")
         there = expected[2][index] >= 0
         assert there.sum() > 10
         np.testing.assert_allclose(found[0], expected[0][index][there], atol=1e-3)

@@ -1,4 +1,4 @@
-"""Commands on snapshots: convert and evaluate.
+"""Commands on snapshots: convert, export and evaluate.
 
 Functions import what they need, so that a command starts quickly.
 """
@@ -32,6 +32,19 @@ def add_commands(subparsers) -> None:
     theirs.add_argument("--image-min-side", type=int, default=800, help="shorter side that it was trained at")
     theirs.add_argument("--image-max-side", type=int, default=1333, help="longer side at most")
 
+    text = "Export a snapshot to one file that runs without TensorFlow, and compare both on images."
+    export = add_command(subparsers, "export", export_command, text)
+    export.add_argument("snapshot", help="training or inference snapshot, of a detector or a classifier")
+    export.add_argument("--to", choices=("onnx", "litert"), default="onnx", help="every runtime, or phones and boards")
+    text = "int8: a quarter of the bytes and several times faster; boxes move a little"
+    export.add_argument("--precision", choices=("float32", "int8"), default="float32", help=text)
+    export.add_argument("--annotations", metavar="CSV", help="training images; int8 is calibrated on a sample of them")
+    text = "held-out images on which snapshot and export are compared; for float32 either CSV will do"
+    export.add_argument("--val-annotations", metavar="CSV", help=text)
+    export.add_argument("--image-size", type=int, help="side of the network's input; the snapshot's if left out")
+    export.add_argument("--out", help="file to write; beside the snapshot if left out")
+    export.add_argument("--force", action="store_true", help="write it even if it finds less, and replace a file")
+
     text = "Evaluate detections: the twelve COCO figures, also per class."
     evaluate = add_command(subparsers, "evaluate", evaluate_command, text)
     evaluate.add_argument("annotations", help="CSV of the held-out images")
@@ -64,6 +77,26 @@ def convert_command(given) -> None:
     else:
         snapshot = snapshots.read(weights)
     print(f"converted: {convert(snapshot, given.out, given.score_threshold, given.nms_threshold)}")
+
+
+def export_command(given) -> None:
+    from retinamask.dataset import annotations
+    from retinamask.detectors import snapshots
+    from retinamask.exports import export
+
+    snapshot, tables = snapshots.read(given.snapshot), []
+    for csv in (given.annotations, given.val_annotations):
+        table = annotations.read_annotations(csv, snapshot.classes) if csv else None
+        tables.append(table if table is None else annotations.moved(table, Path(csv).parent, "."))
+    options = {"out": given.out, "image_size": given.image_size, "force": given.force}
+    made = export(snapshot, given.to, given.precision, train=tables[0], val=tables[1], **options)
+    check = made.record["export"]["check"]
+    print(f"exported: {made}, {made.weights.stat().st_size / 1e6:.1f} MB")
+    print("compared: " + ", ".join(f"{name} {_shown(value)}" for name, value in check.items()))
+
+
+def _shown(value) -> str:
+    return " -> ".join(map(_shown, value)) if isinstance(value, list) else f"{value:.4g}"
 
 
 def evaluate_command(given) -> None:

@@ -5,7 +5,9 @@ by an IoU of at least 0.5; it never forces a match, so a box that no anchor reac
 See keras_retinanet/utils/anchors.py in https://github.com/fizyr/keras-retinanet.
 """
 
+import functools
 import itertools
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,12 +35,27 @@ class Anchors:
         widths = sides / np.sqrt(ratios)
         return np.stack([widths, widths * ratios], axis=1)
 
+    def on_canvas(self, canvas_wh: tuple[int, int]) -> np.ndarray:
+        """All anchors on an input of this size in pixels, ``float32`` ``(A, 4)`` xyxy, in keras-retinanet's order."""
+        return _on_canvas(self, *canvas_wh)
+
     def config_text(self) -> str:
         """The section of keras-retinanet's config file, for its ``--config``."""
         lines = ["[anchor_parameters]"]
         for name in ("sizes", "strides", "ratios", "scales"):
             lines.append(f"{name} = " + " ".join(f"{value:g}" for value in getattr(self, name)))
         return "\n".join(lines) + "\n"
+
+
+@functools.lru_cache(8)
+def _on_canvas(anchors: Anchors, width: int, height: int) -> np.ndarray:
+    levels = []
+    for size, stride in zip(anchors.sizes, anchors.strides, strict=True):
+        halves_wh = anchors.shapes_wh(size) / 2
+        cells = np.meshgrid(np.arange(math.ceil(width / stride)), np.arange(math.ceil(height / stride)))
+        centres = (np.stack(cells, axis=-1).reshape(-1, 1, 2) + 0.5) * stride
+        levels.append(np.concatenate([centres - halves_wh, centres + halves_wh], axis=2).reshape(-1, 4))
+    return np.concatenate(levels).astype(np.float32)
 
 
 def best_overlaps(boxes_xyxy: np.ndarray, sizes_wh: np.ndarray, anchors: Anchors) -> np.ndarray:

@@ -8,7 +8,8 @@ pipeline), ``network_input``, ``counts`` and ``losses`` (for the step) and ``fre
 from dataclasses import Field
 from pathlib import Path
 
-from retinamask.detectors.detector import DETECTORS, decoded, named
+from retinamask.detectors.detector import DETECTORS, named
+from retinamask.detectors.exported import ExportedNetwork
 from retinamask.detectors.mask_classifier import MaskClassifier
 from retinamask.detectors.retinanet import RetinaNet
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
@@ -72,29 +73,36 @@ def restore(snapshot: Snapshot):
     return named(snapshot.record["detector"]).from_record(snapshot.classes, snapshot.record["settings"])
 
 
-def load(snapshot: Snapshot, kind: str):
+def load(snapshot: Snapshot, kind: str, backend: str | None = None, precision: str = "auto"):
     """Build a snapshot's network from its description and read its weights.
 
     Args:
         snapshot: from `retinamask.detectors.snapshots.read`.
-        kind: ``training`` for the raw network; ``decoded`` for boxes and class scores of all anchors; ``inference`` for
-            what `retinamask.inference.convert` writes, which filters them, or a classifier's probabilities. A training
-            snapshot can give each.
+        kind: ``training`` for the network of a training snapshot; ``raw`` for the same of either kind of snapshot, of
+            which the detector reads ``scores`` and ``boxes``; ``inference`` for what `retinamask.inference.convert`
+            writes, which filters them, or a classifier's probabilities. An export has one of the last two.
+        backend, precision: of an export, see `retinamask.detectors.exported.ExportedNetwork`.
 
     Returns:
-        The detector and the tf-keras network.
+        The detector and the network, tf-keras's or an `ExportedNetwork`.
     """
+    if snapshot.kind == "export" and kind != "training":
+        return restore(snapshot), ExportedNetwork(snapshot, backend, precision)
+    if backend or precision != "auto":
+        raise SnapshotError(
+            f"{snapshot.weights} runs in TensorFlow; backend and precision are of exports (.onnx, .tflite)"
+        )
     if kind == "training" and snapshot.kind != "training":
-        raise SnapshotError(f"{snapshot.weights} is a converted model; expected a training snapshot")
+        raise SnapshotError(f"{snapshot.weights} is no training snapshot; expected a training snapshot")
     detector = restore(snapshot)
     network = detector.network()
     if snapshot.kind == "training":
         load_weights(network, snapshot.weights)
-    if kind != "training":
-        network = detector.inference_network(network, **snapshot.record.get("inference", {}))
-    if snapshot.kind == "inference":
-        load_weights(network, snapshot.weights)
-    return detector, decoded(network) if kind == "decoded" else network
+    if snapshot.kind == "inference" or kind == "inference":
+        filtered = detector.inference_network(network, **snapshot.record.get("inference", {}))
+        if snapshot.kind == "inference":
+            load_weights(filtered, snapshot.weights)
+    return detector, filtered if kind == "inference" else network
 
 
 def load_weights(network, path: Path) -> None:

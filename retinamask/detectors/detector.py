@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from retinamask.dataset import images
-from retinamask.detectors import _keras
 from retinamask.detectors.starting_weights import Loaded, WeightsError, load_by_name
 from retinamask.setting import described, value_of
 
@@ -25,9 +24,9 @@ def named(name: str) -> type["Detector"]:
 class Detector:
     """One detector: its settings and classes; networks are built on request.
 
-    A subclass has ``network(seed)`` and ``inference_network(network, score_threshold, nms_threshold)``, for training,
-    in the graph, ``targets``, ``counts`` and ``losses``, and ``freeze_backbone(network, frozen)``; see
-    `retinamask.detectors.retinanet.RetinaNet`.
+    A subclass has ``network(seed)`` and ``inference_network(network, score_threshold, nms_threshold)``, to read its
+    outputs, ``scores`` and ``boxes``, for training, in the graph, ``targets``, ``counts`` and ``losses``, and
+    ``freeze_backbone(network, frozen)``; see `retinamask.detectors.retinanet.RetinaNet`.
 
     Attributes:
         name: by which `retinamask.detectors.create` finds it.
@@ -147,15 +146,6 @@ def network_input(images_rgb, sizes_wh, preprocessing: str):
     normalised *= tf.cast(within_width, tf.float32)[:, None, :]
     normalised *= tf.cast(within_height, tf.float32)[:, :, None]
     return tf.ensure_shape(tf.reshape(normalised, (batch, height, width, 3)), images_rgb.shape)
-
-
-def decoded(inference_network):
-    """Cut the filter off an inference network, which then gives boxes ``(N, A, 4)`` and class scores ``(N, A, C)``.
-
-    Boxes are in input pixels and clipped to the input. What filters them is `retinamask.inference.suppression`.
-    """
-    boxes, class_scores, *_ = inference_network.get_layer("filtered_detections").input
-    return _keras.prepare().Model(inference_network.inputs, [boxes, class_scores], name="decoded")
 
 
 def _as_list(value: Any) -> Any:

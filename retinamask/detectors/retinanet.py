@@ -64,6 +64,9 @@ class RetinaNetSettings:
             raise ValueError(f"max_side is {self.max_side}, expected 0 or at least image_size ({self.image_size})")
 
 
+_OFFSET_DEVIATION = 0.2  # by which keras-retinanet divides the offsets that are learnt
+
+
 class RetinaNet(Detector):
     """keras-retinanet's RetinaNet."""
 
@@ -143,6 +146,29 @@ class RetinaNet(Detector):
             nms_threshold=nms_threshold,
         )
 
+    def scores(self, outputs: list[np.ndarray]) -> np.ndarray:
+        """Give the class scores of all anchors, ``(N, A, C)`` from 0 to 1, of what the training network puts out."""
+        return outputs[1]
+
+    def boxes(
+        self, outputs: list[np.ndarray], image: int, places: np.ndarray, canvas_wh: tuple[int, int]
+    ) -> np.ndarray:
+        """Decode the boxes of some anchors of one image as keras-retinanet's ``RegressBoxes`` and ``ClipBoxes`` do.
+
+        Args:
+            outputs: of the training network.
+            image: its number in the batch.
+            places: numbers of the anchors, ``(K,)``.
+            canvas_wh: width and height of the network's input.
+
+        Returns:
+            ``(K, 4)`` in pixels of the input, clipped to it.
+        """
+        anchors_xyxy = self._anchors.on_canvas(canvas_wh)[places]
+        sides = np.tile(anchors_xyxy[:, 2:] - anchors_xyxy[:, :2], 2)
+        found = anchors_xyxy + outputs[0][image][places] * np.float32(_OFFSET_DEVIATION) * sides
+        return np.clip(found, 0, np.tile(np.float32(canvas_wh), 2) - 1)
+
     def canvas_wh(self, sizes_wh: list[tuple[int, int]]) -> tuple[int, int]:
         """See `Detector.canvas_wh`."""
         if not self.settings.max_side:
@@ -158,9 +184,7 @@ class RetinaNet(Detector):
 
     def reached(self, boxes_xyxy: np.ndarray, of_image: np.ndarray, sizes_wh: np.ndarray) -> np.ndarray:
         """See `Detector.reached`: whether some anchor overlaps the box by half."""
-        chosen = self.settings
-        own = anchors.Anchors(chosen.sizes, chosen.strides, chosen.ratios, chosen.scales)
-        return anchors.best_overlaps(boxes_xyxy, sizes_wh, own) >= anchors.POSITIVE_OVERLAP
+        return anchors.best_overlaps(boxes_xyxy, sizes_wh, self._anchors) >= anchors.POSITIVE_OVERLAP
 
     def counts(self, batch: dict) -> dict:
         """Count in the graph the anchors with an object, by which both losses are divided."""
@@ -209,6 +233,11 @@ class RetinaNet(Detector):
         if backbone not in COCO_URLS:
             raise WeightsError(f"COCO weights are published for {', '.join(COCO_URLS)}, not for {backbone}")
         return downloaded_from(COCO_URLS[backbone], f"COCO weights for {backbone}")
+
+    @cached_property
+    def _anchors(self) -> anchors.Anchors:
+        chosen = self.settings
+        return anchors.Anchors(chosen.sizes, chosen.strides, chosen.ratios, chosen.scales)
 
     @cached_property
     def _matcher(self) -> AnchorMatcher:

@@ -15,7 +15,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from retinamask.dataset.annotations import AnnotationError, fingerprint
 from retinamask.detectors.detector import named
 
 FORMAT = 1
-KINDS = ("training", "inference")
-ATTRIBUTE = "retinamask"  # of the .h5, the record without the checksum
+KINDS = ("training", "inference", "export")
+ATTRIBUTE = "retinamask"  # of the .h5 and in the metadata of an .onnx, the record without the checksum of the file
+CHECKSUM = "retinamask_sha256"  # in the metadata of an .onnx, of the record
 _FIELDS = {"kind": str, "detector": str, "classes": dict, "settings": dict, "created": str}
 
 
@@ -40,8 +41,8 @@ class Snapshot:
 
     Attributes:
         weights: the ``.h5`` file.
-        record: the JSON beside it: ``kind`` (``training`` or ``inference``), ``detector``, ``classes`` (name to
-            id), ``settings`` (of the detector), ``inference`` (thresholds, for that kind), ``training`` (parameters,
+        record: the JSON beside it: ``kind`` (one of `KINDS`), ``detector``, ``classes`` (name to id),
+            ``settings`` (of the detector), ``inference`` (thresholds, for that kind), ``training`` (parameters,
             fingerprint of the training table, metrics, versions), ``created`` and ``weights_sha256``.
     """
 
@@ -51,6 +52,15 @@ class Snapshot:
     @property
     def kind(self) -> str:
         return self.record["kind"]
+
+    def at(self, image_size: int) -> "Snapshot":
+        """Give the same snapshot with images fitted into a square of another side, which often finds smaller faces."""
+        if "image_size" not in self.record["settings"]:
+            raise SnapshotError(f"{self.weights} is a classifier, whose image_size is fixed")
+        if self.record.get("export", {}).get("image_size", image_size) != image_size:
+            found = f"{self.weights} has a fixed image_size of {self.record['export']['image_size']}"
+            raise SnapshotError(f"{found}, not {image_size}; export the snapshot again with that --image-size")
+        return replace(self, record={**self.record, "settings": {**self.record["settings"], "image_size": image_size}})
 
     @property
     def classes(self) -> dict[str, int]:
@@ -171,11 +181,13 @@ def check_name(weights: Path) -> None:
 
 
 def read(path: str | Path) -> Snapshot:
-    """Read and verify a snapshot, given its ``.h5`` or its ``.json``.
+    """Read and verify a snapshot, given its ``.h5`` or its ``.json``, or an export, given its ``.onnx`` or ``.tflite``.
 
     Raises:
         SnapshotError: a file is missing or damaged, or the weights are not those that the JSON describes.
     """
+    if Path(path).suffix in (".onnx", ".tflite"):
+        return _read_export(Path(path))
     weights, described = Path(path).with_suffix(".h5"), Path(path).with_suffix(".json")
     import h5py
 
@@ -185,7 +197,7 @@ def read(path: str | Path) -> Snapshot:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
             with contextlib.suppress(OSError, KeyError, ValueError), h5py.File(file, "r") as opened:
                 found = json.loads(opened.attrs[ATTRIBUTE])
-                _check_record(found, weights)
+                check_record(found, weights)
                 inside = found
     except FileNotFoundError:
         raise SnapshotError(f"{weights} does not exist; a snapshot is an .h5 and a .json file") from None
@@ -200,7 +212,7 @@ def read(path: str | Path) -> Snapshot:
         record = json.loads(described.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise SnapshotError(f"{described}: not readable as JSON ({error})") from None
-    _check_record(record, described, weights_sha256=str)
+    check_record(record, described, weights_sha256=str)
     if record["weights_sha256"] == checksum:
         return Snapshot(weights, record)
     if inside and inside["created"] != record.get("created"):  # killed, or looked at, between the two renames of a save
@@ -209,6 +221,43 @@ def read(path: str | Path) -> Snapshot:
         f"{weights}: SHA-256 differs from the one in {described.name}; the file is damaged or was replaced. "
         "Copy both files again, or train anew"
     )
+
+
+def _read_export(path: Path) -> Snapshot:
+    again = "export the snapshot again with retinamask export"
+    if not path.is_file():
+        raise SnapshotError(f"{path} does not exist; expected an export, made by retinamask export")
+    checksum = files.sha256(path)
+    if path.suffix == ".tflite":
+        try:
+            record = json.loads(beside(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise SnapshotError(f"{beside(path)} does not exist, and {path.name} needs it; copy both") from None
+        except (ValueError, OSError) as error:
+            raise SnapshotError(f"{beside(path)}: not readable as JSON ({error}); {again}") from None
+        check_record(record, beside(path), weights_sha256=str)
+        if record["weights_sha256"] != checksum:
+            raise SnapshotError(f"{path}: SHA-256 differs from the one in {beside(path).name}; {again}")
+        return Snapshot(path, record)
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        metadata = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise SnapshotError(f"{path}: not readable as ONNX ({error}); it is damaged or another file") from None
+    if ATTRIBUTE not in metadata:
+        raise SnapshotError(f"{path} was not exported by retinamask: it does not say its detector and classes; {again}")
+    if hashlib.sha256(metadata[ATTRIBUTE].encode()).hexdigest() != metadata.get(CHECKSUM):
+        raise SnapshotError(f"{path}: its metadata is damaged or was changed; {again}")
+    record = json.loads(metadata[ATTRIBUTE])
+    check_record(record, path)
+    return Snapshot(path, {**record, "weights_sha256": checksum})
+
+
+def beside(path: Path) -> Path:
+    """Give the JSON file of a LiteRT export; its stem's own would be the snapshot's."""
+    return path.with_name(f"{path.name}.json")
 
 
 def trained_on(snapshot: Snapshot, table) -> bool:
@@ -228,7 +277,8 @@ def check_classes(snapshot: Snapshot, classes: dict[str, int]) -> None:
         )
 
 
-def _check_record(record: Any, where: str | Path, **more: type) -> None:
+def check_record(record: Any, where: str | Path, **more: type) -> None:
+    """Raise `SnapshotError` unless a record has what a snapshot's must have, and ``more``."""
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise SnapshotError(f"{where}: not a snapshot description of format {FORMAT}")
     wrong = [name for name, kind in {**_FIELDS, **more}.items() if not isinstance(record.get(name), kind)]

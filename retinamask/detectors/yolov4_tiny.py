@@ -13,7 +13,7 @@ import numpy as np
 
 from retinamask.detectors import _keras
 from retinamask.detectors.darknet import cfg, weights
-from retinamask.detectors.darknet.network import LOSSES, build, decode, head_losses, match
+from retinamask.detectors.darknet.network import LOSSES, MAX_EXPONENT, build, decode, head_losses, match
 from retinamask.detectors.darknet.template import suggest_anchors, yolov4_tiny_cfg
 from retinamask.detectors.detector import Detector
 from retinamask.detectors.retinanet import MOMENTUM
@@ -129,6 +129,35 @@ class YOLOv4Tiny(Detector):
             name="filtered_detections",
         )([clipped, scores])
         return keras.Model(network.inputs, found, name="yolov4-tiny-bbox")
+
+    def scores(self, outputs: list[np.ndarray]) -> np.ndarray:
+        """Give objectness times the probability of each class, ``(N, A, C)``, by head, row, column and anchor."""
+        maps = [
+            raw.reshape(len(raw), -1, 5 + head.class_count)
+            for raw, head in zip(outputs, self.description.heads, strict=True)
+        ]
+        logits = np.concatenate(maps, axis=1)[..., 4:]
+        shares = 1 / (1 + np.exp(-np.clip(logits, -80, 80)))  # beyond it float32 overflows and nothing changes
+        return shares[..., :1] * shares[..., 1:]
+
+    def boxes(
+        self, outputs: list[np.ndarray], image: int, places: np.ndarray, canvas_wh: tuple[int, int]
+    ) -> np.ndarray:
+        """See `RetinaNet.boxes`; as `retinamask.detectors.darknet.network.decode` does in the graph."""
+        found, first = [], 0
+        for raw, head in zip(outputs, self.description.heads, strict=True):
+            rows, columns = raw.shape[1:3]
+            raw = raw[image].reshape(-1, 5 + head.class_count)
+            own = places[(places >= first) & (places < first + len(raw))] - first
+            first += len(raw)
+            cells, anchor = np.divmod(own, len(head.mask))
+            within_xy = 1 / (1 + np.exp(-np.clip(raw[own, :2], -80, 80))) * head.scale_x_y - (head.scale_x_y - 1) / 2
+            cells_xy = np.stack([cells % columns, cells // columns], axis=1)
+            centres = (cells_xy + within_xy) / (columns, rows) * canvas_wh
+            halves_wh = np.exp(np.minimum(raw[own, 2:4], MAX_EXPONENT)) * head.anchors_wh[anchor] / 2
+            found.append(np.concatenate([centres - halves_wh, centres + halves_wh], axis=1))
+        clipped = np.clip(np.concatenate(found), 0, np.tile(canvas_wh, 2) - 1)  # places ascend, and so do heads
+        return clipped.astype(np.float32)
 
     def targets(self, boxes, labels, sizes_wh, canvas_wh) -> dict:
         """Return nothing: boxes are assigned where the losses are computed, and know no canvas before."""

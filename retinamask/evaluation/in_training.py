@@ -11,7 +11,6 @@ import pandas as pd
 
 from retinamask.dataset import images
 from retinamask.dataset.annotations import DETECTION_COLUMNS, AnnotationError, image_paths, make_table, objects
-from retinamask.detectors.detector import decoded
 from retinamask.evaluation import coco
 from retinamask.inference.detect import Predictor, table_rows
 from retinamask.progress import track
@@ -81,7 +80,7 @@ class EpochEvaluation:
         0 to 1, or ``None`` where there is nothing to find. Not a single image that can be read is an `AnnotationError`.
         """
         if network is not self._network:
-            self._predictor = Predictor(self.detector, decoded(self.detector.inference_network(network)))
+            self._predictor = Predictor(self.detector, network)
             self._network = network
         rows = []
         for pictures, batch in self._batches():

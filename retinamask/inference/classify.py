@@ -32,8 +32,10 @@ class Classifier:
         self.margin: float = detector.settings.margin
 
     @classmethod
-    def load(cls, snapshot: str | Path | Snapshot, flip: bool = False) -> "Classifier":
-        """Load a snapshot.
+    def load(
+        cls, snapshot: str | Path | Snapshot, flip: bool = False, backend: str | None = None, precision: str = "auto"
+    ) -> "Classifier":
+        """Load a snapshot, or an export on a ``backend``.
 
         Raises:
             SnapshotError: it is missing, damaged, or no classifier.
@@ -44,7 +46,7 @@ class Classifier:
                 f"{snapshot.weights} is a {snapshot.record['detector']}, which finds boxes; expected the snapshot of a "
                 "classifier, as retinamask train-classifier writes it"
             )
-        return cls(*detectors.load(snapshot, "inference"), flip)
+        return cls(*detectors.load(snapshot, "inference", backend, precision), flip)
 
     def __call__(self, images_rgb: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
         """Return the probabilities of faces, ``uint8`` RGB ``(height, width, 3)`` of any size.
@@ -58,9 +60,13 @@ class Classifier:
             views = [[images_rgb[index] for index in part]]
             if self.flip:
                 views.append([image_rgb[:, ::-1] for image_rgb in views[0]])
-            found = [self.network.predict_on_batch(self.detector.prepare(view)[0]) for view in views]
+            found = [self._probabilities(self.detector.prepare(view)[0]) for view in views]
             probabilities[part] = sum(found) / len(found)
         return probabilities
+
+    def _probabilities(self, batch: np.ndarray) -> np.ndarray:
+        found = self.network.predict_on_batch(batch)
+        return found[0] if isinstance(found, list) else found  # of an export all outputs
 
 
 class Ensemble:

@@ -33,17 +33,26 @@ class Predictor:
     """
 
     def __init__(self, detector, network, nms_threshold: float = 0.5):
-        """``network`` gives boxes and class scores of all anchors, see `retinamask.detectors.detector.decoded`."""
+        """``network.predict_on_batch`` gives what the detector's training network puts out, raw."""
         self.detector, self.network, self.nms_threshold = detector, network, nms_threshold
         self.class_names = list(detector.classes)
 
     @classmethod
-    def load(cls, snapshot: str | Path | Snapshot, nms_threshold: float | None = None) -> "Predictor":
-        """Load a snapshot of either kind, without the filter that is built into a converted one.
+    def load(
+        cls,
+        snapshot: str | Path | Snapshot,
+        nms_threshold: float | None = None,
+        image_size: int | None = None,
+        backend: str | None = None,
+        precision: str = "auto",
+    ) -> "Predictor":
+        """Load a snapshot or an export, without the filter that is built into a converted snapshot.
 
         Args:
             snapshot: the snapshot or its path.
             nms_threshold: that of the conversion, or 0.5, if left out.
+            image_size: side of the square that images are fitted into; that of the training if left out.
+            backend, precision: of an export, see `retinamask.detectors.exported.ExportedNetwork`.
 
         Raises:
             SnapshotError: it is missing, damaged, or a classifier.
@@ -53,7 +62,8 @@ class Predictor:
             raise SnapshotError(f"{snapshot.weights} is a classifier, which finds no boxes; expected a detector's")
         if nms_threshold is None:
             nms_threshold = snapshot.record.get("inference", {}).get("nms_threshold", 0.5)
-        return cls(*detectors.load(snapshot, "decoded"), nms_threshold)
+        snapshot = snapshot.at(image_size) if image_size else snapshot
+        return cls(*detectors.load(snapshot, "raw", backend, precision), nms_threshold)
 
     def __call__(
         self, images_rgb: list[np.ndarray], score_threshold: float = 0.05, suppress: str = "any_class"
@@ -67,13 +77,19 @@ class Predictor:
     ) -> list[Detections]:
         """Detect in the ``batch`` and ``scales`` that the detector's ``prepare`` makes of images of ``sizes_wh``."""
         detections = []
-        outputs = (np.asarray(output) for output in self.network.predict_on_batch(batch))
-        for boxes_xyxy, class_scores, scale, size_wh in zip(*outputs, scales, sizes_wh, strict=True):
+        outputs = self.network.predict_on_batch(batch)
+        outputs = list(map(np.asarray, outputs if isinstance(outputs, (list, tuple)) else [outputs]))
+        every_score = self.detector.scores(outputs)
+        for number, (scale, size_wh) in enumerate(zip(scales, sizes_wh, strict=True)):
+            best = every_score[number].max(axis=1)
+            strong = np.flatnonzero(best >= score_threshold)  # only these are decoded
+            boxes_xyxy = self.detector.boxes(outputs, number, strong, batch.shape[2:0:-1])
+            class_scores = every_score[number][strong]
             found = filter_detections(boxes_xyxy, class_scores, score_threshold, self.nms_threshold, suppress)
             original = boxes.clip(images.to_original_pixels(found[0], scale), size_wh)
             whole = boxes.areas(original) > 0  # not those that lie on the padding
             kept = original[whole], found[1][whole], found[2][whole]
-            detections.append(Detections(*kept, float(class_scores.max(initial=0))))
+            detections.append(Detections(*kept, float(best.max(initial=0))))
         return detections
 
 

@@ -1,0 +1,189 @@
+"""Exports: one ONNX or LiteRT file with all that inference must know, run without TensorFlow.
+
+An ONNX file (https://onnx.ai, opset 17) has its record in its metadata, a LiteRT file (https://ai.google.dev/edge/litert)
+in a ``.tflite.json`` beside it. Both hold the training network, of which the detector reads scores and boxes in NumPy.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import statistics
+import threading
+import time
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pooch
+
+from retinamask.dataset import files
+from retinamask.detectors.snapshots import ATTRIBUTE, CHECKSUM, FORMAT, Snapshot, SnapshotError, beside
+
+FORMATS = {"onnx": ".onnx", "litert": ".tflite"}
+BACKENDS = {"openvino": ".onnx", "onnxruntime": ".onnx", "litert": ".tflite"}
+"""What runs a file of which kind; the first is a dependency of the package, the others where they are installed."""
+PRECISIONS = ("auto", "float32", "bfloat16")
+MARGIN = 0.15  # of the time of a call that bfloat16 must save
+ROUNDS = 5  # timed calls of each, turn by turn; the median counts
+MANY_IMAGES = 100  # from so many on a measurement of bfloat16 pays
+
+
+def save(model: Any, path: Path, record: dict[str, Any]) -> Snapshot:
+    """Write an export whole or not at all: an ``onnx.ModelProto`` or the bytes of a LiteRT model."""
+    record = {"format": FORMAT, **record, "created": datetime.now(UTC).isoformat(timespec="microseconds")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record, allow_nan=False)
+    try:
+        with files.replacing(path) as temporary:
+            if path.suffix == ".onnx":
+                import onnx
+
+                onnx.helper.set_model_props(
+                    model, {ATTRIBUTE: text, CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}
+                )
+                model = model.SerializeToString()
+            temporary.write_bytes(model)
+            checksum = files.sha256(temporary)
+        if path.suffix == ".tflite":
+            files.write_json(beside(path), {**record, "weights_sha256": checksum})
+    except OSError as error:
+        if not files.is_full(error):
+            raise
+        raise SnapshotError(f"{files.no_room(path, len(model))}; free space and export again") from None
+    return Snapshot(path, {**record, "weights_sha256": checksum})
+
+
+class ExportedNetwork:
+    """The network of an export, called as a tf-keras model is; several threads may call it at once.
+
+    Attributes:
+        snapshot: the export.
+        backend: what runs it, one of `BACKENDS`.
+        precision: ``float32`` or ``bfloat16``, what convolutions that are not int8 are computed in.
+    """
+
+    def __init__(self, snapshot: Snapshot, backend: str | None = None, precision: str = "auto"):
+        """Load a network.
+
+        Args:
+            snapshot: an export.
+            backend: one of `BACKENDS`; ``openvino`` or ``litert`` by the file if left out.
+            precision: one of `PRECISIONS`; ``auto`` is float32 until `measure` has found bfloat16 faster, once on
+                each machine. Only OpenVINO computes in bfloat16.
+
+        Raises:
+            SnapshotError: the backend is unknown, not installed, for other files, or cannot run the network.
+        """
+        suffix = snapshot.weights.suffix
+        backend = backend or next(name for name, kind in BACKENDS.items() if kind == suffix)
+        if BACKENDS.get(backend) != suffix:
+            fitting = [name for name, kind in BACKENDS.items() if kind == suffix]
+            raise SnapshotError(
+                f"{snapshot.weights}: backend is {backend}, expected {' or '.join(fitting)} for {suffix}"
+            )
+        module = "ai_edge_litert" if backend == "litert" else backend
+        if find_spec(module) is None:
+            package = module.replace("_", "-")
+            raise SnapshotError(f"backend {backend} is not installed; install it with: pip install {package}")
+        if precision not in PRECISIONS or (precision == "bfloat16" and backend != "openvino"):
+            found = f"precision is {precision} of the backend {backend}"
+            raise SnapshotError(f"{found}, expected {', '.join(PRECISIONS)}; only openvino knows bfloat16")
+        self.snapshot, self.backend, self._wanted = snapshot, backend, precision
+        self.precision = "float32" if precision == "auto" else precision
+        self._own = threading.local()
+        if precision == "auto" and backend == "openvino":
+            self.precision = _remembered().get(self._key(), "float32")
+        self._load()
+
+    def predict_on_batch(self, batch: np.ndarray) -> list[np.ndarray]:
+        """Give the outputs of a network input ``float32 (N, height, width, 3)``."""
+        if self.backend == "litert":
+            return self._in_litert(batch)
+        blob = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
+        if self.backend == "onnxruntime":
+            return self._session.run(None, {"image": blob})
+        if not hasattr(self._own, "request") or self._own.of is not self._compiled:
+            self._own.request, self._own.of = self._compiled.create_infer_request(), self._compiled
+        self._own.request.infer([blob], share_inputs=True)
+        return [np.array(self._own.request.get_output_tensor(place).data) for place in range(self._outputs)]
+
+    def measure(self, batch: np.ndarray) -> None:
+        """Choose for ``auto`` between float32 and bfloat16 by their time for a network input, once on each machine."""
+        import openvino
+
+        key = self._key()
+        bfloat16 = self.backend == "openvino" and "BF16" in openvino.Core().get_property(
+            "CPU", "OPTIMIZATION_CAPABILITIES"
+        )
+        if self._wanted != "auto" or not bfloat16 or key in _remembered():
+            return
+        seconds: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+        loaded = {}
+        for name in seconds:
+            self.precision = name
+            self._load()
+            loaded[name] = self._compiled
+            self.predict_on_batch(batch)
+        for _ in range(ROUNDS):
+            for name, taken in seconds.items():
+                self._compiled = loaded[name]
+                begun = time.perf_counter()
+                self.predict_on_batch(batch)
+                taken.append(time.perf_counter() - begun)
+        of32, of16 = (statistics.median(taken) for taken in seconds.values())
+        self.precision = "bfloat16" if of16 <= (1 - MARGIN) * of32 else "float32"
+        self._compiled = loaded[self.precision]
+        print(f"precision: {self.precision}; {of32:.3g} s in float32 and {of16:.3g} s in bfloat16", flush=True)
+        with contextlib.suppress(OSError):  # then the next run measures again
+            files.write_json(_memory(), {**_remembered(), key: self.precision})
+
+    def _load(self) -> None:
+        path = str(self.snapshot.weights)
+        try:
+            if self.backend == "openvino":
+                import openvino
+
+                hints = {"INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision]}
+                self._compiled = openvino.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY", **hints})
+                self._outputs = len(self._compiled.outputs)
+            elif self.backend == "onnxruntime":
+                import onnxruntime
+
+                self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            else:
+                from ai_edge_litert.interpreter import Interpreter
+
+                self._interpreter = Interpreter(path, num_threads=os.cpu_count())
+                self._runner = self._interpreter.get_signature_runner()
+                self._lock = threading.Lock()
+        except Exception as error:  # each runtime has its own kinds
+            reason = str(error).strip().splitlines()[-1][:300]
+            raise SnapshotError(f"{path}: {self.backend} cannot run it ({reason}); take another backend") from None
+
+    def _in_litert(self, batch: np.ndarray) -> list[np.ndarray]:
+        """LiteRT's networks take one image, and one after the other."""
+        with self._lock:
+            each = [self._runner(image=image[None].astype(np.float32)) for image in batch]
+        return [np.concatenate([found[name] for found in each]) for name in sorted(each[0])]
+
+    def _key(self) -> str:
+        """All that the time of a call depends on."""
+        import openvino
+
+        processor = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
+        return (
+            f"{processor} x {os.cpu_count()}, openvino {openvino.__version__}, {self.snapshot.record['weights_sha256']}"
+        )
+
+
+def _memory() -> Path:
+    return Path(pooch.os_cache("retinamask"), "export_precision.json")
+
+
+def _remembered() -> dict[str, str]:
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(_memory().read_text(encoding="utf-8"))
+    return {}

@@ -1,0 +1,267 @@
+"""Exports: the same boxes on every runtime, all that inference must know inside, and refusals that say why."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+
+import retinamask as rm
+from retinamask import detectors
+from retinamask.dataset import annotations, images
+from retinamask.dataset.annotations import objects
+from retinamask.dataset.sample import CLASSES, draw_sample
+from retinamask.detectors import exported, snapshots
+from retinamask.detectors.snapshots import SnapshotError
+from retinamask.exports import _fault, export
+from retinamask.inference.classify import Classifier
+from retinamask.inference.detect import Predictor
+from retinamask.model import Model
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "retinanet": {"backbone": "mobilenet128_0.25", "image_size": 160, "normalisation": "live"},
+    "ssd_mobilenet_v2_fpnlite": {"image_size": 160, "alpha": 0.35},
+    "yolov4_tiny": {"image_size": 96},
+}
+
+
+def snapshot_of(name: str, folder, **settings):
+    """A snapshot whose random weights are stirred until scores differ from place to place."""
+    detector = detectors.create(name, CLASSES, **settings)
+    network, random = detector.network(seed=1), np.random.default_rng(2)
+    for weight in network.trainable_weights:
+        if "kernel" in weight.name or "bias" in weight.name:
+            values = weight.numpy()
+            weight.assign(values + random.normal(0, 0.05 + values.std() / 4, values.shape))
+    record = {"kind": "training", "detector": name, "classes": CLASSES, "settings": detector.record()}
+    record |= {"preprocessing": detector.preprocessing, "training": {"metrics": {"AP50": 0.5}}}
+    return snapshots.save(network, folder / f"{name}.h5", record)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The snapshot of each detector, made when it is first asked for."""
+    folder, known = tmp_path_factory.mktemp("export"), {}
+
+    def get(name):
+        if name not in known:
+            known[name] = snapshot_of(name, folder, **SMALL[name])
+        return known[name]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def table(tiny):
+    return annotations.read_annotations(tiny / "annotations.csv", CLASSES)
+
+
+@pytest.fixture(scope="module")
+def yolo_onnx(made, table, tiny):
+    """The path of an export."""
+    return export(made("yolov4_tiny"), val=table, folder=tiny, force=True).weights
+
+
+@pytest.mark.parametrize("name", list(SMALL))
+def test_every_runtime_gives_the_numbers_of_the_snapshot(made, table, tiny, name, tmp_path):
+    """Raw, because the boxes of a network that has learnt nothing suppress each other by the last digit."""
+    snapshot = made(name)
+    files = {
+        suffix: export(snapshot, to, out=tmp_path / f"a{suffix}", val=table, folder=tiny, force=True).weights
+        for to, suffix in exported.FORMATS.items()
+    }
+    detector, network = detectors.load(snapshot, "raw")
+    images_rgb = [images.read_image(tiny / path) for path in annotations.image_paths(table)[:3]]
+    batch = detector.prepare(images_rgb)[0]
+    outputs = network.predict_on_batch(batch)
+    for backend, suffix in exported.BACKENDS.items():
+        found = Predictor.load(files[suffix], backend=backend, precision="float32").network.predict_on_batch(batch)
+        for one, other in zip(outputs, found, strict=True):
+            np.testing.assert_allclose(one, other, atol=5e-4 * np.abs(one).max(), err_msg=backend)
+    # OpenCV reads the same file
+    by_opencv = cv2.dnn.readNetFromONNX(str(files[".onnx"]))
+    by_opencv.setInput(batch[:1].transpose(0, 3, 1, 2).copy())
+    names = [output.name for output in onnx.load(files[".onnx"]).graph.output]
+    for one, other in zip(outputs, by_opencv.forward(names), strict=True):
+        np.testing.assert_allclose(one[:1], other.reshape(one[:1].shape), atol=5e-4 * np.abs(one).max())
+
+
+def test_tables_are_equal_on_twenty_images(tmp_path):
+    """Of a detector that was trained on photographs, on drawn faces."""
+    draw_sample(tmp_path / "drawn", images=20, size=160, seed=6)
+    table = rm.read_annotations(tmp_path / "drawn", tmp_path / "drawn")[0]
+    assert len(annotations.image_paths(table)) == 20
+    snapshot = snapshots.read(ROOT / "snapshots/interim/ssd_andrewmvd_320.h5")
+    expected = rm.load(snapshot).detect(table, 0.1, folder=tmp_path / "drawn")
+    assert len(objects(expected)) > 20
+    for to, suffix in exported.FORMATS.items():
+        path = export(snapshot, to, out=tmp_path / f"a{suffix}", val=table, folder=tmp_path / "drawn").weights
+        for backend in (name for name, kind in exported.BACKENDS.items() if kind == suffix):
+            found = Model(snapshots.read(path), Predictor.load(path, backend=backend)).detect(
+                table, 0.1, folder=tmp_path / "drawn"
+            )
+            pd.testing.assert_frame_equal(found, expected, rtol=0, atol=0.02)
+
+
+def test_a_classifier_is_exported_too(table, tiny, tmp_path):
+    settings = {"image_height": 64, "image_width": 64, "alpha": 0.35, "dense": (8,)}
+    snapshot = snapshot_of("mask_classifier", tmp_path, **settings)
+    faces = [np.random.default_rng(seed).integers(0, 255, (70, 60, 3), np.uint8) for seed in range(3)]
+    expected = Classifier.load(snapshot)(faces)
+    for to in exported.FORMATS:
+        made = export(snapshot, to, train=table, folder=tiny)
+        assert made.record["export"]["check"]["probability"] < 1e-3
+        np.testing.assert_allclose(Classifier.load(made)(faces), expected, atol=1e-4)
+
+
+def test_int8_is_smaller_calibrated_and_compared(trained, table, tiny, tmp_path):
+    whole = export(trained.best, out=tmp_path / "a.onnx", val=table, folder=tiny)
+    made = export(
+        trained.best, precision="int8", out=tmp_path / "b.onnx", train=table, val=table, folder=tiny, force=True
+    )
+    kinds = {node.op_type for node in onnx.load(made.weights).graph.node}
+    assert "QuantizeLinear" in kinds and made.weights.stat().st_size < 0.6 * whole.weights.stat().st_size
+    assert made.record["export"]["check"]["images"] == len(annotations.image_paths(table))
+    assert made.record["export"]["check"]["AP"][0] == pytest.approx(whole.record["export"]["check"]["AP"][0])
+    assert json.loads(json.dumps(made.record))["training"] == trained.best.record["training"]
+
+
+def test_a_model_of_an_export_says_what_it_is_and_keeps_its_size(made, table, tiny, yolo_onnx, tmp_path):
+    assert "yolov4_tiny.onnx (yolov4_tiny, export model, 96 px, classes mask, no_mask)" in repr(rm.load(yolo_onnx))
+    with pytest.raises(SnapshotError, match="yolov4_tiny.onnx has a fixed image_size of 96, not 128; export"):
+        Predictor.load(yolo_onnx, image_size=128)
+    path = export(
+        made("yolov4_tiny"), out=tmp_path / "b.onnx", val=table, folder=tiny, image_size=128, force=True
+    ).weights
+    assert Predictor.load(path).detector.settings.image_size == 128
+    assert (
+        export(made("yolov4_tiny"), val=table, folder=tiny).record["created"]
+        == snapshots.read(yolo_onnx).record["created"]
+    )
+    assert Predictor.load(made("yolov4_tiny"), image_size=128).detector.settings.image_size == 128
+
+
+def test_the_first_box_needs_no_tensorflow(yolo_onnx):
+    code = (
+        "import sys, numpy, retinamask as rm\n"
+        f"rm.load({str(yolo_onnx)!r}).detect(numpy.zeros((90, 90, 3), 'uint8'))\n"
+        "assert not {'tensorflow', 'tf_keras', 'matplotlib.pyplot'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_cannot_be_exported_is_refused(made, table, tiny, tmp_path):
+    snapshot = made("yolov4_tiny")
+    with pytest.raises(SnapshotError, match="int8 needs training and validation annotations, to compare"):
+        export(snapshot, precision="int8", train=table)
+    with pytest.raises(SnapshotError, match="float32 needs annotations"):
+        export(snapshot)
+    with pytest.raises(SnapshotError, match="to is tflite and precision float32, expected onnx or litert and"):
+        export(snapshot, "tflite", train=table)
+    with pytest.raises(SnapshotError, match=r"a.pb: expected a name that ends in .onnx"):
+        export(snapshot, out=tmp_path / "a.pb", train=table)
+    (tmp_path / "a.onnx").write_bytes(b"mine")
+    with pytest.raises(SnapshotError, match="a.onnx exists; choose another name, or replace it with force"):
+        export(snapshot, out=tmp_path / "a.onnx", train=table)
+    assert (tmp_path / "a.onnx").read_bytes() == b"mine"
+
+
+def test_an_export_that_finds_less_is_not_written(made, table, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("retinamask.exports._fault", lambda *_: "AP falls")
+    with pytest.raises(SnapshotError, match="a.onnx is not written: AP falls; export anyway with force"):
+        export(made("yolov4_tiny"), out=tmp_path / "a.onnx", val=table, folder=tiny)
+    assert not list(tmp_path.iterdir())
+    assert export(made("yolov4_tiny"), out=tmp_path / "a.onnx", val=table, folder=tiny, force=True).weights.exists()
+
+
+def test_how_far_an_export_may_be_off():
+    check = {"AP": [0.5, 0.4971], "boxes": 9, "boxes_lost": 0, "box_pixels": 0.4}
+    assert _fault(check, "float32") is None and _fault({**check, "box_pixels": 3.0}, "int8") is None
+    assert _fault({**check, "AP": [0.5, 0.496]}, "int8") == "AP falls from 0.5000 to 0.4960, by more than 0.003"
+    assert _fault({**check, "boxes_lost": 2}, "float32") == "2 of 9 boxes are lost, others are 0.4 px off"
+    assert "accuracy falls" in _fault({"accuracy": [1.0, 0.9]}, "float32")
+
+
+def test_files_that_are_no_exports_are_refused(made, table, tiny, yolo_onnx, tmp_path):
+    path = yolo_onnx
+    model = onnx.load(path)
+    with pytest.raises(SnapshotError, match="none.onnx does not exist; expected an export"):
+        rm.load(tmp_path / "none.onnx")
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(path.read_bytes()[: 2**16])
+    with pytest.raises(SnapshotError, match=r"cut.onnx: not readable as ONNX"):
+        rm.load(cut)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, {**metadata, "retinamask": metadata["retinamask"].replace("no_mask", "mask2")})
+    onnx.save(model, tmp_path / "changed.onnx")
+    with pytest.raises(SnapshotError, match="changed.onnx: its metadata is damaged or was changed; export"):
+        rm.load(tmp_path / "changed.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(SnapshotError, match="foreign.onnx was not exported by retinamask: it does not say"):
+        rm.load(tmp_path / "foreign.onnx")
+    model = onnx.load(path)
+    model.graph.node[0].op_type = "Convolve"
+    onnx.save(model, tmp_path / "unknown.onnx")
+    for backend in ("openvino", "onnxruntime"):
+        with pytest.raises(SnapshotError, match=f"unknown.onnx: {backend} cannot run it .*; take another backend"):
+            Predictor.load(tmp_path / "unknown.onnx", backend=backend)
+    lite = export(made("yolov4_tiny"), "litert", out=tmp_path / "a.tflite", val=table, folder=tiny)
+    lite.weights.write_bytes(lite.weights.read_bytes()[:-1])
+    with pytest.raises(SnapshotError, match=r"a.tflite: SHA-256 differs from the one in a.tflite.json; export"):
+        rm.load(lite.weights)
+    (tmp_path / "a.tflite.json").unlink()
+    with pytest.raises(SnapshotError, match=r"a.tflite.json does not exist, and a.tflite needs it"):
+        rm.load(lite.weights)
+
+
+def test_backends_and_precisions_that_are_not_there(made, yolo_onnx, tmp_path, monkeypatch):
+    path = yolo_onnx
+    with pytest.raises(SnapshotError, match="backend is litert, expected openvino or onnxruntime for .onnx"):
+        Predictor.load(path, backend="litert")
+    with pytest.raises(SnapshotError, match="precision is bfloat16 of the backend onnxruntime, expected auto"):
+        Predictor.load(path, backend="onnxruntime", precision="bfloat16")
+    with pytest.raises(SnapshotError, match="runs in TensorFlow; backend and precision are of exports"):
+        Predictor.load(made("yolov4_tiny"), backend="openvino")
+    monkeypatch.setattr("retinamask.detectors.exported.find_spec", lambda _: None)
+    with pytest.raises(SnapshotError, match="backend onnxruntime is not installed; install it with: pip install"):
+        Predictor.load(path, backend="onnxruntime")
+
+
+def test_bfloat16_is_measured_once(made, yolo_onnx, tmp_path, monkeypatch, capsys):
+    path = yolo_onnx
+    monkeypatch.setattr(exported, "_memory", lambda: tmp_path / "cache" / "precision.json")
+    batch = np.zeros((1, 96, 96, 3), np.float32)
+    network = Predictor.load(path).network
+    network.measure(batch)
+    told = capsys.readouterr().out
+    again = Predictor.load(path).network
+    again.measure(batch)
+    assert not capsys.readouterr().out and again.precision == network.precision
+    assert not told or told.startswith(f"precision: {network.precision}; ")  # a processor without bfloat16 has nothing
+    assert Predictor.load(path, precision="bfloat16").network.precision == "bfloat16"
+
+
+def test_the_command_exports_and_says_what_it_compared(made, tiny, tmp_path, capsys):
+    from retinamask.cli import main
+
+    csv, out = str(tiny / "annotations.csv"), str(tmp_path / "a.onnx")
+    assert main(["export", str(made("yolov4_tiny").weights), "--val-annotations", csv, "--out", out]) == 0
+    told = capsys.readouterr().out
+    assert "exported: " in told and "export model, 96 px" in told and "compared: images 12, AP " in told
+    with pytest.raises(SnapshotError):
+        export(out, val=annotations.read_annotations(csv, CLASSES))
+
+
+def test_boxes_are_pixels_of_the_image(table, tiny, yolo_onnx):
+    path = yolo_onnx
+    found = rm.load(path).detect(table, 0.0, folder=tiny)
+    sizes = {name: images.image_size(tiny / name) for name in annotations.image_paths(table)}
+    for row in objects(found).itertuples():
+        assert 0 <= row.x1 < row.x2 <= sizes[row.image_path][0] and 0 <= row.y1 < row.y2 <= sizes[row.image_path][1]
