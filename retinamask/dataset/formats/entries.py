@@ -77,7 +77,7 @@ def folders_up_to(path: Path, root: Path) -> list[Path]:
 
 
 def value_or_error(function: Callable, *given):
-    """What a function returns, or its `ValueError`, so that a pool goes on with the others."""
+    """What a function returns, or its `ValueError`, so that a pool continues with the others."""
     try:
         return function(*given)
     except ValueError as error:
