@@ -60,7 +60,7 @@ def export(
 
     Returns:
         The export as a snapshot of the kind ``export``; its record has the comparison under ``export``. If the same
-        export is there already, that one.
+        export is there already and passed, that one.
 
     Raises:
         SnapshotError: the file exists, tables are missing, or the export differs: AP lower by more than 0.003, or in
@@ -93,7 +93,11 @@ def export(
         with contextlib.suppress(SnapshotError):
             found = snapshots.read(out)
             same_size = found.record["settings"] == json.loads(json.dumps(snapshot.record["settings"]))
-            if same_size and about.items() <= found.record["export"].items():
+            if (
+                same_size
+                and about.items() <= found.record["export"].items()
+                and not _fault(found.record["export"]["check"], precision)
+            ):
                 return found
         raise SnapshotError(f"{out} exists; choose another name, or replace it with force")
     detector, network = detectors.load(snapshot, "inference" if snapshot.classifies else "raw")
@@ -244,7 +248,7 @@ def _fault(check: dict[str, Any], precision: str) -> str | None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what the converters print and warn of."""
+    """Silence what the converters log and warn of."""
     loggers = [logging.getLogger(name) for name in ("tensorflow", "tf2onnx", "nncf", "absl")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

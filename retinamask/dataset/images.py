@@ -1,8 +1,9 @@
 """The one road from an image file to network input, and back.
 
 Training, inference and evaluation all go this way: read (EXIF orientation applied, RGB), resize
-keeping the aspect, normalise, pad right and bottom with zeros. Because the padding is right and
-bottom, one number, the ``scale``, undoes it.
+keeping the aspect, normalise, pad right and bottom with zeros (training does the last two in the graph, see
+`retinamask.detectors.detector.network_input`). Because the padding is right and bottom, one number, the ``scale``,
+undoes it.
 """
 
 from pathlib import Path

@@ -1,11 +1,11 @@
 """Exports: one ONNX or LiteRT file with all that inference must know, run without TensorFlow.
 
 An ONNX file (https://onnx.ai, opset 17) has its record in its metadata, a LiteRT file (https://ai.google.dev/edge/litert)
-in a ``.tflite.json`` beside it. Both hold the training network, of which the detector reads scores and boxes in NumPy.
+in a ``.tflite.json`` beside it. Both hold the training network, of which the detector reads scores and boxes in NumPy;
+of a classifier the inference network.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import statistics
@@ -20,7 +20,7 @@ import numpy as np
 import pooch
 
 from retinamask.dataset import files
-from retinamask.detectors.snapshots import ATTRIBUTE, CHECKSUM, FORMAT, Snapshot, SnapshotError, beside
+from retinamask.detectors.snapshots import ATTRIBUTE, CHECKSUM, FORMAT, Snapshot, SnapshotError, beside, onnx_checksum
 
 FORMATS = {"onnx": ".onnx", "litert": ".tflite"}
 BACKENDS = {"openvino": ".onnx", "onnxruntime": ".onnx", "litert": ".tflite"}
@@ -41,18 +41,16 @@ def save(model: Any, path: Path, record: dict[str, Any]) -> Snapshot:
             if path.suffix == ".onnx":
                 import onnx
 
-                onnx.helper.set_model_props(
-                    model, {ATTRIBUTE: text, CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}
-                )
+                onnx.helper.set_model_props(model, {ATTRIBUTE: text, CHECKSUM: onnx_checksum(model, text)})
                 model = model.SerializeToString()
             temporary.write_bytes(model)
             checksum = files.sha256(temporary)
-        if path.suffix == ".tflite":
-            files.write_json(beside(path), {**record, "weights_sha256": checksum})
+            if path.suffix == ".tflite":
+                files.write_json(beside(path), {**record, "weights_sha256": checksum})
     except OSError as error:
         if not files.is_full(error):
             raise
-        raise SnapshotError(f"{files.no_room(path, len(model))}; free space and export again") from None
+        raise SnapshotError(f"{path}: the disk is full; free space and export again") from None
     return Snapshot(path, {**record, "weights_sha256": checksum})
 
 
@@ -160,7 +158,7 @@ class ExportedNetwork:
                 self._runner = self._interpreter.get_signature_runner()
                 self._lock = threading.Lock()
         except Exception as error:  # each runtime has its own kinds
-            reason = str(error).strip().splitlines()[-1][:300]
+            reason = " ".join(str(error).split())[-300:]
             raise SnapshotError(f"{path}: {self.backend} cannot run it ({reason}); take another backend") from None
 
     def _in_litert(self, batch: np.ndarray) -> list[np.ndarray]:

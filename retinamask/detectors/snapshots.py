@@ -27,7 +27,7 @@ from retinamask.detectors.detector import named
 FORMAT = 1
 KINDS = ("training", "inference", "export")
 ATTRIBUTE = "retinamask"  # of the .h5 and in the metadata of an .onnx, the record without the checksum of the file
-CHECKSUM = "retinamask_sha256"  # in the metadata of an .onnx, of the record
+CHECKSUM = "retinamask_sha256"  # in the metadata of an .onnx, of its record and weights
 _FIELDS = {"kind": str, "detector": str, "classes": dict, "settings": dict, "created": str}
 
 
@@ -37,11 +37,11 @@ class SnapshotError(ValueError):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A checked snapshot on disk.
+    """A checked snapshot or export on disk.
 
     Attributes:
-        weights: the ``.h5`` file.
-        record: the JSON beside it: ``kind`` (one of `KINDS`), ``detector``, ``classes`` (name to id),
+        weights: the ``.h5``, ``.onnx`` or ``.tflite`` file.
+        record: the JSON in it or beside it: ``kind`` (one of `KINDS`), ``detector``, ``classes`` (name to id),
             ``settings`` (of the detector), ``inference`` (thresholds, for that kind), ``training`` (parameters,
             fingerprint of the training table, metrics, versions), ``created`` and ``weights_sha256``.
     """
@@ -243,16 +243,25 @@ def _read_export(path: Path) -> Snapshot:
     from google.protobuf.message import DecodeError
 
     try:
-        metadata = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+        model = onnx.load(path, load_external_data=False)
     except (DecodeError, UnicodeDecodeError) as error:
         raise SnapshotError(f"{path}: not readable as ONNX ({error}); it is damaged or another file") from None
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
     if ATTRIBUTE not in metadata:
         raise SnapshotError(f"{path} was not exported by retinamask: it does not say its detector and classes; {again}")
-    if hashlib.sha256(metadata[ATTRIBUTE].encode()).hexdigest() != metadata.get(CHECKSUM):
-        raise SnapshotError(f"{path}: its metadata is damaged or was changed; {again}")
+    if onnx_checksum(model, metadata[ATTRIBUTE]) != metadata.get(CHECKSUM):
+        raise SnapshotError(f"{path}: its metadata or weights are damaged or were changed; {again}")
     record = json.loads(metadata[ATTRIBUTE])
     check_record(record, path)
     return Snapshot(path, {**record, "weights_sha256": checksum})
+
+
+def onnx_checksum(model: Any, text: str) -> str:
+    """Give the SHA-256 of an ONNX model's record and of its weights, which no format of the file itself protects."""
+    checksum = hashlib.sha256(text.encode())
+    for tensor in model.graph.initializer:
+        checksum.update(tensor.name.encode() + tensor.raw_data)
+    return checksum.hexdigest()
 
 
 def beside(path: Path) -> Path:

@@ -74,7 +74,7 @@ def non_maximum(
     """
     boxes_xyxy, scores = np.asarray(boxes_xyxy).reshape(-1, 4), np.asarray(scores)
     boxes_xyxy = boxes_xyxy.astype(np.result_type(boxes_xyxy, np.float32), copy=False)  # a network's stay float32
-    kept, waiting = np.empty(0, np.int64), np.arange(len(scores))
+    kept, waiting = np.empty(0, np.int64), np.flatnonzero(~np.isnan(scores))
     seen = np.empty((5, 0), boxes_xyxy.dtype)  # edges and areas of those kept
     while len(waiting) and len(kept) < most:
         weakest = np.partition(scores[waiting], -_SORTED)[-_SORTED] if len(waiting) > _SORTED else -np.inf

@@ -119,7 +119,7 @@ def refuse_existing(stem: str | Path) -> None:
 
 
 def run_stem(folder: str | Path, run: str, resume: bool = False) -> Path:
-    """Give the stem under which a notebook's run writes; to resume the last one that was begun.
+    """Give the stem under which a notebook's run writes; to resume the one before the first free one.
 
     That is ``<folder>/<run>``, or with ``-2``, ``-3`` ... after it the first under which no run has left anything.
     """

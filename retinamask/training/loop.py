@@ -279,7 +279,7 @@ class SnapshotKeeper:
         kept = self._numbered(rows)
         if epoch in kept:
             snapshots.copy(self.last, self.path(f"{epoch:03d}"), {})
-        for number in self._numbered(rows[:-1]) - kept:
+        for number in {row["epoch"] for row in rows} - kept:
             snapshots.remove(self.path(f"{number:03d}"))
 
     def _numbered(self, rows: list[dict[str, Any]]) -> set[int]:

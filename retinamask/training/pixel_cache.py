@@ -178,8 +178,8 @@ def open_pixels(
         print(f"{size} {'found ' if known is not None else ''}in {path}", flush=True)
         damaged = _write(path, needed, folder, laid_out) if known is None else known
         _remove_stale(path)
-    usable = [image for image in laid_out if image.path not in damaged]
-    unusable += [damaged[image.path] for image in laid_out if image.path in damaged]
+    usable = [image for image in laid_out if image.begin not in damaged]
+    unusable += [damaged[image.begin] for image in laid_out if image.begin in damaged]
     return Pixels(usable, unusable, held, path)
 
 
@@ -210,8 +210,8 @@ def _resized(size_wh: tuple[int, int], scale: float) -> tuple[int, int]:
     return width, height
 
 
-def _decoded(folder: Path, laid_out: list[_Image], damaged: dict[str, str]) -> Iterator[np.ndarray]:
-    """Every image in order, resized; black in the place of a damaged one, which is noted. Few are held at any time."""
+def _decoded(folder: Path, laid_out: list[_Image], damaged: dict[int, str]) -> Iterator[np.ndarray]:
+    """Every image in order, resized; black for a damaged one, noted by its begin. Few are held at any time."""
 
     def decode(image: _Image) -> np.ndarray:
         try:
@@ -219,9 +219,9 @@ def _decoded(folder: Path, laid_out: list[_Image], damaged: dict[str, str]) -> I
             if pixels.shape[1::-1] == image.size_wh:
                 return pixels
             found = f"its header says {image.original_wh}, but it holds another size; save it anew"
-            damaged[image.path] = f"{folder / image.path}: {found}"
+            damaged[image.begin] = f"{folder / image.path}: {found}"
         except images.ImageError as error:
-            damaged[image.path] = str(error)
+            damaged[image.begin] = str(error)
         return np.zeros((*image.size_wh[::-1], 3), np.uint8)
 
     workers = os.cpu_count() or 1
@@ -252,15 +252,15 @@ def _path_for(which: list[tuple[Path, float]], otherwise: Path) -> Path:
     return home / FOLDER / f"{'-'.join(stems)}.pixels"
 
 
-def _damaged_images(path: Path, nbytes: int) -> dict[str, str] | None:
-    """Messages about damaged images, by path, from the index; None if ``path`` is not whole and as it was written."""
+def _damaged_images(path: Path, nbytes: int) -> dict[int, str] | None:
+    """Messages about damaged images, by their begin, from the index; None if ``path`` is not whole and as it was written."""
     index = path.with_suffix(".index")
     if not (path.exists() and index.exists()):
         return None
     try:
         record, stat = json.loads(index.read_text(encoding="utf-8")), path.stat()
         if record["bytes"] == stat.st_size == nbytes and record["written"] == stat.st_mtime_ns:
-            return dict(record["damaged"])
+            return dict(record["damaged"])  # pairs: tables in other folders have other paths
         found = f"{stat.st_size:,} bytes, expected {nbytes:,}, untouched since they were written"
     except (OSError, ValueError, KeyError, TypeError) as error:
         found = f"{type(error).__name__}: {error}"
@@ -268,11 +268,11 @@ def _damaged_images(path: Path, nbytes: int) -> dict[str, str] | None:
     return None
 
 
-def _write(path: Path, nbytes: int, folder: Path, laid_out: list[_Image]) -> dict[str, str]:
-    """Write all records and then the index, whole or not at all; give messages about damaged images, by path."""
+def _write(path: Path, nbytes: int, folder: Path, laid_out: list[_Image]) -> dict[int, str]:
+    """Write all records and then the index, whole or not at all; give messages about damaged images, by begin."""
     import tensorflow as tf
 
-    damaged: dict[str, str] = {}
+    damaged: dict[int, str] = {}
     try:
         path.parent.mkdir(exist_ok=True)
         files.write_text(path.parent / ".gitignore", "*\n")
@@ -281,7 +281,7 @@ def _write(path: Path, nbytes: int, folder: Path, laid_out: list[_Image]) -> dic
         with files.replacing(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
             for pixels in _decoded(folder, laid_out, damaged):
                 writer.write(pixels.tobytes())
-        index = {"bytes": nbytes, "written": path.stat().st_mtime_ns, "damaged": damaged}
+        index = {"bytes": nbytes, "written": path.stat().st_mtime_ns, "damaged": list(damaged.items())}
         files.write_json(path.with_suffix(".index"), index)
     except (OSError, tf.errors.OpError) as error:
         why = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
