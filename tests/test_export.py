@@ -200,8 +200,17 @@ def test_files_that_are_no_exports_are_refused(made, table, tiny, yolo_onnx, tmp
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(model, {**metadata, "retinamask": metadata["retinamask"].replace("no_mask", "mask2")})
     onnx.save(model, tmp_path / "changed.onnx")
-    with pytest.raises(SnapshotError, match="changed.onnx: its metadata is damaged or was changed; export"):
+    with pytest.raises(
+        SnapshotError, match="changed.onnx: its metadata or weights are damaged or were changed; export"
+    ):
         rm.load(tmp_path / "changed.onnx")
+    flipped = onnx.load(path)
+    weights = bytearray(flipped.graph.initializer[-1].raw_data)
+    weights[0] ^= 1
+    flipped.graph.initializer[-1].raw_data = bytes(weights)
+    onnx.save(flipped, tmp_path / "flipped.onnx")
+    with pytest.raises(SnapshotError, match="flipped.onnx: its metadata or weights are damaged"):
+        rm.load(tmp_path / "flipped.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "foreign.onnx")
     with pytest.raises(SnapshotError, match="foreign.onnx was not exported by retinamask: it does not say"):

@@ -1,8 +1,9 @@
 """The detectors by name, and loading a snapshot into one.
 
 A detector is one file and one line of the table below. It offers ``prepare`` (images to network input), ``network``,
-``scores`` and ``boxes`` (of its outputs), ``inference_network`` and ``record``, and for training, in the graph: ``canvas_wh`` and ``targets`` (for the input
-pipeline), ``network_input``, ``counts`` and ``losses`` (for the step) and ``freeze_backbone``.
+``scores`` and ``boxes`` (of its outputs), ``inference_network`` and ``record``, and for training, in the graph:
+``canvas_wh`` and ``targets`` (for the input pipeline), ``network_input``, ``counts`` and ``losses`` (for the step) and
+``freeze_backbone``.
 """
 
 from dataclasses import Field

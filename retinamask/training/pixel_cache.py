@@ -253,7 +253,7 @@ def _path_for(which: list[tuple[Path, float]], otherwise: Path) -> Path:
 
 
 def _damaged_images(path: Path, nbytes: int) -> dict[int, str] | None:
-    """Messages about damaged images, by their begin, from the index; None if ``path`` is not whole and as it was written."""
+    """Messages about damaged images, by begin, from the index; None if ``path`` is not whole and as it was written."""
     index = path.with_suffix(".index")
     if not (path.exists() and index.exists()):
         return None
