@@ -107,6 +107,7 @@ ORDER = [
     "drawing.style",
     "drawing.boxes",
     "drawing.contact_sheet",
+    "drawing.anonymise",
     "inference.suppression",
     "inference.detect",
     "inference.detect_in_parts",
