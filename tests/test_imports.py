@@ -112,6 +112,7 @@ ORDER = [
     "inference.detect",
     "inference.detect_in_parts",
     "inference.tiles",
+    "inference.slices",
     "inference.face_detectors",
     "inference.convert",
     "inference.classify",
