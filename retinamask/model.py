@@ -129,9 +129,9 @@ def load(
     found = snapshot if isinstance(snapshot, snapshots.Snapshot) else snapshots.read(snapshot)
     runtime = {"backend": backend, "precision": precision}
     if face_detector:
-        if image_size or slices:
+        if image_size is not None or slices:
             raise ValueError(
-                f"{'image_size' if image_size else 'slices'} has no effect with a face detector, which resizes images "
+                f"{'slices' if slices else 'image_size'} has no effect with a face detector, which resizes images "
                 'by itself; it has tiling="always" (--face-tiling always) for small faces'
             )
         return Model(found, TwoStage.load(found, face_detector, face_model, **runtime, **options), face_detector)
