@@ -179,6 +179,31 @@ def test_drawn_copies_of_a_list_keep_their_folders(photos):
     assert sorted(path.relative_to("drawn").as_posix() for path in Path("drawn").rglob("*.*")) == ["a/1.png", "b/1.png"]
 
 
+def test_drawn_copies_of_linked_folders_stay_in_their_folder(photos, tmp_path, monkeypatch):
+    """A link leads up to another place than its name says; nothing may be written there."""
+    for name in ("deep/er", "work/here"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "deep" / "er" / "link").symlink_to(photos)
+    (photos / "b" / "out..").symlink_to("../a")
+    before = sorted(photos.rglob("*"))
+    monkeypatch.chdir("work/here")
+    sources = {"one": ["../../deep/er/link/b"], "two": ["../../deep/er/link/b/*.png"], "three": ["../../photos/b"]}
+    for to, source in sources.items():
+        assert main(["detect", *source, *SNAPSHOT, "--out", f"{to}.csv", "--save-images", f"drawn/{to}"]) in (0, 1)
+    found = {
+        to: {path.relative_to(f"drawn/{to}").as_posix() for path in Path("drawn", to).rglob("*.*")} for to in sources
+    }
+    plain = {"1.png", "2.bmp.jpg", "black.png"}
+    assert found == {
+        "one": plain | {"a/1.png", "a/2.png"},
+        "two": {"1.png", "black.png"},
+        "three": plain | {"a/1.png", "a/2.png"},
+    }
+    assert sorted(photos.rglob("*")) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "photos", "work"]
+    assert sorted(path.name for path in Path().iterdir()) == ["drawn", "one.csv", "three.csv", "two.csv"]
+
+
 def test_what_a_list_names_and_is_not_there_is_named_and_counted(photos, capsys):
     Path("list.txt").write_text(f"photos/a/1.png\nphotos/gone.png\nphotos/b\n{'long' * 100}.png\n")
     assert main(["detect", "list.txt", *SNAPSHOT]) == 1

@@ -19,18 +19,17 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from retinamask.dataset import boxes, files, formats
+from retinamask.dataset import boxes, files
 from retinamask.dataset.annotations import (
     BOX_COLUMNS,
     DETECTION_COLUMNS,
     AnnotationError,
     make_table,
     objects,
+    relative_path,
     write_detections,
 )
-from retinamask.dataset.formats.writing import check_names
 from retinamask.drawing.anonymise import anonymise
-from retinamask.drawing.boxes import draw_boxes
 from retinamask.inference.detect import look_at, table_rows
 from retinamask.progress import track
 
@@ -98,7 +97,9 @@ def detect_in_parts(
                 raise ValueError(f"{path} exists; choose another --save-images, or replace it with --force")
     out.parent.mkdir(parents=True, exist_ok=True)
     predictor = load()
-    if to:
+    if to:  # imported here, as all that most runs do not need and that takes time
+        from retinamask.dataset.formats.writing import check_names
+
         check_names(predictor.class_names, paths)
     if not resume:
         shutil.rmtree(parts, ignore_errors=True)
@@ -126,6 +127,8 @@ def detect_in_parts(
                                 hidden = anonymise(seen.image_rgb, seen.detections.boxes_xyxy, hide)
                                 picture = Image.fromarray(hidden)
                             else:
+                                from retinamask.drawing.boxes import draw_boxes
+
                                 picture = draw_boxes(seen.image_rgb, make_table(its_rows, DETECTION_COLUMNS), classes)
                             picture.save(temporary, quality=92)
                 yield seen.path
@@ -160,6 +163,8 @@ def _joined(parts: list[Path], out: Path, to: str | None, classes: Mapping[str, 
             raise AnnotationError(f"none of the {count} image(s) can be read, such as: {found.unreadable[0]}")
 
     if to:
+        from retinamask.dataset import formats
+
         table = pd.concat(tables(), ignore_index=True)
         thin = boxes.areas(boxes.whole_pixels(table[BOX_COLUMNS].to_numpy())) == 0
         found.thin = int(thin.sum())
@@ -196,7 +201,8 @@ def drawn_paths(sources: Sequence[str], paths: Sequence[str], folder: Path, to: 
             )
     drawn: dict[str, Path] = {}
     for path in paths:
-        target = top / os.path.relpath(folder / path, common)
+        below = relative_path(folder / path, common)  # goes up where a linked folder leads elsewhere
+        target = top.joinpath(*(name for name in below.split("/") if name != ".."))
         if target.suffix.lower() not in (".jpg", ".jpeg", ".png"):
             target = target.with_name(f"{target.name}.jpg")
         drawn[path] = target
