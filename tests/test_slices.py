@@ -16,7 +16,7 @@ SIDE = 200
 
 
 class Shrinking:
-    """Finds white and grey squares, ``mask`` and ``no_mask``, of 8 pixels or more once an image is shrunk to 200."""
+    """Finds white and grey squares, ``mask`` and ``no_mask``, of 8 pixels or more once an image is resized to 200."""
 
     class_names = ("mask", "no_mask")
     detector = SimpleNamespace(settings=SimpleNamespace(image_size=SIDE))
@@ -33,7 +33,7 @@ class Shrinking:
         return [self._look(image_rgb, score_threshold, suppress) for image_rgb in images_rgb]
 
     def _look(self, image_rgb, score_threshold, suppress):
-        scale = min(1, SIDE / max(image_rgb.shape[:2]))
+        scale = SIDE / max(image_rgb.shape[:2])
         _, _, found, _ = cv2.connectedComponentsWithStats((image_rgb[..., 0] > 100).astype(np.uint8))
         found = found[1:][found[1:, 2] * scale >= 8]
         boxes_xyxy = np.c_[found[:, :2], found[:, :2] + found[:, 2:4]].astype(float)
@@ -75,6 +75,16 @@ def test_an_image_that_fits_is_looked_at_once_and_one_without_faces_has_none():
     assert found[1].boxes_xyxy.shape == (0, 4) and found[1].scores.shape == found[1].labels.shape == (0,)
 
 
+def test_smaller_tiles_show_smaller_faces(street_rgb):
+    image_rgb, expected = street_rgb
+    image_rgb[480:485, 600:605] = 255
+    assert len(Slices(Shrinking())([image_rgb], 0.2)[0].scores) == 36
+    found = Slices(Shrinking(), 120)([image_rgb], 0.2)[0]
+    assert [600, 480, 605, 485] in found.boxes_xyxy.tolist() and len(found.scores) == 37
+    with pytest.raises(ValueError, match="slices is 31, expected a side of tiles of at least 32 pixels"):
+        Slices(Shrinking(), 31)
+
+
 def record_of(tmp_path, detector="retinanet", settings=None):
     record = {"detector": detector, "classes": {"mask": 0}, "settings": settings or {"image_size": 96}}
     return snapshots.Snapshot(tmp_path / "a.h5", {"kind": "training", **record})
@@ -86,6 +96,8 @@ def test_load_hands_size_backend_and_precision_on(tmp_path, monkeypatch):
     monkeypatch.setattr(model.TwoStage, "load", lambda *args, **options: classifier.append(options))
     loaded = model.load(record_of(tmp_path), image_size=640, slices=True, backend="onnxruntime", precision="float32")
     assert isinstance(loaded.predictor, Slices) and loaded.predictor.concurrent
+    assert loaded.predictor.tile is None and model.load(record_of(tmp_path), slices=400).predictor.tile == 400
+    assert given.pop() == {"image_size": None, "backend": None, "precision": "auto"}
     assert given == [{"image_size": 640, "backend": "onnxruntime", "precision": "float32"}]
     model.load(record_of(tmp_path), "haar", backend="litert", margin=0.5)
     assert classifier == [{"backend": "litert", "precision": "auto", "margin": 0.5}]

@@ -13,9 +13,10 @@ from retinamask.commands.parsing import add_command, refuse_existing
 
 SUPPRESS = ("any_class", "per_class")  # as in `retinamask.inference.suppression`, which loads NumPy
 _ANONYMISE = ("blur", "pixelate")  # as in `retinamask.drawing.anonymise`, which loads OpenCV
+_TILES = {"nargs": "?", "type": int, "const": True, "metavar": "PX"}
 _NETWORK = {  # option: parameter of `retinamask.model.load`, and of argparse
     "image-size": ("image_size", {"type": int, "metavar": "PX", "help": "side that a detector resizes images to"}),
-    "slices": ("slices", {"action": "store_true", "help": "search images larger than that in tiles too: small faces"}),
+    "slices": ("slices", _TILES | {"help": "also search large images in tiles (of PX pixels): small faces"}),
     "backend": ("backend", {"choices": ("openvino", "onnxruntime", "litert"), "help": "what runs an export"}),
     "precision": ("precision", {"choices": ("auto", "float32", "bfloat16"), "help": "of an export; auto: the faster"}),
 }
