@@ -41,6 +41,7 @@ def detect_in_parts(
     drawn: Mapping[str, Path],
     resume: bool = False,
     force: bool = False,
+    write_parts: Callable[..., Iterator[int]] | None = None,
     **options: Any,
 ) -> Found:
     """Detect in images and write the CSV; what a stopped run has done is kept in ``OUT.parts``.
@@ -53,6 +54,7 @@ def detect_in_parts(
         drawn: for each image where to save it with its boxes drawn, from `drawn_paths`; empty for nowhere.
         resume: take over the parts of the same run.
         force: begin anew where parts or drawn images lie.
+        write_parts: writes the missing parts, as `write_here` does, which it is if left out.
         options: ``score_threshold``, ``suppress`` and ``batch_size`` of `retinamask.inference.detect.look_at`.
 
     Raises:
@@ -62,7 +64,7 @@ def detect_in_parts(
     parts = out.with_name(f"{out.name}.parts")
     run = {**run, **{name: options[name] for name in ("score_threshold", "suppress")}, "images": len(paths)}
     run["images_sha256"] = hashlib.sha256("\n".join(paths).encode()).hexdigest()
-    if any(parts.glob("part-*.json")) and not (force and not resume):
+    if any(parts.glob("part-*")) and not (force and not resume):
         if not resume:
             raise ValueError(f"{parts} holds parts of a run that was stopped; add --resume, or begin anew with --force")
         before = json.loads((parts / "run.json").read_text(encoding="utf-8"))
@@ -78,44 +80,66 @@ def detect_in_parts(
     if not resume:
         shutil.rmtree(parts, ignore_errors=True)
     files.write_json(parts / "run.json", run)
-    starts = {start: parts / f"part-{start:09}.json" for start in range(0, len(paths), PART)}
-    missing = [start for start, part in starts.items() if not part.exists()]
-    done = sum(len(paths[start : start + PART]) for start in starts if start not in missing)
-    classes = {name: label for label, name in enumerate(predictor.class_names)}
-
-    def written() -> Iterator[str]:
-        """Yield each image when it has been dealt with; its part is written before the next one's first image."""
-        for start in missing:
-            rows, unreadable, best_score = [], [], 0.0
-            for seen in look_at(predictor, paths[start : start + PART], out.parent, **options):
-                if seen.problem:
-                    unreadable.append(seen.problem)
-                else:
-                    its_rows = table_rows(seen.path, seen.detections, predictor.class_names)
-                    rows += its_rows
-                    best_score = max(best_score, seen.detections.best_score)
-                    if drawn:
-                        boxes = make_table(its_rows, DETECTION_COLUMNS)
-                        with files.replacing(drawn[seen.path]) as temporary:
-                            draw_boxes(seen.image_rgb, boxes, classes).save(temporary, quality=92)
-                yield seen.path
-            table = make_table(rows, DETECTION_COLUMNS)
-            counts = {"faces": objects(table)["class_name"].value_counts().to_dict()}
-            counts |= {"without": int(table["x1"].isna().sum()), "unreadable": unreadable, "best_score": best_score}
-            files.write_json(starts[start], {**counts, "csv": detections_text(table)})
-
-    for _ in track(written(), "detecting", "image", len(paths), done):
+    there = {part.name for part in parts.glob("part-*")}
+    names = [f"part-{start:09}.parquet" for start in range(0, len(paths), PART)]
+    missing = {parts / name: paths[PART * n :][:PART] for n, name in enumerate(names) if name not in there}
+    done = len(paths) - sum(map(len, missing.values()))
+    written = (write_parts or write_here)(predictor, missing, out.parent, drawn, options)
+    for _ in track(written, "detecting", "image", len(paths), done, count=int):
         pass
-    return _joined(list(starts.values()), out, predictor.class_names)
+    return _joined([parts / name for name in names], out, predictor.class_names)
+
+
+def write_here(
+    predictor: Any,
+    missing: Mapping[Path, Sequence[str]],
+    folder: Path,
+    drawn: Mapping[str, Path],
+    options: Mapping[str, Any],
+) -> Iterator[int]:
+    """Detect in the images of each part and write it; yield 1 for each image that has been dealt with.
+
+    A part is a Parquet file of the table, with the sums of its images in the metadata.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    classes = {name: label for label, name in enumerate(predictor.class_names)}
+    for part, paths in missing.items():
+        rows, unreadable, best_score = [], [], 0.0
+        for seen in look_at(predictor, paths, folder, **options):
+            if seen.problem:
+                unreadable.append(seen.problem)
+            else:
+                its_rows = table_rows(seen.path, seen.detections, predictor.class_names)
+                rows += its_rows
+                best_score = max(best_score, seen.detections.best_score)
+                if drawn:
+                    boxes = make_table(its_rows, DETECTION_COLUMNS)
+                    with files.replacing(drawn[seen.path]) as temporary:
+                        draw_boxes(seen.image_rgb, boxes, classes).save(temporary, quality=92)
+            yield 1
+        table = make_table(rows, DETECTION_COLUMNS)
+        counts = {"faces": objects(table)["class_name"].value_counts().to_dict()}
+        counts |= {"without": int(table["x1"].isna().sum()), "unreadable": unreadable, "best_score": best_score}
+        texts = ("image_path", "class_name")
+        kinds = {name: pyarrow.string() if name in texts else pyarrow.float64() for name in DETECTION_COLUMNS}
+        schema = pyarrow.schema(kinds, {"counts": json.dumps(counts)})
+        with files.replacing(part) as temporary:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pandas(table, schema, preserve_index=False), temporary)
 
 
 def _joined(parts: list[Path], out: Path, class_names: Sequence[str]) -> Found:
     """Make the CSV of all parts and remove them."""
+    import pyarrow.parquet
+
     found = Found(Counter(dict.fromkeys(class_names, 0)))
     with files.replacing(out) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         for part in parts:
-            record = json.loads(part.read_text(encoding="utf-8"))
-            file.write(record["csv"])
+            columns = pyarrow.parquet.read_table(part)
+            rows = zip(*columns.to_pydict().values(), strict=True)
+            file.write(detections_text(make_table(rows, DETECTION_COLUMNS)))
+            record = json.loads(columns.schema.metadata[b"counts"])
             found.faces.update(record["faces"])
             found.without += record["without"]
             found.unreadable += record["unreadable"]
