@@ -110,6 +110,7 @@ ORDER = [
     "inference.suppression",
     "inference.detect",
     "inference.detect_in_parts",
+    "inference.detect_on_dask",
     "inference.tiles",
     "inference.face_detectors",
     "inference.convert",
