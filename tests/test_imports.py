@@ -111,6 +111,7 @@ ORDER = [
     "inference.suppression",
     "inference.detect",
     "inference.detect_in_parts",
+    "inference.detect_on_dask",
     "inference.tiles",
     "inference.slices",
     "inference.face_detectors",

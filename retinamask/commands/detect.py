@@ -4,8 +4,11 @@ Functions import what they need, so that a command starts quickly.
 """
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +57,8 @@ def add_commands(subparsers) -> None:
     detect.add_argument("--anonymise", choices=_ANONYMISE, help=text)
     detect.add_argument("--resume", action="store_true", help="resume a run on images that was stopped")
     detect.add_argument("--force", action="store_true", help="replace existing files")
+    text = "let the workers of a Dask cluster detect: its scheduler's address, or local for processes on this machine"
+    detect.add_argument("--dask", metavar="ADDRESS", help=text)
     add_predictor_options(detect)
     video = detect.add_argument_group("for a video: a file, a GIF, or a webcam by its number, as the only SOURCE")
     video.add_argument("--out-video", help="write it drawn: .mp4, .webm, .mkv, .mov or .gif")
@@ -100,6 +105,7 @@ def detect_command(given) -> int:
     from retinamask.dataset.image_files import expand, images_in
     from retinamask.detectors import snapshots
     from retinamask.inference.detect_in_parts import detect_in_parts, drawn_paths
+    from retinamask.inference.detect_on_dask import Workers
     from retinamask.inference.video_files import is_video
 
     videos = [source for source in given.sources if not Path(source).is_dir() and is_video(source)]
@@ -124,8 +130,18 @@ def detect_command(given) -> int:
     drawn = drawn_paths(places, paths, out.parent, given.save_images) if given.save_images else {}
     options = {name: getattr(given, name) for name in ("resume", "force", "score_threshold", "suppress", "batch_size")}
     options |= {"to": given.to, "hide": given.anonymise}
+    if given.dask:
+        options["write_parts"] = Workers.write_parts
     try:
-        found = detect_in_parts(lambda: load_predictor(given), paths, out, run, drawn, **options)
+        with contextlib.ExitStack() as stack:
+            found = detect_in_parts(
+                lambda: _on_dask(given, stack) if given.dask else load_predictor(given),
+                paths,
+                out,
+                run,
+                drawn,
+                **options,
+            )
     except (KeyboardInterrupt, OSError) as error:
         kept = f"{parts} keeps what is done, --resume continues from there"
         message = kept if any(parts.glob("part-*")) else "nothing was done that could be kept"
@@ -161,6 +177,22 @@ def _check_out(given, out: Path) -> None:
         raise ValueError(f"{out} exists; --to {given.to} writes into a new or empty folder, choose another --out")
 
 
+def _on_dask(given, stack: contextlib.ExitStack) -> Any:
+    """Connect to the workers that are to load the predictor; the connection ends with ``stack``."""
+    from retinamask.detectors import snapshots
+    from retinamask.inference.detect_on_dask import Workers, connected
+
+    local = {"command", "parser", "sources"}  # cannot be sent, or need not
+    sent = argparse.Namespace(**{name: value for name, value in vars(given).items() if name not in local})
+    sent.snapshot = os.path.abspath(given.snapshot)
+    if "face_model" in sent:
+        sent.face_model = [os.path.abspath(path) for path in sent.face_model]
+    snapshot = snapshots.read(given.snapshot)
+    key = f"{snapshot.record['weights_sha256']} {sent}"
+    client = stack.enter_context(connected(given.dask))
+    return Workers(client, partial(load_predictor, sent), key, snapshot.weights, list(snapshot.classes))
+
+
 def _detect_in_video(given, source: str) -> None:
     from retinamask.dataset import annotations, files
     from retinamask.evaluation.plots import counts_over_time, keep
@@ -169,7 +201,7 @@ def _detect_in_video(given, source: str) -> None:
 
     if len(given.sources) > 1:
         raise ValueError(f"{source} is a video or webcam and has to be the only source; detect in the others apart")
-    for_images = [name for name in ("save_images", "resume", "to", "anonymise") if getattr(given, name)]
+    for_images = [name for name in ("save_images", "resume", "to", "anonymise", "dask") if getattr(given, name)]
     refuse_options([*for_images, *["suppress"] * (given.suppress != "any_class")], "on a video, only on images")
     annotations.check_ending(given.out or "detections.csv")
     figure = Path(given.counts).with_suffix(".png") if given.counts else None

@@ -60,7 +60,7 @@ def detect_in_parts(
     resume: bool = False,
     force: bool = False,
     to: str | None = None,
-    hide: str | None = None,
+    write_parts: Callable[..., Iterator[int]] | None = None,
     **options: Any,
 ) -> Found:
     """Detect in images and write the detections; what a stopped run has done is kept in ``OUT.parts``.
@@ -72,10 +72,10 @@ def detect_in_parts(
         run: what else decides the result, such as the weights, as plain JSON values.
         drawn: for each image where to save it with its boxes drawn, from `drawn_paths`; empty for nowhere.
         to: write an annotation format, one of `retinamask.dataset.formats.FORMATS`, of which memory holds all boxes.
-        hide: save the images without boxes and with the faces hidden, see `retinamask.drawing.anonymise`.
         resume: take over the parts of the same run.
         force: begin anew where parts or drawn images lie.
-        options: ``score_threshold``, ``suppress`` and ``batch_size`` of `retinamask.inference.detect.look_at`.
+        write_parts: writes the missing parts, as `write_here` does, which it is if left out.
+        options: of `write_here`.
 
     Raises:
         ValueError: there are parts, and they are of another run or not to be taken over; a drawn image exists.
@@ -84,7 +84,7 @@ def detect_in_parts(
     parts = out.with_name(f"{out.name}.parts")
     run = {**run, **{name: options[name] for name in ("score_threshold", "suppress")}, "images": len(paths)}
     run["images_sha256"] = hashlib.sha256("\n".join(paths).encode()).hexdigest()
-    if any(parts.glob("part-*.json")) and not (force and not resume):
+    if any(parts.glob("part-*")) and not (force and not resume):
         if not resume:
             raise ValueError(f"{parts} holds parts of a run that was stopped; add --resume, or begin anew with --force")
         before = json.loads((parts / "run.json").read_text(encoding="utf-8"))
@@ -104,58 +104,78 @@ def detect_in_parts(
     if not resume:
         shutil.rmtree(parts, ignore_errors=True)
     files.write_json(parts / "run.json", run)
-    starts = {start: parts / f"part-{start:09}.json" for start in range(0, len(paths), PART)}
-    missing = [start for start, part in starts.items() if not part.exists()]
-    left = [path for start in missing for path in paths[start : start + PART]]
-    classes = {name: label for label, name in enumerate(predictor.class_names)}
-
-    def written() -> Iterator[str]:
-        """Yield each image when it has been dealt with; its part is written before the next one's first image."""
-        looked = look_at(predictor, left, out.parent, **options)
-        for start in missing:
-            rows, unreadable, best_score = [], [], 0.0
-            for seen in islice(looked, len(paths[start : start + PART])):
-                if seen.problem:
-                    unreadable.append(seen.problem)
-                else:
-                    its_rows = table_rows(seen.path, seen.detections, predictor.class_names)
-                    rows += its_rows
-                    best_score = max(best_score, seen.detections.best_score)
-                    if drawn:
-                        with files.replacing(drawn[seen.path]) as temporary:
-                            if hide:
-                                hidden = anonymise(seen.image_rgb, seen.detections.boxes_xyxy, hide)
-                                picture = Image.fromarray(hidden)
-                            else:
-                                from retinamask.drawing.boxes import draw_boxes
-
-                                picture = draw_boxes(seen.image_rgb, make_table(its_rows, DETECTION_COLUMNS), classes)
-                            picture.save(temporary, quality=92)
-                yield seen.path
-            table = make_table(rows, DETECTION_COLUMNS)
-            counts = {"faces": objects(table)["class_name"].value_counts().to_dict()}
-            counts |= {"without": int(table["x1"].isna().sum()), "unreadable": unreadable, "best_score": best_score}
-            files.write_json(starts[start], {**counts, "rows": rows})
-
-    for _ in track(written(), "detecting", "image", len(paths), len(paths) - len(left)):
+    there = {part.name for part in parts.glob("part-*")}
+    names = [f"part-{start:09}.parquet" for start in range(0, len(paths), PART)]
+    missing = {parts / name: paths[PART * n :][:PART] for n, name in enumerate(names) if name not in there}
+    done = len(paths) - sum(map(len, missing.values()))
+    written = (write_parts or write_here)(predictor, missing, out.parent, drawn, options)
+    for _ in track(written, "detecting", "image", len(paths), done, count=int):
         pass
-    return _joined(list(starts.values()), out, to, classes)
+    return _joined([parts / name for name in names], out, to, predictor.class_names)
 
 
-def _joined(parts: list[Path], out: Path, to: str | None, classes: Mapping[str, int]) -> Found:
+def write_here(
+    predictor: Any,
+    missing: Mapping[Path, Sequence[str]],
+    folder: Path,
+    drawn: Mapping[str, Path],
+    options: Mapping[str, Any],
+) -> Iterator[int]:
+    """Detect in the images of each part and write it; yield 1 for each image that has been dealt with.
+
+    A part is a Parquet file of the table, with the sums of its images in the metadata, where pandas keeps ``attrs``.
+
+    Args:
+        predictor: a `Predictor`, or what is called as one.
+        missing: the images of each part.
+        folder: where their paths start.
+        drawn: as in `detect_in_parts`.
+        options: ``score_threshold``, ``suppress`` and ``batch_size`` of `retinamask.inference.detect.look_at`; ``hide``
+            to draw no boxes but to hide the faces, ``blur`` or ``pixelate``, see `retinamask.drawing.anonymise`.
+    """
+    options = dict(options)
+    hide = options.pop("hide", None)
+    classes = {name: label for label, name in enumerate(predictor.class_names)}
+    looked = look_at(predictor, [path for paths in missing.values() for path in paths], folder, **options)
+    for part, paths in missing.items():
+        rows, unreadable, best_score = [], [], 0.0
+        for seen in islice(looked, len(paths)):
+            if seen.problem:
+                unreadable.append(seen.problem)
+            else:
+                its_rows = table_rows(seen.path, seen.detections, predictor.class_names)
+                rows += its_rows
+                best_score = max(best_score, seen.detections.best_score)
+                if drawn:
+                    with files.replacing(drawn[seen.path]) as temporary:
+                        if hide:
+                            picture = Image.fromarray(anonymise(seen.image_rgb, seen.detections.boxes_xyxy, hide))
+                        else:
+                            from retinamask.drawing.boxes import draw_boxes
+
+                            picture = draw_boxes(seen.image_rgb, make_table(its_rows, DETECTION_COLUMNS), classes)
+                        picture.save(temporary, quality=92)
+            yield 1
+        table = make_table(rows, DETECTION_COLUMNS)
+        table.attrs = {"faces": objects(table)["class_name"].value_counts().to_dict(), "unreadable": unreadable}
+        table.attrs |= {"without": int(table["x1"].isna().sum()), "best_score": best_score}
+        with files.replacing(part) as temporary:
+            table.to_parquet(temporary, index=False)
+
+
+def _joined(parts: list[Path], out: Path, to: str | None, class_names: Sequence[str]) -> Found:
     """Make one file, or a folder of the format ``to``, of all parts and remove them."""
-    found = Found(Counter(dict.fromkeys(classes, 0)))
+    found = Found(Counter(dict.fromkeys(class_names, 0)))
 
     def tables() -> Iterator[pd.DataFrame]:
         for start in range(0, len(parts), _AT_ONCE):
             rows = []
-            for part in parts[start : start + _AT_ONCE]:
-                record = json.loads(part.read_text(encoding="utf-8"))
-                rows += record["rows"]
-                found.faces.update(record["faces"])
-                found.without += record["without"]
-                found.unreadable += record["unreadable"]
-                found.best_score = max(found.best_score, record["best_score"])
+            for table in map(pd.read_parquet, parts[start : start + _AT_ONCE]):
+                rows += table.itertuples(index=False, name=None)
+                found.faces.update(table.attrs["faces"])
+                found.without += table.attrs["without"]
+                found.unreadable += table.attrs["unreadable"]
+                found.best_score = max(found.best_score, table.attrs["best_score"])
             yield make_table(rows, DETECTION_COLUMNS)
         if not found.faces.total() and not found.without:
             shutil.rmtree(parts[0].parent)
@@ -169,7 +189,7 @@ def _joined(parts: list[Path], out: Path, to: str | None, classes: Mapping[str, 
         thin = boxes.areas(boxes.whole_pixels(table[BOX_COLUMNS].to_numpy())) == 0
         found.thin = int(thin.sum())
         table.loc[thin, BOX_COLUMNS] = np.nan
-        formats.write(to, table, classes, out, out.parent)
+        formats.write(to, table, {name: label for label, name in enumerate(class_names)}, out, out.parent)
     else:
         write_detections(tables(), out)
     shutil.rmtree(parts[0].parent)
