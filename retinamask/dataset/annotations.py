@@ -7,12 +7,14 @@ other columns are missing.
 
 On disk it is keras-retinanet's CSV: no header, whole pixels, ``path,,,,,`` for an image without
 objects; ``classes.csv`` is ``name,id``. See https://github.com/fizyr/keras-retinanet#csv-datasets.
-A detections CSV is ours alone: seven columns, two decimals, ``path,,,,,,``.
+Detections are ours alone, two decimals for pixels and four for the score: a CSV of seven columns below a header, with
+``path,,,,,,``; Parquet with the same columns, or a JSON list of records with them, and nulls for what is missing.
 """
 
 import csv
 import hashlib
 import io
+import json
 import logging
 import math
 import os
@@ -28,6 +30,7 @@ from retinamask.dataset.boxes import whole_pixels
 BOX_COLUMNS = ["x1", "y1", "x2", "y2"]
 COLUMNS = ["image_path", *BOX_COLUMNS, "class_name"]
 DETECTION_COLUMNS = [*COLUMNS, "score"]
+ENDINGS = (".csv", ".parquet", ".json")  # of files of detections
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +165,7 @@ def read_annotations(path: str | Path, classes: dict[str, int] | None = None) ->
 
 
 def read_detections(path: str | Path) -> pd.DataFrame:
-    """Read a detections CSV: seven columns, the last a score from 0 to 1.
+    """Read detections as `write_detections` wrote them; a CSV may also have no header.
 
     A sliver at the image's edge may have lost its last hundredths of a pixel: ``x1 = x2`` is accepted.
 
@@ -201,18 +204,45 @@ def write_annotations(table: pd.DataFrame, path: str | Path) -> int:
     return int((rounded != boxes[BOX_COLUMNS]).any(axis=1).sum())
 
 
-def write_detections(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a detections CSV: two decimals for pixels, four for the score.
+def write_detections(tables: pd.DataFrame | Iterable[pd.DataFrame], path: str | Path) -> None:
+    """Write detections as the ending of ``path`` says: ``.csv``, ``.parquet`` or ``.json``.
+
+    Args:
+        tables: a table, or its parts one after the other, of which memory holds one.
+        path: the file; written whole or not at all.
+
+    Raises:
+        AnnotationError: another ending.
 
     Example:
         >>> rm.write_detections(model.detect("photos/"), "detections.csv")
     """
-    files.write_text(path, detections_text(table))
+    suffix = check_ending(path)
+    digits = dict.fromkeys(BOX_COLUMNS, 2) | {"score": 4}
+    tables = [tables] if isinstance(tables, pd.DataFrame) else tables
+    parts = (table[DETECTION_COLUMNS].round(digits) for table in tables)
+    with files.replacing(path) as temporary:
+        if suffix == ".parquet":
+            return _write_parquet(parts, temporary)
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write("[" if suffix == ".json" else _csv_text([DETECTION_COLUMNS]))
+            between = "\n"
+            for table in parts:
+                if suffix == ".csv":
+                    file.write(_csv_text(_csv_rows(table, digits=2)))
+                    continue
+                for row in table.astype(object).where(table.notna(), None).itertuples(index=False, name=None):
+                    file.write(between + json.dumps(dict(zip(DETECTION_COLUMNS, row, strict=True)), ensure_ascii=False))
+                    between = ",\n"
+            file.write("\n]\n" * (suffix == ".json"))
 
 
-def detections_text(table: pd.DataFrame) -> str:
-    """The table as `write_detections` writes it."""
-    return _csv_text(_csv_rows(table[DETECTION_COLUMNS], digits=2))
+def check_ending(path: str | Path) -> str:
+    """Return the ending of a file of detections in lower case; `AnnotationError` if it is none of `ENDINGS`."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in ENDINGS:
+        raise AnnotationError(f"{path}: found no known ending, expected one of {', '.join(ENDINGS)}")
+    return suffix
 
 
 def moved(table: pd.DataFrame, old_folder: str | Path, new_folder: str | Path) -> pd.DataFrame:
@@ -261,7 +291,9 @@ def parse_csv(
 ) -> tuple[list[tuple], int]:
     """Parse all rows; how many have further columns comes second. One error names every bad line, twenty at most."""
     rows, bad, extra = [], [], 0
-    for line, row in csv_lines(path):
+    for line, row in csv_lines(path) if Path(path).suffix.lower() not in ENDINGS[1:] else _records(path):
+        if columns == DETECTION_COLUMNS == row[: len(columns)] and not rows:
+            continue  # the header
         try:
             rows.append(_parse_row(row, columns, classes))
             extra += len(row) > len(columns)
@@ -272,6 +304,31 @@ def parse_csv(
     if not rows:
         raise AnnotationError(f"{path} is empty; expected rows of {','.join(columns)}")
     return rows, extra
+
+
+def _records(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a Parquet or JSON file of detections, as `csv_lines` gives those of a CSV."""
+    try:
+        if Path(path).suffix.lower() == ".parquet":
+            import pyarrow.parquet
+
+            records = pyarrow.parquet.read_table(path, columns=DETECTION_COLUMNS).to_pylist()
+        else:
+            records = json.loads(Path(path).read_text(encoding="utf-8"))
+        cells = [[record[name] for name in DETECTION_COLUMNS] for record in records]
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise AnnotationError(f"{path}: not readable ({error!r}); expected what retinamask detect writes") from None
+    yield from enumerate((["" if cell is None else str(cell) for cell in row] for row in cells), 1)
+
+
+def _write_parquet(tables: Iterable[pd.DataFrame], path: Path) -> None:
+    import pyarrow.parquet
+
+    texts = ("image_path", "class_name")
+    kinds = {name: pyarrow.string() if name in texts else pyarrow.float64() for name in DETECTION_COLUMNS}
+    with pyarrow.parquet.ParquetWriter(path, pyarrow.schema(kinds), compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(pyarrow.Table.from_pandas(table, writer.schema, preserve_index=False))
 
 
 def _read_table(path: str | Path, columns: list[str], classes: dict[str, int] | None = None) -> pd.DataFrame:

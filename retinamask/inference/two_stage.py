@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,10 +47,18 @@ class TwoStage:
 
     @classmethod
     def load(
-        cls, snapshot: str | Path | Snapshot, name: str, files: Files = (), box_margin=0.0, margin=None, **options
+        cls,
+        snapshot: str | Path | Snapshot,
+        name: str,
+        files: Files = (),
+        box_margin: float = 0.0,
+        margin: float | None = None,
+        backend: str | None = None,
+        precision: str = "auto",
+        **options: Any,
     ) -> "TwoStage":
-        """Load a classifier's snapshot and `face_detector(name, files, **options)`."""
-        classifier = Classifier.load(snapshot)  # first, because it says when the snapshot is none
+        """Load a classifier, its snapshot or an export on a ``backend``, and `face_detector(name, files, **options)`."""
+        classifier = Classifier.load(snapshot, backend=backend, precision=precision)  # first: it says when it is none
         return cls(face_detector(name, files, **options), classifier, box_margin, margin)
 
     def __call__(
