@@ -5,6 +5,7 @@ Functions import what they need, so that a command starts quickly.
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,10 @@ def add_commands(subparsers) -> None:
     video = detect.add_argument_group("for a video: a file, a GIF, or a webcam by its number, as the only SOURCE")
     video.add_argument("--out-video", help="write it drawn: .mp4, .webm, .mkv, .mov or .gif")
     video.add_argument("--counts", help="write boxes per class and frame to this CSV, and as a figure to a .png beside")
+    text = "count everybody once, with a number in the table (column track) and in the drawn video"
+    video.add_argument("--track", action=argparse.BooleanOptionalAction, default=True, help=text)
+    video.add_argument("--show", action="store_true", help="show it drawn in a window; q or Esc ends")
+    video.add_argument("--anonymise", choices=("blur", "pixelate"), help="hide faces that are found where it is drawn")
     video.add_argument("--frames", type=int, help="stop after so many frames; Ctrl-C also ends it and keeps all so far")
 
 
@@ -116,16 +121,19 @@ def detect_command(given) -> None:
         print(f"{len(notes)} remark{'s' * (len(notes) != 1)} above on files that were left out")
 
 
-def _detect_in_video(given, source: str) -> None:
+def _detect_in_video(given, source: str) -> int:
     from retinamask.dataset import annotations, files
     from retinamask.evaluation.plots import counts_over_time, keep
-    from retinamask.inference.video import annotate_video, counts_by_frame
+    from retinamask.inference.video import annotate_video, counts_by_frame, when_visible
     from retinamask.inference.video_files import webcam_index
+    from retinamask.inference.window import Window
 
     if len(given.sources) > 1:
         raise ValueError(f"{source} is a video or webcam and has to be the only source; detect in the others apart")
     for_images = [name for name in ("save_images", "resume") if getattr(given, name)]
     refuse_options([*for_images, *["suppress"] * (given.suppress != "any_class")], "on a video, only on images")
+    if given.anonymise and not (given.out_video or given.show):
+        refuse_options(["anonymise"], "on a video without --out-video or --show")
     figure = Path(given.counts).with_suffix(".png") if given.counts else None
     table_csv = given.out or (Path(given.out_video).with_suffix(".csv") if given.out_video else "detections.csv")
     named = (("--out", table_csv), ("--out-video", given.out_video), ("--counts", given.counts), ("--counts", figure))
@@ -138,16 +146,23 @@ def _detect_in_video(given, source: str) -> None:
         refuse_existing(path, given.force, option)
         path.parent.mkdir(parents=True, exist_ok=True)
     name = None if webcam_index(source) is not None else annotations.relative_path(source, Path(table_csv).parent)
-    options = {"name": name, "limit": given.frames}
-    options |= {key: getattr(given, key) for key in ("score_threshold", "batch_size")}
+    if given.show:
+        Window.check()
+    options = {"name": name, "limit": given.frames, "tracking": given.track}
+    options |= {key: getattr(given, key) for key in ("score_threshold", "batch_size", "anonymise", "show")}
     predictor = load_predictor(given)
     found = annotate_video(predictor, source, given.out_video, **options)
     for remark in found.remarks:
         print(remark, file=sys.stderr)
-    annotations.write_detections(found.table, table_csv)
+    annotations.write_detections(found.table, table_csv, annotations.TRACKED_COLUMNS)
     if given.counts:
         counts = counts_by_frame(found.table, predictor.class_names)
         files.write_text(given.counts, counts.to_csv(lineterminator="\n"))
-        keep(counts_over_time(counts), figure)
+        keep(counts_over_time(counts, when_visible(found.table, found.people)), figure)
     boxes = len(annotations.objects(found.table))
     print(f"{boxes} detections in {found.frames} frames: {', '.join(map(str, outputs))}")
+    if given.track:
+        people = Counter(found.people.values())
+        every = [f"{class_name} {people[class_name]}" for class_name in predictor.class_names]
+        print(f"{len(found.people)} {'person' if len(found.people) == 1 else 'people'}: {', '.join(every)}")
+    return 0 if found.whole else 1

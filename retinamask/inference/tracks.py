@@ -9,7 +9,8 @@ from retinamask.inference.detect import Detections
 WEAKEST = 0.1  # score from which a box may continue a person who was found before, as in ByteTrack
 LOST_SECONDS = 1.0  # how long somebody may be out of sight and still be known
 _STEPS = (0.001, LOST_SECONDS / 3)  # seconds by which the tracker's clock may go forward from frame to frame
-_RATE = 25  # frames per second for which its noise is set; others follow from the clock
+_RATES = (3, 60)  # frames per second between which that of a file is believed
+_BUFFER = 0.15  # of a box's sides, by which it counts as larger on each side: in slow videos faces leap
 
 
 class Tracker:
@@ -24,17 +25,18 @@ class Tracker:
         class_of: label of each person, by number: that with the highest sum of scores from ``score_threshold`` on.
     """
 
-    def __init__(self, score_threshold: float):
+    def __init__(self, score_threshold: float, rate: float):
+        """``rate`` is the usual one of the video, in frames per second; their times may be uneven."""
         from trackers import BIoU, ByteTrackTracker  # loads for a second and a half
 
         self.score_threshold, self.class_of, self._sums = score_threshold, {}, {}
         self._clock = self._seconds = 0.0
         self._tracker = ByteTrackTracker(
             lost_track_buffer=round(30 * LOST_SECONDS),
-            frame_rate=_RATE,
+            frame_rate=float(np.clip(rate, *_RATES)),
             track_activation_threshold=score_threshold,
             high_conf_det_threshold=score_threshold,
-            iou=BIoU(0.3),
+            iou=BIoU(_BUFFER),
         )
 
     def __call__(self, detections: Detections, seconds: float) -> np.ndarray:
