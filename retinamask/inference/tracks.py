@@ -10,6 +10,7 @@ WEAKEST = 0.1  # score from which a box may continue a person who was found befo
 LOST_SECONDS = 1.0  # how long somebody may be out of sight and still be known
 _STEPS = (0.001, LOST_SECONDS / 3)  # seconds by which the tracker's clock may go forward from frame to frame
 _RATES = (3, 60)  # frames per second between which that of a file is believed
+_LEFT = 0.25  # side of what is left of a face at the picture's edge, in its other side: whoever comes there is new
 _BUFFER = 0.15  # of a box's sides, by which it counts as larger on each side: in slow videos faces leap
 
 
@@ -39,12 +40,13 @@ class Tracker:
             iou=BIoU(_BUFFER),
         )
 
-    def __call__(self, detections: Detections, seconds: float) -> np.ndarray:
+    def __call__(self, detections: Detections, seconds: float, size_wh: tuple[int, int]) -> np.ndarray:
         """Return the number of the person in each box, ``int (N,)`` from 1, and 0 where none is known.
 
         Args:
             detections: in the next frame, from the score `WEAKEST` on.
             seconds: when it is shown, no sooner than the frame before.
+            size_wh: of the frame; who is expected outside of it has left.
         """
         import supervision
 
@@ -54,6 +56,9 @@ class Tracker:
         which = {"box": np.arange(len(detections.scores))}
         given = supervision.Detections(detections.boxes_xyxy, confidence=detections.scores, data=which)
         found = self._tracker.update(given, timestamp=self._clock)
+        self._tracker.tracks = [
+            one for one in self._tracker.tracks if not one.time_since_update or _inside(one, size_wh)
+        ]
         numbers = np.zeros(len(given), int)
         if len(found):
             numbers[found.data["box"]] = found.tracker_id + 1
@@ -68,3 +73,10 @@ class Tracker:
     def expected_xyxy(self) -> np.ndarray:
         """Where everybody is in the last frame, ``(N, 4)``, also who is out of sight for the moment."""
         return self._tracker.tracked_objects.xyxy
+
+
+def _inside(one, size_wh: tuple[int, int]) -> bool:
+    """Whether enough of somebody's face is expected inside the frame."""
+    left_top, right_bottom = np.clip(one.get_state_bbox().reshape(2, 2), 0, size_wh)
+    sides = right_bottom - left_top
+    return sides.min() > _LEFT * sides.max()

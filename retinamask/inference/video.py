@@ -102,7 +102,7 @@ def annotate_video(
                 finished.append((time.perf_counter(), done + len(batch)))
                 speed = (finished[-1][1] - finished[0][1]) / (finished[-1][0] - finished[0][0])
                 for frame, detections in zip(batch, found, strict=True):
-                    its_rows = seen.rows(f"{name}#{frame.number}", detections, frame.seconds)
+                    its_rows = seen.rows(f"{name}#{frame.number}", frame, detections)
                     rows += [(*row, frame.number, frame.seconds) for row in its_rows]
                     done += 1
                     if outputs:
@@ -144,13 +144,14 @@ class _Seen:
         found = self._tracker.class_of if self._tracker else {}
         return {number: self._names[label] for number, label in found.items()}
 
-    def rows(self, path: str, detections: Detections, seconds: float) -> list[tuple]:
+    def rows(self, path: str, frame: video_files.Frame, detections: Detections) -> list[tuple]:
         """Return the rows of the next frame, of `TRACKED_COLUMNS`."""
         strong = detections.scores >= self._threshold
-        numbers = self._tracker(detections, seconds) if self._tracker else np.zeros(len(strong), int)
-        self._hidden_xyxy = detections.boxes_xyxy[strong | (numbers > 0)]
+        numbers, self._hidden_xyxy = np.zeros(len(strong), int), detections.boxes_xyxy[strong]
         if self._tracker:
-            self._hidden_xyxy = np.concatenate([self._hidden_xyxy, self._tracker.expected_xyxy])
+            numbers = self._tracker(detections, frame.seconds, frame.image_rgb.shape[1::-1])
+            every = self._hidden_xyxy, detections.boxes_xyxy[numbers > 0], self._tracker.expected_xyxy
+            self._hidden_xyxy = np.concatenate(every)
         kept = Detections(*(column[strong] for column in detections[:3]))
         tracks = [number or None for number in numbers[strong].tolist()] or [None]
         return [(*row, track) for row, track in zip(table_rows(path, kept, self._names), tracks, strict=True)]
