@@ -99,7 +99,7 @@ def load(
     face_detector: str | None = None,
     face_model: Iterable[str | Path] = (),
     image_size: int | None = None,
-    slices: bool = False,
+    slices: bool | int = False,
     backend: str | None = None,
     precision: str = "auto",
     **options: Any,
@@ -111,8 +111,8 @@ def load(
         face_detector: for a classifier: ``haar``, ``res10``, ``yunet``, ``yolov4``, ``yolov4_tiny`` or ``snapshot``.
         face_model: the face detector's files; what ``retinamask fetch`` fetched if left out.
         image_size: side in pixels that a detector resizes images to; that of its training if left out.
-        slices: whether a detector also searches images larger than that in tiles, for small faces, see
-            `retinamask.inference.slices`.
+        slices: whether a detector also searches images larger than that in tiles, for small faces, or the side of
+            the tiles in pixels, see `retinamask.inference.slices`.
         backend: what runs an export: ``openvino``, ``onnxruntime`` or ``litert``; the first that can if left out.
         precision: of an export on OpenVINO: ``float32``, ``bfloat16``, or ``auto`` for the faster one, once measured.
         options: of the face detector (``score_threshold``, ``nms_threshold``, ``classes``, ``tiling``), and of
@@ -129,10 +129,11 @@ def load(
     found = snapshot if isinstance(snapshot, snapshots.Snapshot) else snapshots.read(snapshot)
     runtime = {"backend": backend, "precision": precision}
     if face_detector:
-        if image_size or slices:
+        if image_size is not None or slices is not False:
+            name = "image_size" if slices is False else "slices"
             raise ValueError(
-                f"{'image_size' if image_size else 'slices'} has no effect with a face detector, which resizes images "
-                'by itself; it has tiling="always" (--face-tiling always) for small faces'
+                f"{name} has no effect with a face detector, which resizes images by itself; "
+                'it has tiling="always" (--face-tiling always) for small faces'
             )
         return Model(found, TwoStage.load(found, face_detector, face_model, **runtime, **options), face_detector)
     if found.classifies:
@@ -143,7 +144,8 @@ def load(
     if options or face_model:
         raise ValueError(f"{', '.join(options) or 'face_model'} has no effect without a face detector")
     predictor = Predictor.load(found, image_size=image_size, **runtime)
-    return Model(found, Slices(predictor) if slices else predictor)
+    tile = None if slices is True else slices
+    return Model(found, predictor if slices is False else Slices(predictor, tile))
 
 
 def rgb_array(image: np.ndarray | Image.Image) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 from collections import Counter
 
 import cv2
@@ -12,6 +13,7 @@ import trackers
 from PIL import Image
 from pyarrow import parquet
 
+from retinamask.cli import main
 from retinamask.dataset import annotations
 from retinamask.dataset.sample import clothes, face_box
 from retinamask.dataset.sample.painter import Painter
@@ -361,3 +363,64 @@ def test_without_windows_in_opencv_the_reason_is_told(film, monkeypatch):
 @pytest.mark.skipif("DISPLAY" not in os.environ, reason="needs a display, such as that of xvfb-run")
 def test_a_real_window_opens(film):
     assert annotate_video(Walkers(), film, show=True, limit=10).frames == 10
+
+
+# --- The command ---
+
+
+@pytest.fixture()
+def command(monkeypatch, film, tmp_path):
+    """Runs `retinamask detect` on the film in an empty folder."""
+    monkeypatch.setattr("retinamask.commands.detect.load_predictor", lambda _: Walkers())
+    monkeypatch.chdir(tmp_path)
+    return lambda *given, source=film: main(["detect", str(source), *given, "--snapshot", "s.h5"])
+
+
+def test_detect_says_how_many_people_and_writes_their_numbers(command, capsys):
+    assert command("--counts", "counts.csv", "--out", "a.parquet") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "5 people: mask 3, no_mask 2"
+    with Image.open("counts.png") as figure:
+        assert figure.height > 400
+    assert set(parquet.read_table("a.parquet")["track"].to_pylist()) == {None, 1, 2, 3, 4, 5}
+    assert command("--no-track", "--frames", "3", "--force") == 0 and "people" not in capsys.readouterr().out
+
+
+def test_detect_shows_and_hides(command, screen, capsys, monkeypatch):
+    hidden = []
+    monkeypatch.setattr(video, "hide", lambda image_rgb, boxes_xyxy, how: hidden.append(how) or image_rgb)
+    assert command("--anonymise", "pixelate", "--show", "--frames", "4") == 0
+    assert hidden == ["pixelate"] * 4 and len(screen[0]) == 5
+    assert command("--anonymise", "blur", "--force") == 2
+    assert "--anonymise has no effect on a video without --out-video or --show" in capsys.readouterr().err
+
+
+def test_without_a_display_nothing_is_loaded(command, capsys, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setattr("retinamask.commands.detect.load_predictor", lambda _: pytest.fail("loaded"))
+    assert command("--show", source="0") == 2 and "no window can be opened (" in capsys.readouterr().err
+
+
+def test_what_is_for_videos_is_refused_on_images(command, capsys, tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    for option in ("--show", "--track", "--no-track"):
+        assert command(option, source="a.png") == 2
+        assert f"--{option.removeprefix('--no-').removeprefix('--')} has no effect on images" in capsys.readouterr().err
+
+
+LIES = [(60.0, "", 0), (1.0, "95 frames read, 7.6 seconds, though it says that it has 1.0", 1)]  # FFmpeg corrects 60
+
+
+@pytest.mark.parametrize(("announced", "told", "status"), LIES)
+def test_a_video_that_lies_about_its_length_is_told_and_all_of_it_kept(
+    announced, told, status, command, film, capsys, tmp_path
+):
+    """The times in the headers `mvhd`, `tkhd` and `mdhd` of ISO 14496-12 are written over; the samples stay."""
+    content = bytearray(film.read_bytes())
+    for box, offset, clock in ((b"mvhd", 20, 1000), (b"tkhd", 24, 1000), (b"mdhd", 20, 90_000)):
+        at = content.index(box) + offset
+        assert struct.unpack_from(">I", content, at)[0] == pytest.approx(7.6 * clock, abs=clock / 10)
+        struct.pack_into(">I", content, at, round(announced * clock))
+    (tmp_path / "lie.mp4").write_bytes(content)
+    assert command(source="lie.mp4") == status
+    caught = capsys.readouterr()
+    assert told in caught.err and "in 95 frames" in caught.out and "5 people" in caught.out

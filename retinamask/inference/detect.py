@@ -69,7 +69,7 @@ class Predictor:
             raise SnapshotError(f"{snapshot.weights} is a classifier, which finds no boxes; expected a detector's")
         if nms_threshold is None:
             nms_threshold = snapshot.record.get("inference", {}).get("nms_threshold", 0.5)
-        snapshot = snapshot.at(image_size) if image_size else snapshot
+        snapshot = snapshot if image_size is None else snapshot.at(image_size)
         return cls(*detectors.load(snapshot, "raw", backend, precision), nms_threshold)
 
     def __call__(

@@ -1,6 +1,6 @@
-"""Detect in many images so that a kill costs little: parts on the disk while it runs, one CSV when it has finished.
+"""Detect in many images so that a kill costs little: parts on the disk while it runs, one file when it has finished.
 
-``OUT.parts`` beside the CSV holds what makes the run (``run.json``) and a part for every 64 images, each whole or
+``OUT.parts`` beside the file holds what makes the run (``run.json``) and a part for every 64 images, each whole or
 absent. Memory holds one part, however many images there are.
 """
 
@@ -11,26 +11,44 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from retinamask.dataset import files
-from retinamask.dataset.annotations import DETECTION_COLUMNS, AnnotationError, detections_text, make_table, objects
-from retinamask.drawing.boxes import draw_boxes
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from retinamask.dataset import boxes, files
+from retinamask.dataset.annotations import (
+    BOX_COLUMNS,
+    DETECTION_COLUMNS,
+    AnnotationError,
+    make_table,
+    objects,
+    relative_path,
+    write_detections,
+)
+from retinamask.drawing.anonymise import anonymise
 from retinamask.inference.detect import look_at, table_rows
 from retinamask.progress import track
 
 PART = 64  # images; fixed, since a part is known by its first image
+_AT_ONCE = 64  # parts that become one table, and in Parquet one group of rows
 
 
 @dataclass
 class Found:
-    """The sums of a run: faces of each class, images without one, messages, and the highest score, however low."""
+    """The sums of a run: faces of each class, images without one, messages, and the highest score, however low.
+
+    ``thin`` counts the boxes of less than a pixel, which no annotation format can hold.
+    """
 
     faces: Counter[str]
     without: int = 0
     unreadable: list[str] = field(default_factory=list)
     best_score: float = 0.0
+    thin: int = 0
 
 
 def detect_in_parts(
@@ -41,23 +59,27 @@ def detect_in_parts(
     drawn: Mapping[str, Path],
     resume: bool = False,
     force: bool = False,
+    to: str | None = None,
+    hide: str | None = None,
     **options: Any,
 ) -> Found:
-    """Detect in images and write the CSV; what a stopped run has done is kept in ``OUT.parts``.
+    """Detect in images and write the detections; what a stopped run has done is kept in ``OUT.parts``.
 
     Args:
         load: gives the predictor; called when everything that can be wrong has been checked.
         paths: images relative to the folder of ``out``.
-        out: the CSV to write; its folder is made.
+        out: the file to write, see `write_detections`, or with ``to`` a new folder; its own folder is made.
         run: what else decides the result, such as the weights, as plain JSON values.
         drawn: for each image where to save it with its boxes drawn, from `drawn_paths`; empty for nowhere.
+        to: write an annotation format, one of `retinamask.dataset.formats.FORMATS`, of which memory holds all boxes.
+        hide: save the images without boxes and with the faces hidden, see `retinamask.drawing.anonymise`.
         resume: take over the parts of the same run.
         force: begin anew where parts or drawn images lie.
         options: ``score_threshold``, ``suppress`` and ``batch_size`` of `retinamask.inference.detect.look_at`.
 
     Raises:
         ValueError: there are parts, and they are of another run or not to be taken over; a drawn image exists.
-        AnnotationError: not a single image could be read; there is no CSV then.
+        AnnotationError: not a single image could be read; nothing is written then.
     """
     parts = out.with_name(f"{out.name}.parts")
     run = {**run, **{name: options[name] for name in ("score_threshold", "suppress")}, "images": len(paths)}
@@ -75,19 +97,24 @@ def detect_in_parts(
                 raise ValueError(f"{path} exists; choose another --save-images, or replace it with --force")
     out.parent.mkdir(parents=True, exist_ok=True)
     predictor = load()
+    if to:  # imported here, as all that most runs do not need and that takes time
+        from retinamask.dataset.formats.writing import check_names
+
+        check_names(predictor.class_names, paths)
     if not resume:
         shutil.rmtree(parts, ignore_errors=True)
     files.write_json(parts / "run.json", run)
     starts = {start: parts / f"part-{start:09}.json" for start in range(0, len(paths), PART)}
     missing = [start for start, part in starts.items() if not part.exists()]
-    done = sum(len(paths[start : start + PART]) for start in starts if start not in missing)
+    left = [path for start in missing for path in paths[start : start + PART]]
     classes = {name: label for label, name in enumerate(predictor.class_names)}
 
     def written() -> Iterator[str]:
         """Yield each image when it has been dealt with; its part is written before the next one's first image."""
+        looked = look_at(predictor, left, out.parent, **options)
         for start in missing:
             rows, unreadable, best_score = [], [], 0.0
-            for seen in look_at(predictor, paths[start : start + PART], out.parent, **options):
+            for seen in islice(looked, len(paths[start : start + PART])):
                 if seen.problem:
                     unreadable.append(seen.problem)
                 else:
@@ -95,35 +122,56 @@ def detect_in_parts(
                     rows += its_rows
                     best_score = max(best_score, seen.detections.best_score)
                     if drawn:
-                        boxes = make_table(its_rows, DETECTION_COLUMNS)
                         with files.replacing(drawn[seen.path]) as temporary:
-                            draw_boxes(seen.image_rgb, boxes, classes).save(temporary, quality=92)
+                            if hide:
+                                hidden = anonymise(seen.image_rgb, seen.detections.boxes_xyxy, hide)
+                                picture = Image.fromarray(hidden)
+                            else:
+                                from retinamask.drawing.boxes import draw_boxes
+
+                                picture = draw_boxes(seen.image_rgb, make_table(its_rows, DETECTION_COLUMNS), classes)
+                            picture.save(temporary, quality=92)
                 yield seen.path
             table = make_table(rows, DETECTION_COLUMNS)
             counts = {"faces": objects(table)["class_name"].value_counts().to_dict()}
             counts |= {"without": int(table["x1"].isna().sum()), "unreadable": unreadable, "best_score": best_score}
-            files.write_json(starts[start], {**counts, "csv": detections_text(table)})
+            files.write_json(starts[start], {**counts, "rows": rows})
 
-    for _ in track(written(), "detecting", "image", len(paths), done):
+    for _ in track(written(), "detecting", "image", len(paths), len(paths) - len(left)):
         pass
-    return _joined(list(starts.values()), out, predictor.class_names)
+    return _joined(list(starts.values()), out, to, classes)
 
 
-def _joined(parts: list[Path], out: Path, class_names: Sequence[str]) -> Found:
-    """Make the CSV of all parts and remove them."""
-    found = Found(Counter(dict.fromkeys(class_names, 0)))
-    with files.replacing(out) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        for part in parts:
-            record = json.loads(part.read_text(encoding="utf-8"))
-            file.write(record["csv"])
-            found.faces.update(record["faces"])
-            found.without += record["without"]
-            found.unreadable += record["unreadable"]
-            found.best_score = max(found.best_score, record["best_score"])
+def _joined(parts: list[Path], out: Path, to: str | None, classes: Mapping[str, int]) -> Found:
+    """Make one file, or a folder of the format ``to``, of all parts and remove them."""
+    found = Found(Counter(dict.fromkeys(classes, 0)))
+
+    def tables() -> Iterator[pd.DataFrame]:
+        for start in range(0, len(parts), _AT_ONCE):
+            rows = []
+            for part in parts[start : start + _AT_ONCE]:
+                record = json.loads(part.read_text(encoding="utf-8"))
+                rows += record["rows"]
+                found.faces.update(record["faces"])
+                found.without += record["without"]
+                found.unreadable += record["unreadable"]
+                found.best_score = max(found.best_score, record["best_score"])
+            yield make_table(rows, DETECTION_COLUMNS)
         if not found.faces.total() and not found.without:
             shutil.rmtree(parts[0].parent)
             count = len(found.unreadable)
             raise AnnotationError(f"none of the {count} image(s) can be read, such as: {found.unreadable[0]}")
+
+    if to:
+        from retinamask.dataset import formats
+
+        table = pd.concat(tables(), ignore_index=True)
+        thin = boxes.areas(boxes.whole_pixels(table[BOX_COLUMNS].to_numpy())) == 0
+        found.thin = int(thin.sum())
+        table.loc[thin, BOX_COLUMNS] = np.nan
+        formats.write(to, table, classes, out, out.parent)
+    else:
+        write_detections(tables(), out)
     shutil.rmtree(parts[0].parent)
     return found
 
@@ -153,7 +201,8 @@ def drawn_paths(sources: Sequence[str], paths: Sequence[str], folder: Path, to: 
             )
     drawn: dict[str, Path] = {}
     for path in paths:
-        target = top / os.path.relpath(folder / path, common)
+        below = relative_path(folder / path, common)  # goes up where a linked folder leads elsewhere
+        target = top.joinpath(*(name for name in below.split("/") if name != ".."))
         if target.suffix.lower() not in (".jpg", ".jpeg", ".png"):
             target = target.with_name(f"{target.name}.jpg")
         drawn[path] = target

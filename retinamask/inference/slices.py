@@ -14,12 +14,18 @@ _AT_ONCE = 4  # tiles in a call of the network
 class Slices:
     """A `Predictor` that looks at images larger than its network's input a second time, in tiles.
 
-    Tiles are as large as that input, but no less than a quarter of the image's longer side, and overlap by a quarter,
-    see `retinamask.inference.tiles`; faces that are larger than the overlap are found in the whole image.
+    Tiles overlap by a quarter, see `retinamask.inference.tiles`; faces that are larger than the overlap are found in
+    the whole image. As the network resizes a tile to its input, smaller ones show smaller faces, and take longer.
+
+    Args:
+        tile: side of a tile in pixels; that of the network's input if left out, but no less than a quarter of the
+            image's longer side.
     """
 
-    def __init__(self, predictor: Predictor):
-        self.predictor, self.side = predictor, predictor.detector.settings.image_size
+    def __init__(self, predictor: Predictor, tile: int | None = None):
+        if tile is not None and tile < 32:
+            raise ValueError(f"slices is {tile}, expected a side of tiles of at least 32 pixels")
+        self.predictor, self.tile = predictor, tile
         self.class_names, self.concurrent, self.measure = predictor.class_names, predictor.concurrent, predictor.measure
 
     def __call__(
@@ -35,9 +41,10 @@ class Slices:
     ) -> Detections:
         """Add to what was found in the whole of an image what its tiles show, without repetitions."""
         size_wh = image_rgb.shape[1::-1]
-        if max(size_wh) <= self.side:
+        side = self.tile or tiles.tile_side(size_wh, self.predictor.detector.settings.image_size)
+        if max(size_wh) <= side:
             return whole
-        every, parts = [whole], tiles.cut(image_rgb, tiles.tile_side(size_wh, self.side))
+        every, parts = [whole], tiles.cut(image_rgb, side)
         for start in range(0, len(parts), _AT_ONCE):
             corners_xy, pixels = zip(*parts[start : start + _AT_ONCE], strict=True)
             in_tiles = self.predictor(list(pixels), score_threshold, suppress)

@@ -57,7 +57,7 @@ class TwoStage:
         precision: str = "auto",
         **options: Any,
     ) -> "TwoStage":
-        """Load a classifier, its snapshot or an export on a ``backend``, and `face_detector(name, files, **options)`."""
+        """Load a classifier from its snapshot or export, and `face_detector(name, files, **options)`."""
         classifier = Classifier.load(snapshot, backend=backend, precision=precision)  # first: it says when it is none
         return cls(face_detector(name, files, **options), classifier, box_margin, margin)
 
