@@ -262,7 +262,8 @@ def counts_over_time(counts: pd.DataFrame, spells: pd.DataFrame | None = None) -
     panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     colors = class_colors(counts.columns)
     if people:
-        _draw_people(panels[-1], spells, colors)
+        shortest = max(seconds[-1], 1e-3) / MOST_POINTS
+        _draw_people(panels[-1], spells.assign(last=spells["last"].clip(lower=spells["first"] + shortest)), colors)
     for axes, name in zip(panels[:classes], counts.columns, strict=False):  # lines on one another would hide each other
         axes.fill_between(starts, drawn[name], step="post", color=colors[name], alpha=0.35, linewidth=0)
         axes.step(starts, drawn[name], where="post", color=colors[name], linewidth=1.5)
@@ -287,7 +288,7 @@ def _draw_people(axes: Axes, spells: pd.DataFrame, colors: dict[str, str]) -> No
     whole = spells.groupby(rows).agg({"first": "min", "last": "max"})
     axes.hlines(whole.index, whole["first"], whole["last"], colors="0.75", linewidth=0.8)
     width = min(4.5, 200 / rows.max())
-    axes.hlines(rows, spells["first"], spells["last"], colors=colors, linewidth=width, capstyle="projecting")
+    axes.hlines(rows, spells["first"], spells["last"], colors=colors, linewidth=width)
     axes.set_ylim(rows.max() + 0.7, 0.3)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.set_title(f"{rows.max()} people", fontsize=9.5, pad=4)
