@@ -326,6 +326,7 @@ def screen(monkeypatch):
     """Stands for OpenCV's window; its keys are those of `keys`, one a picture, then none."""
     shown, keys = [], []
     monkeypatch.setattr(window.Window, "check", staticmethod(lambda: None))
+    monkeypatch.setattr(cv2, "namedWindow", lambda title, flags: None)
     monkeypatch.setattr(cv2, "imshow", lambda title, image_bgr: shown.append((title, image_bgr)))
     monkeypatch.setattr(cv2, "waitKey", lambda ms: keys[len(shown) - 1] if 0 < len(shown) <= len(keys) else -1)
     monkeypatch.setattr(cv2, "getWindowProperty", lambda title, what: float(len(shown) < 30))

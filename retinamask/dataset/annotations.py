@@ -205,9 +205,7 @@ def write_annotations(table: pd.DataFrame, path: str | Path) -> int:
     return int((rounded != boxes[BOX_COLUMNS]).any(axis=1).sum())
 
 
-def write_detections(
-    tables: pd.DataFrame | Iterable[pd.DataFrame], path: str | Path, columns: list[str] = DETECTION_COLUMNS
-) -> None:
+def write_detections(tables, path: str | Path, columns: list[str] = DETECTION_COLUMNS) -> None:
     """Write detections as the ending of ``path`` says: ``.csv``, ``.parquet`` or ``.json``.
 
     Args:
@@ -394,13 +392,9 @@ def _csv_rows(table: pd.DataFrame, digits: int) -> list[tuple[str, ...]]:
             rows.append((image_path, *[""] * (len(table.columns) - 1)))
         else:
             pixels = (f"{round(value, digits) + 0.0:.{digits}f}" for value in (x1, y1, x2, y2))
-            rows.append((image_path, *pixels, class_name, *(_shown(value) for value in more)))
+            more = ("" if value is pd.NA else f"{value:.4f}" if isinstance(value, float) else value for value in more)
+            rows.append((image_path, *pixels, class_name, *more))
     return rows
-
-
-def _shown(value: float | int) -> str:
-    """A score or a track as text."""
-    return f"{value:.4f}" if isinstance(value, float) else "" if value is pd.NA else str(value)
 
 
 def _csv_text(rows: Iterable[tuple]) -> str:

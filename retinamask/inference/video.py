@@ -121,8 +121,7 @@ def annotate_video(
             remarks.append(f"{video.name}: its sound is left out of {out_video}")
     if rows or not tables:
         tables.append(_table(rows, VIDEO_COLUMNS))
-    table = pd.concat(tables, ignore_index=True)
-    return VideoDetections(table, done, seen.people, remarks, not video.remark)
+    return VideoDetections(pd.concat(tables, ignore_index=True), done, seen.people, remarks, not video.remark)
 
 
 def _table(rows: list[tuple], columns: list[str]) -> pd.DataFrame:

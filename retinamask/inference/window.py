@@ -24,6 +24,7 @@ class Window:
 
     def __init__(self, name: str):
         self._title, self._start = f"{name} (q ends)", None
+        cv2.namedWindow(self._title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)  # without Qt's row of buttons
 
     @staticmethod
     def check() -> None:
@@ -41,8 +42,7 @@ class Window:
         """
         now = time.monotonic()
         self._start = now - seconds if self._start is None else self._start
-        wait = max(1, round(1000 * (self._start + seconds - now)))
-        key = cv2.waitKey(wait)
+        key = cv2.waitKey(max(1, round(1000 * (self._start + seconds - now))))
         cv2.imshow(self._title, np.ascontiguousarray(image_rgb[..., ::-1]))
         key = cv2.waitKey(1) if key == -1 else key
         if key in _ENDING_KEYS or cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:
