@@ -89,3 +89,8 @@ class TwoStage:
             found = filter_detections(enlarged, class_scores, score_threshold, 1.0, suppress, class_scores.size)
             detections.append(Detections(*found, float(class_scores.max(initial=0))))
         return detections
+
+    def measure(self, images_rgb: Sequence[np.ndarray]) -> None:
+        """Let the classifier choose its precision, see `Classifier.measure`."""
+        if isinstance(self.classifier, Classifier):
+            self.classifier.measure(images_rgb)
