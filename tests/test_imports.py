@@ -119,6 +119,8 @@ ORDER = [
     "inference.classify",
     "inference.two_stage",
     "inference.video_files",
+    "inference.tracks",
+    "inference.window",
     "inference.video",
     "evaluation.coco",
     "evaluation.in_training",

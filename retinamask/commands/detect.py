@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -53,7 +54,10 @@ def add_commands(subparsers) -> None:
     detect.add_argument("--suppress", choices=SUPPRESS, default="any_class", help=text)
     detect.add_argument("--batch-size", type=int, default=4, help="images per network call")
     detect.add_argument("--save-images", metavar="DIR", help="save each image with its boxes drawn, in its folders")
-    text = "with --save-images: hide the faces found, and draw no boxes; what scores below the threshold stays visible"
+    text = (
+        "hide the faces found, in --save-images, which then have no boxes, and in a drawn video; what scores below the "
+        "threshold stays visible"
+    )
     detect.add_argument("--anonymise", choices=_ANONYMISE, help=text)
     detect.add_argument("--resume", action="store_true", help="resume a run on images that was stopped")
     detect.add_argument("--force", action="store_true", help="replace existing files")
@@ -63,6 +67,9 @@ def add_commands(subparsers) -> None:
     video = detect.add_argument_group("for a video: a file, a GIF, or a webcam by its number, as the only SOURCE")
     video.add_argument("--out-video", help="write it drawn: .mp4, .webm, .mkv, .mov or .gif")
     video.add_argument("--counts", help="write boxes per class and frame to this CSV, and as a figure to a .png beside")
+    text = "count everybody once, with a number in the table (column track) and in the drawn video"
+    video.add_argument("--track", action=argparse.BooleanOptionalAction, help=f"{text}; on if left out")
+    video.add_argument("--show", action="store_true", default=None, help="show it drawn in a window; q or Esc ends")
     video.add_argument("--frames", type=int, help="stop after so many frames; Ctrl-C also ends it and keeps all so far")
 
 
@@ -117,7 +124,7 @@ def detect_command(given) -> int:
         print(f"{out} is finished, nothing to resume")
         return 0
     _check_out(given, out)
-    used = [name for name in ("out_video", "counts", "frames") if getattr(given, name) is not None]
+    used = [name for name in ("out_video", "counts", "frames", "track", "show") if getattr(given, name) is not None]
     refuse_options(used, f"on images, only on a video: a file or a webcam's number; found {', '.join(given.sources)}")
     refuse_options(["anonymise"] if given.anonymise and not given.save_images else [], "without --save-images DIR")
     places, notes = expand(given.sources)
@@ -193,16 +200,19 @@ def _on_dask(given, stack: contextlib.ExitStack) -> Any:
     return Workers(client, partial(load_predictor, sent), key, snapshot.weights, list(snapshot.classes))
 
 
-def _detect_in_video(given, source: str) -> None:
+def _detect_in_video(given, source: str) -> int:
     from retinamask.dataset import annotations, files
     from retinamask.evaluation.plots import counts_over_time, keep
-    from retinamask.inference.video import annotate_video, counts_by_frame
+    from retinamask.inference.video import annotate_video, counts_by_frame, when_visible
     from retinamask.inference.video_files import webcam_index
+    from retinamask.inference.window import Window
 
     if len(given.sources) > 1:
         raise ValueError(f"{source} is a video or webcam and has to be the only source; detect in the others apart")
-    for_images = [name for name in ("save_images", "resume", "to", "anonymise", "dask") if getattr(given, name)]
+    for_images = [name for name in ("save_images", "resume", "to", "dask") if getattr(given, name)]
     refuse_options([*for_images, *["suppress"] * (given.suppress != "any_class")], "on a video, only on images")
+    if given.anonymise and not (given.out_video or given.show):
+        refuse_options(["anonymise"], "on a video without --out-video or --show")
     annotations.check_ending(given.out or "detections.csv")
     figure = Path(given.counts).with_suffix(".png") if given.counts else None
     table_csv = given.out or (Path(given.out_video).with_suffix(".csv") if given.out_video else "detections.csv")
@@ -216,16 +226,23 @@ def _detect_in_video(given, source: str) -> None:
         refuse_existing(path, given.force, option)
         path.parent.mkdir(parents=True, exist_ok=True)
     name = None if webcam_index(source) is not None else annotations.relative_path(source, Path(table_csv).parent)
-    options = {"name": name, "limit": given.frames}
-    options |= {key: getattr(given, key) for key in ("score_threshold", "batch_size")}
+    if given.show:
+        Window.check()
+    options = {"name": name, "limit": given.frames, "show": bool(given.show), "tracking": given.track is not False}
+    options |= {key: getattr(given, key) for key in ("score_threshold", "batch_size", "anonymise")}
     predictor = load_predictor(given)
     found = annotate_video(predictor, source, given.out_video, **options)
     for remark in found.remarks:
         print(remark, file=sys.stderr)
-    annotations.write_detections(found.table, table_csv)
+    annotations.write_detections(found.table, table_csv, annotations.TRACKED_COLUMNS)
     if given.counts:
         counts = counts_by_frame(found.table, predictor.class_names)
         files.write_text(given.counts, counts.to_csv(lineterminator="\n"))
-        keep(counts_over_time(counts), figure)
+        keep(counts_over_time(counts, when_visible(found.table, found.people)), figure)
     boxes = len(annotations.objects(found.table))
     print(f"{boxes} detections in {found.frames} frames: {', '.join(map(str, outputs))}")
+    if options["tracking"]:
+        people = Counter(found.people.values())
+        every = [f"{class_name} {people[class_name]}" for class_name in predictor.class_names]
+        print(f"{len(found.people)} {'person' if len(found.people) == 1 else 'people'}: {', '.join(every)}")
+    return 0 if found.whole else 1

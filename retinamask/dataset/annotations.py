@@ -30,6 +30,7 @@ from retinamask.dataset.boxes import whole_pixels
 BOX_COLUMNS = ["x1", "y1", "x2", "y2"]
 COLUMNS = ["image_path", *BOX_COLUMNS, "class_name"]
 DETECTION_COLUMNS = [*COLUMNS, "score"]
+TRACKED_COLUMNS = [*DETECTION_COLUMNS, "track"]  # of a video: the number of the person, missing where none is known
 ENDINGS = (".csv", ".parquet", ".json")  # of files of detections
 
 log = logging.getLogger(__name__)
@@ -165,7 +166,7 @@ def read_annotations(path: str | Path, classes: dict[str, int] | None = None) ->
 
 
 def read_detections(path: str | Path) -> pd.DataFrame:
-    """Read detections as `write_detections` wrote them; a CSV may also have no header.
+    """Read detections as `write_detections` wrote them, without tracks; a CSV may also have no header.
 
     A sliver at the image's edge may have lost its last hundredths of a pixel: ``x1 = x2`` is accepted.
 
@@ -204,12 +205,13 @@ def write_annotations(table: pd.DataFrame, path: str | Path) -> int:
     return int((rounded != boxes[BOX_COLUMNS]).any(axis=1).sum())
 
 
-def write_detections(tables: pd.DataFrame | Iterable[pd.DataFrame], path: str | Path) -> None:
+def write_detections(tables, path: str | Path, columns: list[str] = DETECTION_COLUMNS) -> None:
     """Write detections as the ending of ``path`` says: ``.csv``, ``.parquet`` or ``.json``.
 
     Args:
         tables: a table, or its parts one after the other, of which memory holds one.
         path: the file; written whole or not at all.
+        columns: `TRACKED_COLUMNS` for a video.
 
     Raises:
         AnnotationError: another ending.
@@ -220,19 +222,19 @@ def write_detections(tables: pd.DataFrame | Iterable[pd.DataFrame], path: str | 
     suffix = check_ending(path)
     digits = dict.fromkeys(BOX_COLUMNS, 2) | {"score": 4}
     tables = [tables] if isinstance(tables, pd.DataFrame) else tables
-    parts = (table[DETECTION_COLUMNS].round(digits) for table in tables)
+    parts = (table[columns].round(digits) for table in tables)
     with files.replacing(path) as temporary:
         if suffix == ".parquet":
-            return _write_parquet(parts, temporary)
+            return _write_parquet(parts, temporary, columns)
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write("[" if suffix == ".json" else _csv_text([DETECTION_COLUMNS]))
+            file.write("[" if suffix == ".json" else _csv_text([columns]))
             between = "\n"
             for table in parts:
                 if suffix == ".csv":
                     file.write(_csv_text(_csv_rows(table, digits=2)))
                     continue
                 for row in table.astype(object).where(table.notna(), None).itertuples(index=False, name=None):
-                    file.write(between + json.dumps(dict(zip(DETECTION_COLUMNS, row, strict=True)), ensure_ascii=False))
+                    file.write(between + json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False))
                     between = ",\n"
             file.write("\n]\n" * (suffix == ".json"))
 
@@ -290,13 +292,14 @@ def parse_csv(
     path: str | Path, columns: list[str] = COLUMNS, classes: dict[str, int] | None = None
 ) -> tuple[list[tuple], int]:
     """Parse all rows; how many have further columns comes second. One error names every bad line, twenty at most."""
-    rows, bad, extra = [], [], 0
+    rows, bad, extra, known = [], [], 0, len(columns)
     for line, row in csv_lines(path) if Path(path).suffix.lower() not in ENDINGS[1:] else _records(path):
         if columns == DETECTION_COLUMNS == row[: len(columns)] and not rows:
+            known += row == TRACKED_COLUMNS
             continue  # the header
         try:
             rows.append(_parse_row(row, columns, classes))
-            extra += len(row) > len(columns)
+            extra += len(row) > known
         except ValueError as error:
             bad.append(f"{path} line {line}: {error}")
     if bad:
@@ -321,11 +324,11 @@ def _records(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     yield from enumerate((["" if cell is None else str(cell) for cell in row] for row in cells), 1)
 
 
-def _write_parquet(tables: Iterable[pd.DataFrame], path: Path) -> None:
+def _write_parquet(tables: Iterable[pd.DataFrame], path: Path, columns: list[str]) -> None:
     import pyarrow.parquet
 
-    texts = ("image_path", "class_name")
-    kinds = {name: pyarrow.string() if name in texts else pyarrow.float64() for name in DETECTION_COLUMNS}
+    kinds = {"image_path": pyarrow.string(), "class_name": pyarrow.string(), "track": pyarrow.int64()}
+    kinds = {name: kinds.get(name, pyarrow.float64()) for name in columns}
     with pyarrow.parquet.ParquetWriter(path, pyarrow.schema(kinds), compression="zstd") as writer:
         for table in tables:
             writer.write_table(pyarrow.Table.from_pandas(table, writer.schema, preserve_index=False))
@@ -384,12 +387,13 @@ def _unknown_class(shown: str, classes: dict[str, int]) -> str:
 def _csv_rows(table: pd.DataFrame, digits: int) -> list[tuple[str, ...]]:
     """Rows as text; missing values become empty fields."""
     rows = []
-    for image_path, x1, y1, x2, y2, class_name, *score in table.itertuples(index=False, name=None):
+    for image_path, x1, y1, x2, y2, class_name, *more in table.itertuples(index=False, name=None):
         if math.isnan(x1):
             rows.append((image_path, *[""] * (len(table.columns) - 1)))
         else:
             pixels = (f"{round(value, digits) + 0.0:.{digits}f}" for value in (x1, y1, x2, y2))
-            rows.append((image_path, *pixels, class_name, *(f"{value:.4f}" for value in score)))
+            more = ("" if value is pd.NA else f"{value:.4f}" if isinstance(value, float) else value for value in more)
+            rows.append((image_path, *pixels, class_name, *more))
     return rows
 
 
