@@ -205,7 +205,7 @@ def write_annotations(table: pd.DataFrame, path: str | Path) -> int:
     return int((rounded != boxes[BOX_COLUMNS]).any(axis=1).sum())
 
 
-def write_detections(tables, path: str | Path, columns: list[str] = DETECTION_COLUMNS) -> None:
+def write_detections(tables: pd.DataFrame | Iterable, path: str | Path, columns: list[str] = DETECTION_COLUMNS) -> None:
     """Write detections as the ending of ``path`` says: ``.csv``, ``.parquet`` or ``.json``.
 
     Args:
@@ -225,7 +225,14 @@ def write_detections(tables, path: str | Path, columns: list[str] = DETECTION_CO
     parts = (table[columns].round(digits) for table in tables)
     with files.replacing(path) as temporary:
         if suffix == ".parquet":
-            return _write_parquet(parts, temporary, columns)
+            import pyarrow.parquet
+
+            kinds = {"image_path": pyarrow.string(), "class_name": pyarrow.string(), "track": pyarrow.int64()}
+            schema = pyarrow.schema({name: kinds.get(name, pyarrow.float64()) for name in columns})
+            with pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
+                for table in parts:
+                    writer.write_table(pyarrow.Table.from_pandas(table, schema, preserve_index=False))
+            return
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             file.write("[" if suffix == ".json" else _csv_text([columns]))
             between = "\n"
@@ -313,25 +320,13 @@ def _records(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a Parquet or JSON file of detections, as `csv_lines` gives those of a CSV."""
     try:
         if Path(path).suffix.lower() == ".parquet":
-            import pyarrow.parquet
-
-            records = pyarrow.parquet.read_table(path, columns=DETECTION_COLUMNS).to_pylist()
+            records = pd.read_parquet(path, columns=DETECTION_COLUMNS).to_dict("records")
         else:
             records = json.loads(Path(path).read_text(encoding="utf-8"))
         cells = [[record[name] for name in DETECTION_COLUMNS] for record in records]
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise AnnotationError(f"{path}: not readable ({error!r}); expected what retinamask detect writes") from None
-    yield from enumerate((["" if cell is None else str(cell) for cell in row] for row in cells), 1)
-
-
-def _write_parquet(tables: Iterable[pd.DataFrame], path: Path, columns: list[str]) -> None:
-    import pyarrow.parquet
-
-    kinds = {"image_path": pyarrow.string(), "class_name": pyarrow.string(), "track": pyarrow.int64()}
-    kinds = {name: kinds.get(name, pyarrow.float64()) for name in columns}
-    with pyarrow.parquet.ParquetWriter(path, pyarrow.schema(kinds), compression="zstd") as writer:
-        for table in tables:
-            writer.write_table(pyarrow.Table.from_pandas(table, writer.schema, preserve_index=False))
+    yield from enumerate((["" if pd.isna(cell) else str(cell) for cell in row] for row in cells), 1)
 
 
 def _read_table(path: str | Path, columns: list[str], classes: dict[str, int] | None = None) -> pd.DataFrame:
