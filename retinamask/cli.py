@@ -12,7 +12,8 @@ from retinamask.commands import annotate, audit, classifier, darknet, data, dete
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, or 2 with one message on a user's mistake, 1 on a failed run."""
+    """Run one command; the exit status is 0, or 2 with one message on a user's mistake, 1 on a failed run
+    or if what could not be read was left out."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -15,6 +15,7 @@ from retinamask.dataset.annotations import DETECTION_COLUMNS, image_paths, make_
 from retinamask.dataset.image_files import find_images
 from retinamask.detectors import snapshots
 from retinamask.inference.detect import Predictor, detect, table_rows
+from retinamask.inference.slices import Slices
 from retinamask.inference.two_stage import TwoStage
 
 Picture = str | Path | np.ndarray | Image.Image  # a path may be a folder's
@@ -51,7 +52,8 @@ class Model:
         """Detect faces.
 
         Args:
-            source: an image file, a folder of images, a ``uint8`` array (RGB ``(height, width, 3)``, RGBA or grey), a
+            source: an image file, a folder of images, a glob such as ``"photos/*.jpg"``, a ``.txt`` or ``.lst`` that
+                lists images, a ``uint8`` array (RGB ``(height, width, 3)``, RGBA or grey), a
                 PIL image, or a list of these; or a table, of which the images are looked at.
             score_threshold: keep detections at or above this score, 0 to 1.
             suppress: ``any_class`` for one box per face, ``per_class`` for COCO figures.
@@ -96,19 +98,28 @@ def load(
     snapshot: str | Path | snapshots.Snapshot,
     face_detector: str | None = None,
     face_model: Iterable[str | Path] = (),
+    image_size: int | None = None,
+    slices: bool | int = False,
+    backend: str | None = None,
+    precision: str = "auto",
     **options: Any,
 ) -> Model:
-    """Load a detector, or a face detector with a classifier of its faces.
+    """Load a detector, or a face detector with a classifier of its faces, from snapshots or exports.
 
     Args:
-        snapshot: a snapshot of either kind, or its ``.h5``.
+        snapshot: a snapshot of either kind, or its ``.h5``; or an export, ``.onnx`` or ``.tflite``.
         face_detector: for a classifier: ``haar``, ``res10``, ``yunet``, ``yolov4``, ``yolov4_tiny`` or ``snapshot``.
         face_model: the face detector's files; what ``retinamask fetch`` fetched if left out.
+        image_size: side in pixels that a detector resizes images to; that of its training if left out.
+        slices: whether a detector also searches images larger than that in tiles, for small faces, or the side of
+            the tiles in pixels, see `retinamask.inference.slices`.
+        backend: what runs an export: ``openvino``, ``onnxruntime`` or ``litert``; the first that can if left out.
+        precision: of an export on OpenVINO: ``float32``, ``bfloat16``, or ``auto`` for the faster one, once measured.
         options: of the face detector (``score_threshold``, ``nms_threshold``, ``classes``, ``tiling``), and of
             `TwoStage` (``margin``, ``box_margin``).
 
     Raises:
-        SnapshotError: the snapshot is missing or damaged.
+        SnapshotError: the snapshot is missing or damaged, or the backend does not run it.
         ValueError: a classifier without a face detector, or the other way round.
 
     Example:
@@ -116,8 +127,15 @@ def load(
         Model(snapshots/mine_best.h5 (retinanet resnet50, training model, 512 px, classes mask, no_mask))
     """
     found = snapshot if isinstance(snapshot, snapshots.Snapshot) else snapshots.read(snapshot)
+    runtime = {"backend": backend, "precision": precision}
     if face_detector:
-        return Model(found, TwoStage.load(found, face_detector, face_model, **options), face_detector)
+        if image_size is not None or slices is not False:
+            name = "image_size" if slices is False else "slices"
+            raise ValueError(
+                f"{name} has no effect with a face detector, which resizes images by itself; "
+                'it has tiling="always" (--face-tiling always) for small faces'
+            )
+        return Model(found, TwoStage.load(found, face_detector, face_model, **runtime, **options), face_detector)
     if found.classifies:
         raise ValueError(
             f"{found.weights} is a classifier of faces and finds none; it needs a face detector such as haar "
@@ -125,7 +143,9 @@ def load(
         )
     if options or face_model:
         raise ValueError(f"{', '.join(options) or 'face_model'} has no effect without a face detector")
-    return Model(found, Predictor.load(found))
+    predictor = Predictor.load(found, image_size=image_size, **runtime)
+    tile = None if slices is True else slices
+    return Model(found, predictor if slices is False else Slices(predictor, tile))
 
 
 def rgb_array(image: np.ndarray | Image.Image) -> np.ndarray:

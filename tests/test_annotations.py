@@ -258,10 +258,58 @@ DETECTIONS = make_table(
 def test_detections_there_and_back(csv_path):
     write_detections(DETECTIONS, csv_path)
     assert csv_path.read_text() == (
+        "image_path,x1,y1,x2,y2,class_name,score\n"
         "b.jpg,1.25,2.00,30.75,40.00,mask,0.9375\nempty.jpg,,,,,,\n"
         "a.jpg,0.00,0.00,5.00,6.00,no_mask,0.0000\na.jpg,0.00,0.00,5.00,6.00,mask,1.0000\n"
     )
     assert_frame_equal(read_detections(csv_path), DETECTIONS)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".json"])
+def test_parts_of_detections_become_one_file_of_each_ending(suffix, tmp_path):
+    """Rounded alike, read back alike, and as pandas reads them."""
+    path, long = tmp_path / f"found{suffix}", DETECTIONS.assign(x2=DETECTIONS["x2"] + 0.001)
+    write_detections((part for part in (long[:1], long[1:2], long[2:2], long[2:])), path)
+    assert_frame_equal(read_detections(path), DETECTIONS)
+    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".json": pd.read_json}[suffix]
+    rows = read(path).itertuples(index=False, name=None)
+    assert_frame_equal(make_table(rows, DETECTION_COLUMNS), DETECTIONS)
+    write_detections(iter(()), path)
+    with pytest.raises(AnnotationError, match="is empty; expected rows of image_path,x1"):
+        read_detections(path)
+
+
+def test_detections_are_read_without_a_header_too(csv_path):
+    write_detections(DETECTIONS, csv_path)
+    assert_frame_equal(read_detections(written(csv_path, csv_path.read_text().partition("\n")[2])), DETECTIONS)
+
+
+def test_detections_in_a_file_of_an_unknown_ending(tmp_path):
+    with pytest.raises(AnnotationError, match="found.xlsx: found no known ending, expected one of .csv, .parquet, .js"):
+        write_detections(DETECTIONS, tmp_path / "found.xlsx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.parquet", b"no parquet", "a.parquet: not readable .*; expected what retinamask detect writes"),
+        ("a.parquet", None, "a.parquet: not readable .*"),
+        ("a.json", b"[1]", "a.json: not readable .*"),
+        ("a.json", b'[{"image_path": "a.jpg"}]', "a.json: not readable .KeyError.'x1'"),
+        ("a.json", b'{"annotations": []}', "a.json: not readable .*"),
+        (
+            "a.json",
+            b'[{"image_path":"a","x1":3,"y1":0,"x2":1,"y2":9,"class_name":"b","score":1}]',
+            "line 1: x2 .1. must",
+        ),
+    ],
+)
+def test_other_parquet_and_json_files_are_refused(name, content, message, tmp_path):
+    if content:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(AnnotationError, match=message):
+        read_detections(tmp_path / name)
 
 
 def test_a_sliver_at_the_edge_does_not_spoil_the_file(csv_path):

@@ -7,12 +7,14 @@ other columns are missing.
 
 On disk it is keras-retinanet's CSV: no header, whole pixels, ``path,,,,,`` for an image without
 objects; ``classes.csv`` is ``name,id``. See https://github.com/fizyr/keras-retinanet#csv-datasets.
-A detections CSV is ours alone: seven columns, two decimals, ``path,,,,,,``.
+Detections are ours alone, two decimals for pixels and four for the score: a CSV of seven columns below a header, with
+``path,,,,,,``; Parquet with the same columns, or a JSON list of records with them, and nulls for what is missing.
 """
 
 import csv
 import hashlib
 import io
+import json
 import logging
 import math
 import os
@@ -28,6 +30,8 @@ from retinamask.dataset.boxes import whole_pixels
 BOX_COLUMNS = ["x1", "y1", "x2", "y2"]
 COLUMNS = ["image_path", *BOX_COLUMNS, "class_name"]
 DETECTION_COLUMNS = [*COLUMNS, "score"]
+TRACKED_COLUMNS = [*DETECTION_COLUMNS, "track"]  # of a video: the number of the person, missing where none is known
+ENDINGS = (".csv", ".parquet", ".json")  # of files of detections
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +166,7 @@ def read_annotations(path: str | Path, classes: dict[str, int] | None = None) ->
 
 
 def read_detections(path: str | Path) -> pd.DataFrame:
-    """Read a detections CSV: seven columns, the last a score from 0 to 1.
+    """Read detections as `write_detections` wrote them, without tracks; a CSV may also have no header.
 
     A sliver at the image's edge may have lost its last hundredths of a pixel: ``x1 = x2`` is accepted.
 
@@ -201,18 +205,53 @@ def write_annotations(table: pd.DataFrame, path: str | Path) -> int:
     return int((rounded != boxes[BOX_COLUMNS]).any(axis=1).sum())
 
 
-def write_detections(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a detections CSV: two decimals for pixels, four for the score.
+def write_detections(tables: pd.DataFrame | Iterable, path: str | Path, columns: list[str] = DETECTION_COLUMNS) -> None:
+    """Write detections as the ending of ``path`` says: ``.csv``, ``.parquet`` or ``.json``.
+
+    Args:
+        tables: a table, or its parts one after the other, of which memory holds one.
+        path: the file; written whole or not at all.
+        columns: `TRACKED_COLUMNS` for a video.
+
+    Raises:
+        AnnotationError: another ending.
 
     Example:
         >>> rm.write_detections(model.detect("photos/"), "detections.csv")
     """
-    files.write_text(path, detections_text(table))
+    suffix = check_ending(path)
+    digits = dict.fromkeys(BOX_COLUMNS, 2) | {"score": 4}
+    tables = [tables] if isinstance(tables, pd.DataFrame) else tables
+    parts = (table[columns].round(digits) for table in tables)
+    with files.replacing(path) as temporary:
+        if suffix == ".parquet":
+            import pyarrow.parquet
+
+            kinds = {"image_path": pyarrow.string(), "class_name": pyarrow.string(), "track": pyarrow.int64()}
+            schema = pyarrow.schema({name: kinds.get(name, pyarrow.float64()) for name in columns})
+            with pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
+                for table in parts:
+                    writer.write_table(pyarrow.Table.from_pandas(table, schema, preserve_index=False))
+            return
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write("[" if suffix == ".json" else _csv_text([columns]))
+            between = "\n"
+            for table in parts:
+                if suffix == ".csv":
+                    file.write(_csv_text(_csv_rows(table, digits=2)))
+                    continue
+                for row in table.astype(object).where(table.notna(), None).itertuples(index=False, name=None):
+                    file.write(between + json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False))
+                    between = ",\n"
+            file.write("\n]\n" * (suffix == ".json"))
 
 
-def detections_text(table: pd.DataFrame) -> str:
-    """The table as `write_detections` writes it."""
-    return _csv_text(_csv_rows(table[DETECTION_COLUMNS], digits=2))
+def check_ending(path: str | Path) -> str:
+    """Return the ending of a file of detections in lower case; `AnnotationError` if it is none of `ENDINGS`."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in ENDINGS:
+        raise AnnotationError(f"{path}: found no known ending, expected one of {', '.join(ENDINGS)}")
+    return suffix
 
 
 def moved(table: pd.DataFrame, old_folder: str | Path, new_folder: str | Path) -> pd.DataFrame:
@@ -260,11 +299,14 @@ def parse_csv(
     path: str | Path, columns: list[str] = COLUMNS, classes: dict[str, int] | None = None
 ) -> tuple[list[tuple], int]:
     """Parse all rows; how many have further columns comes second. One error names every bad line, twenty at most."""
-    rows, bad, extra = [], [], 0
-    for line, row in csv_lines(path):
+    rows, bad, extra, known = [], [], 0, len(columns)
+    for line, row in csv_lines(path) if Path(path).suffix.lower() not in ENDINGS[1:] else _records(path):
+        if columns == DETECTION_COLUMNS == row[: len(columns)] and not rows:
+            known += row == TRACKED_COLUMNS
+            continue  # the header
         try:
             rows.append(_parse_row(row, columns, classes))
-            extra += len(row) > len(columns)
+            extra += len(row) > known
         except ValueError as error:
             bad.append(f"{path} line {line}: {error}")
     if bad:
@@ -272,6 +314,19 @@ def parse_csv(
     if not rows:
         raise AnnotationError(f"{path} is empty; expected rows of {','.join(columns)}")
     return rows, extra
+
+
+def _records(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a Parquet or JSON file of detections, as `csv_lines` gives those of a CSV."""
+    try:
+        if Path(path).suffix.lower() == ".parquet":
+            records = pd.read_parquet(path, columns=DETECTION_COLUMNS).to_dict("records")
+        else:
+            records = json.loads(Path(path).read_text(encoding="utf-8"))
+        cells = [[record[name] for name in DETECTION_COLUMNS] for record in records]
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise AnnotationError(f"{path}: not readable ({error!r}); expected what retinamask detect writes") from None
+    yield from enumerate((["" if pd.isna(cell) else str(cell) for cell in row] for row in cells), 1)
 
 
 def _read_table(path: str | Path, columns: list[str], classes: dict[str, int] | None = None) -> pd.DataFrame:
@@ -327,12 +382,13 @@ def _unknown_class(shown: str, classes: dict[str, int]) -> str:
 def _csv_rows(table: pd.DataFrame, digits: int) -> list[tuple[str, ...]]:
     """Rows as text; missing values become empty fields."""
     rows = []
-    for image_path, x1, y1, x2, y2, class_name, *score in table.itertuples(index=False, name=None):
+    for image_path, x1, y1, x2, y2, class_name, *more in table.itertuples(index=False, name=None):
         if math.isnan(x1):
             rows.append((image_path, *[""] * (len(table.columns) - 1)))
         else:
             pixels = (f"{round(value, digits) + 0.0:.{digits}f}" for value in (x1, y1, x2, y2))
-            rows.append((image_path, *pixels, class_name, *(f"{value:.4f}" for value in score)))
+            more = ("" if value is pd.NA else f"{value:.4f}" if isinstance(value, float) else value for value in more)
+            rows.append((image_path, *pixels, class_name, *more))
     return rows
 
 

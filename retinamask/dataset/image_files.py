@@ -4,7 +4,9 @@ Above `images`, which knows the endings, and `annotations`; the readers, detecti
 files this way.
 """
 
+import glob
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +20,8 @@ _COMPANIONS = (
     *(".xml", ".json", ".csv", ".txt", ".yaml", ".yml", ".data", ".names", ".labels"),
     *(".md", ".html", ".cfg", ".weights", ".h5"),
 )
+
+LISTS = (".txt", ".lst")  # endings of lists of images
 
 
 class Walk(NamedTuple):
@@ -80,10 +84,10 @@ def walk(folder: str | Path) -> Walk:
 
 
 def find_images(sources: Iterable[str | Path], folder: str | Path) -> tuple[list[str], list[str]]:
-    """Find image files, and all images below folders.
+    """Find image files: those of `expand`, and all below folders.
 
     Args:
-        sources: image files, whatever they are called, and folders.
+        sources: image files, whatever they are called, folders, globs and lists.
         folder: what the paths that are returned are relative to.
 
     Returns:
@@ -93,22 +97,76 @@ def find_images(sources: Iterable[str | Path], folder: str | Path) -> tuple[list
     Raises:
         AnnotationError: a source does not exist, or there is no image at all.
     """
+    places, notes = expand(sources)
+    paths, more = images_in(places, folder)
+    return paths, notes + more
+
+
+def expand(sources: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
+    """Replace globs by what they match and lists by what they name.
+
+    Args:
+        sources: files, folders, globs such as ``photos/**/*.jpg`` that are no file's name, files ending in ``.txt`` or
+            ``.lst`` with a path a line, or ``-`` for such a list on standard input. Paths in a list are relative to
+            the working folder.
+
+    Returns:
+        The files and folders, also those that only a list names and that do not exist; and a line for each ending
+        that a glob matches and that is not read.
+
+    Raises:
+        AnnotationError: a source does not exist, a glob matches nothing to look at, a list names no file that exists.
+    """
+    places, notes = [], []
+    for source in map(str, sources):
+        path = Path(source)
+        if source == "-" or (path.suffix.lower() in LISTS and path.is_file()):
+            places += _listed(source)
+        elif path.exists():
+            places.append(path)
+        elif glob.has_magic(source):
+            matches = [Path(name) for name in sorted(glob.glob(source, recursive=True))]
+            matched = [match for match in matches if match.is_dir() or is_image(match)]
+            notes += Walk([match for match in matches if not match.is_dir()], [], []).notes()
+            if not matched:
+                raise AnnotationError(f"{shown(source)} matches no folder and no file ending as images do")
+            places += matched
+        else:
+            raise AnnotationError(f"{shown(source)} does not exist; expected an image or a folder of images")
+    return places, notes
+
+
+def _listed(source: str) -> list[Path]:
+    """Read a list of paths from a file, or for ``-`` from standard input."""
+    content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    where, expected = "standard input" if source == "-" else shown(source), "expected UTF-8 text with a path a line"
+    if b"\0" in content:
+        raise AnnotationError(f"{where} holds NUL bytes, {expected}")
+    lines = content.decode("utf-8-sig", "surrogateescape").split("\n")
+    places = [Path(line.rstrip("\r")) for line in lines if line.strip()]
+    if not places:
+        raise AnnotationError(f"{where} names no image, {expected}")
+    if not any(map(os.path.exists, places)):
+        found = f"{where}: none of its {len(places)} line(s) names a file that exists, such as {shown(places[0])}"
+        raise AnnotationError(f"{found}; expected a path a line, relative to the folder where the command runs")
+    return places
+
+
+def images_in(places: Iterable[Path], folder: str | Path) -> tuple[list[str], list[str]]:
+    """Find the images of `expand`'s files and folders, as `find_images` does."""
     found: dict[str, None] = {}
     notes: list[str] = []
-    sources = [Path(source) for source in sources]
-    for source in sources:
-        if not source.exists():
-            raise AnnotationError(f"{shown(source)} does not exist; expected an image or a folder of images")
-        seen = walk(source) if source.is_dir() else None
+    for place in places:
+        seen = walk(place) if os.path.isdir(place) else None
         notes += seen.notes() if seen else []
-        for path in seen.images() if seen else [source]:
+        for path in seen.images() if seen else [place]:
             relative = relative_path(path, folder)
             if is_utf8(relative):
                 found[relative] = None
             else:
                 notes.append(f"{shown(relative)}: the name is not UTF-8; rename it")
     if not found:
-        listed, expected = ", ".join(map(shown, sources)), ", ".join(images.EXTENSIONS)
+        listed, expected = ", ".join(map(shown, places)), ", ".join(images.EXTENSIONS)
         raise AnnotationError(first_lines([f"no image below {listed}; expected files ending in {expected}", *notes]))
     return list(found), notes
 

@@ -22,7 +22,7 @@ def draw_boxes(
     ground_truth: pd.DataFrame | None = None,
     labels: bool = True,
 ) -> Image.Image:
-    """Return a copy of the image with its boxes, each labelled with its class and, if it has one, its score.
+    """Return a copy of the image with its boxes, each labelled with its class and, if it has them, track and score.
 
     Args:
         image_rgb: ``uint8`` array of shape ``(height, width, 3)``, which stays as it is.
@@ -118,7 +118,7 @@ def _draw_dashed(draw: ImageDraw.ImageDraw, box: tuple, line_width: int) -> None
 def _draw_labels(
     draw: ImageDraw.ImageDraw, rows: list[NamedTuple], size_wh: tuple[int, int], line_width: int, colors: list[str]
 ) -> None:
-    """Draw class and score of each box on a chip; a line leads to one that is not at its box.
+    """Draw track, class and score of each box on a chip; a line leads to one that is not at its box.
 
     Where there is no room they get smaller, then the score has to do, since the color says the class.
     """
@@ -152,8 +152,9 @@ def _draw_labels(
 
 def _label_text(row: NamedTuple, named: bool, font: ImageFont.FreeTypeFont, room: float) -> str:
     """Return what a label says; nothing if that needs more room, and a long name without a score with dots."""
-    score = getattr(row, "score", None)
+    score, track = getattr(row, "score", None), getattr(row, "track", None)
     if score is None or pd.isna(score):
         return shortened(row.class_name, font, room)
     text = f"{' '.join(row.class_name.split())} {score:.2f}" if named else f"{score:.2f}"
+    text = text if track is None or pd.isna(track) else f"#{track} {text}"
     return text if font.getlength(text) <= room or not named else ""

@@ -243,18 +243,28 @@ def _log_histogram(axes: Axes, values: pd.Series, anchors: Sequence[float], tick
 
 
 @styled
-def counts_over_time(counts: pd.DataFrame) -> Figure:
-    """Draw the `retinamask.inference.video.counts_by_frame` of a video over its time."""
+def counts_over_time(counts: pd.DataFrame, spells: pd.DataFrame | None = None) -> Figure:
+    """Draw the `counts_by_frame` of a video over its time, and below a line a person, solid where he or she was seen.
+
+    Args:
+        counts: by `retinamask.inference.video.counts_by_frame`.
+        spells: by `retinamask.inference.video.when_visible`.
+    """
     if counts.empty:
         return note("The video has no frame.")
     seconds = counts.index.get_level_values("seconds").to_numpy()
     groups = -(-len(counts) // MOST_POINTS)
     step = np.arange(len(counts)) // groups
     drawn, starts = counts.groupby(step).mean(), seconds[::groups]
-    figure = Figure(figsize=(9.6, 1.0 + 1.1 * max(1, len(counts.columns))))
-    panels = figure.subplots(max(1, len(counts.columns)), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    classes, people = max(1, len(counts.columns)), 0 if spells is None else spells["track"].nunique()
+    heights = [1.1] * classes + [min(6.0, 0.5 + 0.12 * people)] * (people > 0)
+    figure = Figure(figsize=(9.6, 1.0 + sum(heights)))
+    panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     colors = class_colors(counts.columns)
-    for axes, name in zip(panels, counts.columns, strict=False):  # lines on one another would hide each other
+    if people:
+        shortest = max(seconds[-1], 1e-3) / MOST_POINTS
+        _draw_people(panels[-1], spells.assign(last=spells["last"].clip(lower=spells["first"] + shortest)), colors)
+    for axes, name in zip(panels[:classes], counts.columns, strict=False):  # lines on one another would hide each other
         axes.fill_between(starts, drawn[name], step="post", color=colors[name], alpha=0.35, linewidth=0)
         axes.step(starts, drawn[name], where="post", color=colors[name], linewidth=1.5)
         axes.set_title(shown_text(name), fontsize=9.5, pad=4)
@@ -265,9 +275,23 @@ def counts_over_time(counts: pd.DataFrame) -> Figure:
     if seconds[-1] > 60:
         panels[-1].xaxis.set_major_formatter(lambda value, _: f"{int(value) // 60}:{int(value) % 60:02}")
         panels[-1].xaxis.set_major_locator(MaxNLocator(steps=[1, 3, 6, 10]))
-    panels[-1].set_ylim(0, max(1.0, 1.1 * drawn.to_numpy().max(initial=0)))
-    panels[-1].yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+    for axes in panels[:classes]:
+        axes.set_ylim(0, max(1.0, 1.1 * drawn.to_numpy().max(initial=0)))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
     return figure
+
+
+def _draw_people(axes: Axes, spells: pd.DataFrame, colors: dict[str, str]) -> None:
+    """Draw a line a person, in the order in which they came."""
+    rows = pd.factorize(spells["track"])[0] + 1
+    colors = spells["class_name"].map(colors)
+    whole = spells.groupby(rows).agg({"first": "min", "last": "max"})
+    axes.hlines(whole.index, whole["first"], whole["last"], colors="0.75", linewidth=0.8)
+    width = min(4.5, 200 / rows.max())
+    axes.hlines(rows, spells["first"], spells["last"], colors=colors, linewidth=width)
+    axes.set_ylim(rows.max() + 0.7, 0.3)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.set_title(f"{rows.max()} people", fontsize=9.5, pad=4)
 
 
 def keep(figure: Figure, path: str | Path) -> Image.Image:

@@ -64,6 +64,11 @@ class Classifier:
             probabilities[part] = sum(found) / len(found)
         return probabilities
 
+    def measure(self, images_rgb: Sequence[np.ndarray]) -> None:
+        """Choose the precision of an export's network before many faces are seen, by the time that some images take."""
+        if hasattr(self.network, "measure"):
+            self.network.measure(self.detector.prepare(images_rgb)[0])
+
     def _probabilities(self, batch: np.ndarray) -> np.ndarray:
         found = self.network.predict_on_batch(batch)
         return found[0] if isinstance(found, list) else found  # of an export all outputs

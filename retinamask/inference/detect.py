@@ -1,6 +1,8 @@
 """Detect with a snapshot: images in, the table out, which goes to drawing, evaluation and export as it is."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +12,12 @@ import pandas as pd
 from retinamask import detectors
 from retinamask.dataset import boxes, images
 from retinamask.dataset.annotations import BOX_COLUMNS, DETECTION_COLUMNS, AnnotationError, make_table, objects
+from retinamask.detectors.exported import MANY_IMAGES, ExportedNetwork
 from retinamask.detectors.snapshots import Snapshot, SnapshotError, read
 from retinamask.inference.suppression import filter_detections, non_maximum
 from retinamask.progress import track
+
+_BATCHES = 3  # read, seen and suppressed at a time: one in the network, one before it and one after it
 
 
 class Detections(NamedTuple):
@@ -30,12 +35,14 @@ class Predictor:
     Attributes:
         class_names: in the order of the labels.
         nms_threshold: of two boxes that overlap more than this (IoU) the weaker goes, see `suppression`.
+        concurrent: whether several threads may call it at once.
     """
 
     def __init__(self, detector, network, nms_threshold: float = 0.5):
         """``network.predict_on_batch`` gives what the detector's training network puts out, raw."""
         self.detector, self.network, self.nms_threshold = detector, network, nms_threshold
         self.class_names = list(detector.classes)
+        self.concurrent = isinstance(network, ExportedNetwork)
 
     @classmethod
     def load(
@@ -62,7 +69,7 @@ class Predictor:
             raise SnapshotError(f"{snapshot.weights} is a classifier, which finds no boxes; expected a detector's")
         if nms_threshold is None:
             nms_threshold = snapshot.record.get("inference", {}).get("nms_threshold", 0.5)
-        snapshot = snapshot.at(image_size) if image_size else snapshot
+        snapshot = snapshot if image_size is None else snapshot.at(image_size)
         return cls(*detectors.load(snapshot, "raw", backend, precision), nms_threshold)
 
     def __call__(
@@ -71,6 +78,11 @@ class Predictor:
         """Detect in ``uint8`` RGB images ``(height, width, 3)`` of any size; the options are those of `detect`."""
         batch, scales = self.detector.prepare(images_rgb)
         return self.in_batch(batch, scales, [image.shape[1::-1] for image in images_rgb], score_threshold, suppress)
+
+    def measure(self, images_rgb: list[np.ndarray]) -> None:
+        """Choose the precision of an export's network before many images are looked at, by the time that some take."""
+        if self.concurrent:
+            self.network.measure(self.detector.prepare(images_rgb)[0])
 
     def in_batch(
         self, batch: np.ndarray, scales: list[float], sizes_wh: list, score_threshold: float, suppress: str
@@ -105,7 +117,10 @@ class Seen(NamedTuple):
 def look_at(
     predictor, paths: Sequence[str], folder, score_threshold: float, batch_size: int = 4, suppress: str = "any_class"
 ) -> Iterator[Seen]:
-    """Yield what `detect` finds, image by image, so that memory holds one batch.
+    """Yield what `detect` finds, image by image in the order of the paths, so that memory holds a few batches.
+
+    While the network is busy, other threads read the next images. A ``predictor`` that is ``concurrent`` is called by
+    these too, so that one batch is resized and another one suppressed meanwhile; others are called by the caller's.
 
     Raises:
         ValueError: ``score_threshold`` or ``batch_size`` is out of range.
@@ -114,17 +129,38 @@ def look_at(
         raise ValueError(
             f"score_threshold is {score_threshold} and batch_size {batch_size}, expected 0 to 1 and at least 1"
         )
-    for start in range(0, len(paths), batch_size):
-        batch = []
-        for path in paths[start : start + batch_size]:
-            try:
-                batch.append(Seen(path, images.read_image(Path(folder, path)), None, None))
-            except images.ImageError as error:
-                batch.append(Seen(path, None, None, str(error)))
+
+    def look(batch: list[Seen]) -> list[Seen]:
         readable = [seen.image_rgb for seen in batch if not seen.problem]
         found = iter(predictor(readable, score_threshold, suppress) if readable else ())
-        for seen in batch:
-            yield seen if seen.problem else seen._replace(detections=next(found))
+        return [seen if seen.problem else seen._replace(detections=next(found)) for seen in batch]
+
+    def work(batch_paths: Sequence[str]) -> list[Seen]:
+        batch = [_read(path, folder) for path in batch_paths]
+        return look(batch) if concurrent else batch
+
+    concurrent = getattr(predictor, "concurrent", False)
+    if len(paths) >= MANY_IMAGES and hasattr(predictor, "measure"):
+        first = [seen.image_rgb for path in paths[:batch_size] if not (seen := _read(path, folder)).problem]
+        predictor.measure(first or [np.zeros((480, 640, 3), np.uint8)])
+    waiting, starts = deque(), range(0, len(paths), batch_size)
+    pool = ThreadPoolExecutor(_BATCHES, "detecting")
+    try:
+        for number in range(len(starts) + _BATCHES):
+            if number < len(starts):
+                waiting.append(pool.submit(work, paths[starts[number] : starts[number] + batch_size]))
+            if number >= _BATCHES:
+                batch = waiting.popleft().result()
+                yield from batch if concurrent else look(batch)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(path: str, folder) -> Seen:
+    try:
+        return Seen(path, images.read_image(Path(folder, path)), None, None)
+    except images.ImageError as error:
+        return Seen(path, None, None, str(error))
 
 
 def detect(

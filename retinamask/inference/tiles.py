@@ -16,7 +16,7 @@ TILING = ("auto", "always", "never")
 _TILES_ALONG = 4  # about as many along the longer side at most, for the time that it takes
 _NEAR = 1.5  # times the least size that a network finds
 _OVERLAP = 0.25  # of a tile's side, with the next tile
-_INSIDE = 0.7  # share of a box within a stronger one from which it is taken for a part of the same face
+INSIDE = 0.7  # share of a box within a stronger one from which it is taken for a part of the same face
 _EDGE = 0.01  # of a tile's side: how near to a cut a box counts as cut
 
 
@@ -44,6 +44,24 @@ def tile_side(size_wh: tuple[int, int], network_side: int) -> int:
     return max(network_side, -(-max(size_wh) // _TILES_ALONG))
 
 
+def cut(image_rgb: np.ndarray, tile: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Give the left top corner ``(x, y)`` and the pixels of all tiles of an image, ``tile`` pixels square."""
+    corners = [
+        (left, top) for top in tile_corners(len(image_rgb), tile) for left in tile_corners(image_rgb.shape[1], tile)
+    ]
+    return [(np.array([left, top]), image_rgb[top : top + tile, left : left + tile]) for left, top in corners]
+
+
+def uncut(
+    boxes_xyxy: np.ndarray, corner_xy: np.ndarray, tile_wh: tuple[int, int], size_wh: tuple[int, int]
+) -> np.ndarray:
+    """Tell which boxes of a tile, in its pixels, lie whole in it, ``bool (N,)``: not at an edge that cuts the image."""
+    near, tile_wh = _EDGE * max(tile_wh), np.array(tile_wh)
+    before = (boxes_xyxy[:, :2] < near) & (corner_xy > 0)
+    after = (boxes_xyxy[:, 2:] > tile_wh - near) & (corner_xy + tile_wh < size_wh)
+    return ~(before | after).any(axis=1)
+
+
 def find_in_tiles(
     find: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], image_rgb: np.ndarray, tile: int, nms_threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -51,18 +69,12 @@ def find_in_tiles(
 
     ``find`` gives boxes ``(N, 4)`` and scores ``(N,)`` of one tile.
     """
-    height, width = image_rgb.shape[:2]
-    near, found_boxes, found_scores = _EDGE * tile, [np.empty((0, 4))], [np.empty(0)]
-    for top in tile_corners(height, tile):
-        for left in tile_corners(width, tile):
-            part = image_rgb[top : top + tile, left : left + tile]
-            boxes_xyxy, scores = find(part)
-            corner_xy, tile_wh = np.array([left, top]), np.array(part.shape[1::-1])
-            cut_before = (boxes_xyxy[:, :2] < near) & (corner_xy > 0)
-            cut_after = (boxes_xyxy[:, 2:] > tile_wh - near) & (corner_xy + tile_wh < [width, height])
-            whole = ~(cut_before | cut_after).any(axis=1)
-            found_boxes.append(boxes_xyxy[whole] + [left, top, left, top])
-            found_scores.append(scores[whole])
+    found_boxes, found_scores = [np.empty((0, 4))], [np.empty(0)]
+    for corner_xy, part in cut(image_rgb, tile):
+        boxes_xyxy, scores = find(part)
+        whole = uncut(boxes_xyxy, corner_xy, part.shape[1::-1], image_rgb.shape[1::-1])
+        found_boxes.append(boxes_xyxy[whole] + np.tile(corner_xy, 2))
+        found_scores.append(scores[whole])
     return merge(found_boxes, found_scores, nms_threshold)
 
 
@@ -71,5 +83,5 @@ def merge(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Join what several passes over one image found, without repetitions and parts of the same face."""
     all_boxes, all_scores = np.concatenate(boxes_xyxy), np.concatenate(scores)
-    kept = non_maximum(all_boxes, all_scores, nms_threshold, inside=_INSIDE)
+    kept = non_maximum(all_boxes, all_scores, nms_threshold, inside=INSIDE)
     return all_boxes[kept], all_scores[kept]

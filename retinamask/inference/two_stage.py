@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,10 +47,18 @@ class TwoStage:
 
     @classmethod
     def load(
-        cls, snapshot: str | Path | Snapshot, name: str, files: Files = (), box_margin=0.0, margin=None, **options
+        cls,
+        snapshot: str | Path | Snapshot,
+        name: str,
+        files: Files = (),
+        box_margin: float = 0.0,
+        margin: float | None = None,
+        backend: str | None = None,
+        precision: str = "auto",
+        **options: Any,
     ) -> "TwoStage":
-        """Load a classifier's snapshot and `face_detector(name, files, **options)`."""
-        classifier = Classifier.load(snapshot)  # first, because it says when the snapshot is none
+        """Load a classifier from its snapshot or export, and `face_detector(name, files, **options)`."""
+        classifier = Classifier.load(snapshot, backend=backend, precision=precision)  # first: it says when it is none
         return cls(face_detector(name, files, **options), classifier, box_margin, margin)
 
     def __call__(
@@ -80,3 +89,8 @@ class TwoStage:
             found = filter_detections(enlarged, class_scores, score_threshold, 1.0, suppress, class_scores.size)
             detections.append(Detections(*found, float(class_scores.max(initial=0))))
         return detections
+
+    def measure(self, images_rgb: Sequence[np.ndarray]) -> None:
+        """Let the classifier choose its precision, see `Classifier.measure`."""
+        if isinstance(self.classifier, Classifier):
+            self.classifier.measure(images_rgb)

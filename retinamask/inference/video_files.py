@@ -50,6 +50,7 @@ class Frames:
     name: str  # for messages and tables
     read: Callable[["Frames"], Iterator[Frame]]
     live: bool = False  # has no end of its own
+    rate: float = 10.0  # frames per second, about; those of a webcam come as fast as the caller works
     total: int | None = None  # frames that the file announces
     has_sound: bool = False
     remark: str = ""  # once iterated to the end: what was damaged or missing
@@ -102,7 +103,8 @@ def frames(source: str | Path | int) -> Iterator[Frames]:
             found = "a codec that FFmpeg lacks" if streams else ", ".join(kinds) or "nothing"
             raise VideoError(f"{source}: no readable video (found {found}); expected moving pictures")
         read = functools.partial(_file_frames, container=container, stream=streams[0])
-        yield Frames(str(source), read, total=streams[0].frames or None, has_sound="audio" in kinds)
+        rate = float(streams[0].average_rate or USUAL_RATE)
+        yield Frames(str(source), read, rate=rate, total=streams[0].frames or None, has_sound="audio" in kinds)
 
 
 def webcam_index(source: str | Path | int) -> int | None:
@@ -118,7 +120,7 @@ def is_video(source: str | Path | int) -> bool:
 
 def _file_frames(video: Frames, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Frame]:
     stream.thread_type = "AUTO"
-    kind, step = container.format.name, 1 / float(stream.average_rate or USUAL_RATE)
+    kind, step = container.format.name, 1 / video.rate
     # AVI knows no times of display, only an order of pictures, of which the first is shown at once.
     zero = None if kind == "avi" else (container.start_time or 0) / av.time_base
     number, seconds, duration, damaged = 0, -step, 0.0, 0
@@ -159,6 +161,8 @@ def _file_frames(video: Frames, container: av.container.InputContainer, stream: 
     end, where = seconds + duration, f"{video.name}: "
     if end < 0.95 * announced - 2 * step:  # the sound may be a little longer than the pictures
         video.remark = f"{where}ends after {number} frames, {end:.1f} of {announced:.1f} seconds; it may be cut short"
+    elif announced and end > 2 * announced + 1:  # FFmpeg itself leaves the time of a late last picture out
+        video.remark = f"{where}{number} frames read, {end:.1f} seconds, though it says that it has {announced:.1f}"
     elif damaged:
         video.remark = f"{where}{number} frames read; damaged in {damaged} place(s), where some are lost or blurred"
 

@@ -47,7 +47,9 @@ def refuse_detections(path: Path) -> None:
         annotations.parse_csv(path, annotations.DETECTION_COLUMNS)
     except ValueError:
         return
-    raise ValueError(f"{path}: detections with scores, expected annotations; to use them, leave out the last column")
+    raise ValueError(
+        f"{path}: detections with scores, expected annotations; to use them, leave out header and last column"
+    )
 
 
 def write_csv(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, csv_folder: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -39,16 +40,8 @@ def pictures(table: pd.DataFrame, classes: dict[str, int], csv_folder: str | Pat
             reaches past its image; all are named, twenty at most.
     """
     check_classes(table, classes, "the table")
-    # names with line ends and the like would break the files that hold one name a line
-    bad = [name for name in (*classes, *image_paths(table)) if unwritable(name)]
-    bad += [name for name in classes if not name or name != name.strip()]
-    if bad:
-        raise AnnotationError(
-            f"found the name {bad[0]!r}, expected names without line ends, control characters or white space around; "
-            "rename it"
-        )
-
-    found, paths = [], {path: located(csv_folder, path) for path in image_paths(table)}
+    check_names(classes, image_paths(table))
+    bad, found, paths = [], [], {path: located(csv_folder, path) for path in image_paths(table)}
     with ThreadPoolExecutor() as pool:
         measured = pool.map(lambda path: value_or_error(images.image_size, path), paths.values())
         sizes = dict(zip(paths, measured, strict=True))
@@ -65,6 +58,17 @@ def pictures(table: pd.DataFrame, classes: dict[str, int], csv_folder: str | Pat
     if bad:
         raise AnnotationError(first_lines(bad))
     return found
+
+
+def check_names(classes: Iterable[str], paths: Iterable[str]) -> None:
+    """Raise `AnnotationError` for a name that would break the files that hold one a line."""
+    bad = [name for name in (*classes, *paths) if unwritable(name)]
+    bad += [name for name in classes if not name or name != name.strip()]
+    if bad:
+        raise AnnotationError(
+            f"found the name {bad[0]!r}, expected names without line ends, control characters or white space around; "
+            "rename it"
+        )
 
 
 def located(csv_folder: str | Path, image_path: str) -> Path:
