@@ -36,9 +36,7 @@ def connected(address: str) -> Iterator[Any]:
         ValueError: dask is not installed, nothing answers there within `SECONDS`, or the cluster has no worker.
     """
     if find_spec("distributed") is None:
-        raise ValueError(
-            '--dask needs dask; install it with: pip install "retinamask[cluster]"'
-        )
+        raise ValueError('--dask needs dask; install it with: pip install "retinamask[cluster]"')
     import distributed
     from dask.system import CPU_COUNT
 
