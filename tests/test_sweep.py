@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from retinamask import cli
+from retinamask.evaluation.coco import MEANINGS
 from retinamask.runs import runner
 from retinamask.runs.sweep import sweep
 
@@ -25,7 +26,10 @@ def run_without_a_kernel(notebook, values, run_dir):
     if values.get("rate") == 9:
         where = {"notebook": notebook.stem, "number": 3, "title": "Train", "error": "ValueError", "message": "too fast"}
         raise runner.NotebookError("too fast", run_dir / notebook.name, where)
-    Path(run_dir, "metrics.json").write_text(json.dumps({"AP50": values.get("rate", 0) * 10, "classes": {"a": 1}}))
+    figures = dict.fromkeys(MEANINGS, 0) | {"AP50": values.get("rate", 0) * 10, "per_class": {}}
+    Path(run_dir, "metrics.json").write_text(json.dumps(figures))
+        json.dumps({"AP50": values.get("rate", 0) * 10, "AP75": 0.1, "AP": 0, "AR100": 0, "per_class": {}})
+    )
     with Path(run_dir.parent, "log.txt").open("a") as file:
         file.write(f"{values.get('rate')} {values.get('name')} {values.get('epochs')}\n")
 
@@ -48,7 +52,7 @@ def test_a_grid_is_run_and_only_what_failed_is_run_again(project, monkeypatch, c
     said = capsys.readouterr()
     assert "4 runs, 2 failed: runs/sweep_a/sweep.csv" in said.out and "too fast" in said.err
     table = pd.read_csv("runs/sweep_a/sweep.csv")
-    assert list(table) == ["rate", "name", "AP50", "seconds", "status", "error", "run"]
+    assert list(table) == ["rate", "name", *MEANINGS, "seconds", "status", "error", "run"]
     assert table["rate"].tolist() == [0.01, 0.01, 9, 9] and table["name"].tolist() == ["p/q", "z"] * 2
     assert table["AP50"].tolist()[:2] == [0.1, 0.1] and table["AP50"][2:].isna().all()
     assert table["status"].tolist() == ["finished"] * 2 + ["failed"] * 2 and (table["seconds"] >= 0).all()

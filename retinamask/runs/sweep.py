@@ -68,10 +68,9 @@ def sweep(
         checked = runner.changed_values([notebooks_dir / f"{name}.ipynb" for name in names], own, {})
         identity = hashlib.sha256(json.dumps([names, checked], sort_keys=True).encode()).hexdigest()[:8]
         label = re.sub(r"[^\w.-]+", "_", "_".join(map("-".join, zip(grid, values, strict=True))))
-        run = f"{label[:80]}_{identity}".lstrip(".-")
-        if run in runs:
-            raise ValueError(f"--grid: {', '.join(values)} is what {', '.join(runs[run][2])} is; give each value once")
-        runs[run] = names, own, values
+        if same := next((run for run in runs if run.endswith(identity)), None):
+            raise ValueError(f"--grid: {', '.join(values)} is what {', '.join(runs[same][2])} is; give each value once")
+        runs[f"{label[:80]}_{identity}".lstrip(".-")] = names, own, values
     out, notebooks_dir = out.resolve(), notebooks_dir.resolve()
     tasks = ((run, _run, run, names, own, out, notebooks_dir) for run, (names, own, _) in runs.items())
     with contextlib.ExitStack() as stack:
