@@ -139,6 +139,7 @@ ORDER = [
     "runs.record",
     "runs.enter",
     "runs.runner",
+    "runs.sweep",
     "reports",
     "face",
     "doctor",
