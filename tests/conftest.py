@@ -58,3 +58,13 @@ def trained(tiny):
     stem, log_csv = tiny / "snapshots" / "tiny", tiny / "log.csv"
     evaluate = epoch_evaluation(detector, annotations.of_images(table, annotations.image_paths(table)[:2]), tiny)
     return train(Examples(table, tiny, detector), settings, stem, evaluate=evaluate, log_csv=log_csv)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A Dask cluster of two workers in this process, at an address."""
+    import distributed
+
+    options = {"threads_per_worker": 1, "dashboard_address": ":0", "protocol": "tcp"}
+    with distributed.LocalCluster(n_workers=2, processes=False, **options) as started:
+        yield started

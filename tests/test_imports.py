@@ -142,6 +142,7 @@ ORDER = [
     "runs.record",
     "runs.enter",
     "runs.runner",
+    "runs.sweep",
     "reports",
     "face",
     "doctor",

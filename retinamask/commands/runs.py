@@ -33,6 +33,17 @@ def add_commands(subparsers) -> None:
     run.add_argument("--continue", dest="continued", metavar="RUN", help="continue in the folder of an earlier run")
     run.add_argument("--force", action="store_true", help="move an earlier run of that name aside")
 
+    text = "Run a notebook, or the pipeline, for each combination of values, and write one table of all runs."
+    grid = add_command(subparsers, "sweep", sweep_command, f"{text} Started again it runs what is not finished.")
+    grid.add_argument("notebook", help="a notebook's name, or: pipeline")
+    value = "values to try for a parameter, or for detector; may be given several times"
+    grid.add_argument("--grid", action="append", required=True, metavar="NAME=VALUE,VALUE", help=value)
+    value = "a parameter that all runs have; may be given several times"
+    grid.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=value)
+    value = "run on the workers of a Dask cluster: its scheduler's address, or local for processes on this machine"
+    grid.add_argument("--dask", metavar="ADDRESS", help=value)
+    grid.add_argument("--out", metavar="DIR", help="folder of runs and sweep.csv; runs/sweep_NOTEBOOK if left out")
+
     demo = add_command(subparsers, "demo", demo_command, "Draw faces, train on them, and show the detections.")
     demo.add_argument("--images", type=int, default=700, help="how many scenes to draw")
     demo.add_argument("--steps", type=int, default=240, help="training steps")
@@ -61,6 +72,31 @@ def run_command(given) -> int:
         enter_project()
     names = runner.pipeline(given.detector or "retinanet") if given.notebook == "pipeline" else notebook.stem
     return _run_and_report(names, parameters, given.name, given.force, folder, given.continued)
+
+
+def sweep_command(given) -> int:
+    from retinamask.runs.enter import enter_project
+    from retinamask.runs.sweep import sweep
+
+    out = given.out and Path(given.out).absolute()
+    enter_project()
+    grid: dict[str, list[str]] = {}
+    for axis in given.grid:
+        name, equals, values = axis.partition("=")
+        if not (name and equals) or name in grid or name in dict(given.parameter):
+            raise ValueError(f"--grid {axis}: expected NAME=VALUE,VALUE, each name once and not by -p too")
+        grid[name] = values.split(",")
+    notebook = Path(given.notebook).stem
+    out = out or Path("runs", f"sweep_{notebook}")
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        table = sweep(notebook, grid, dict(given.parameter), out, given.dask)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    print(table.drop(columns="error").to_string(index=False, float_format="%.4g"))
+    failed = int((table["status"] != "finished").sum())
+    print(f"{len(table)} runs, {failed} failed: {out / 'sweep.csv'}")
+    return 1 if failed else 0
 
 
 def parameters_help(notebook: str) -> str:

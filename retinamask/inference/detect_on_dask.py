@@ -41,9 +41,10 @@ def connected(address: str) -> Iterator[Any]:
     from dask.system import CPU_COUNT
 
     where = address
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # what goes wrong is said here
     with contextlib.ExitStack() as stack:
         if address == "local":
-            options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.ERROR}
+            options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.ERROR}
             processes = max(1, CPU_COUNT // CORES)
             where = stack.enter_context(distributed.LocalCluster(n_workers=processes, preload=[__name__], **options))
         try:
@@ -123,7 +124,7 @@ def finished(client: Any, tasks: Iterator[tuple[Any, ...]]) -> Iterator[Any]:
         if not running:
             return
         try:
-            done = distributed.wait(running, LOOK_SECONDS, "FIRST_COMPLETED").done
+            done = distributed.wait(list(running), LOOK_SECONDS, "FIRST_COMPLETED").done
             for future in done:
                 name = running.pop(future)
                 yield future.result()

@@ -95,7 +95,7 @@ def run(
     run_dir = records.existing_run_folder(runs_dir, continued) if continued is not None else None
     earlier = records.earlier_notebooks(run_dir).items() if run_dir else ()
     begun = {name: entry.get("parameters", {}) for name, entry in earlier if entry.get("status") != "finished"}
-    changed = _changed_values(notebooks, parameters, begun)
+    changed = changed_values(notebooks, parameters, begun)
     if run_dir:
         for notebook in notebooks:  # what the run holds is not written over, unless it resumes
             executed, resumes = run_dir / notebook.name, notebook.stem in begun
@@ -192,7 +192,7 @@ def _title(cell: Any) -> str:
     return cell.source.strip().partition("\n")[0].lstrip("# ")
 
 
-def _changed_values(
+def changed_values(
     notebooks: list[Path], parameters: Mapping[str, Any], begun: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """Return the values that differ from a notebook's defaults: given, or those that it was begun with.
