@@ -28,8 +28,6 @@ def run_without_a_kernel(notebook, values, run_dir):
         raise runner.NotebookError("too fast", run_dir / notebook.name, where)
     figures = dict.fromkeys(MEANINGS, 0) | {"AP50": values.get("rate", 0) * 10, "per_class": {}}
     Path(run_dir, "metrics.json").write_text(json.dumps(figures))
-        json.dumps({"AP50": values.get("rate", 0) * 10, "AP75": 0.1, "AP": 0, "AR100": 0, "per_class": {}})
-    )
     with Path(run_dir.parent, "log.txt").open("a") as file:
         file.write(f"{values.get('rate')} {values.get('name')} {values.get('epochs')}\n")
 
@@ -42,6 +40,7 @@ def project(tmp_path, monkeypatch):
     cell = nbformat.v4.new_code_cell(DECLARED, metadata={"tags": ["parameters"]})
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "notebooks" / "a.ipynb")
     monkeypatch.setattr(runner, "run_notebook", run_without_a_kernel)
+    monkeypatch.setattr("retinamask.runs.sweep.write_page", lambda run_dir: Path(run_dir, "page").touch())
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
