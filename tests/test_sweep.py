@@ -40,6 +40,7 @@ def project(tmp_path, monkeypatch):
     cell = nbformat.v4.new_code_cell(DECLARED, metadata={"tags": ["parameters"]})
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "notebooks" / "a.ipynb")
     monkeypatch.setattr(runner, "run_notebook", run_without_a_kernel)
+    monkeypatch.setattr("retinamask.runs.sweep.write_page", lambda run_dir: Path(run_dir, "page").touch())
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -4,6 +4,7 @@ A task ends with its part whole on the shared disk, so that one that Dask gives 
 changes nothing.
 """
 
+import asyncio
 import contextlib
 import itertools
 import logging
@@ -48,10 +49,12 @@ def connected(address: str) -> Iterator[Any]:
             processes = max(1, CPU_COUNT // CORES)
             where = stack.enter_context(distributed.LocalCluster(n_workers=processes, preload=[__name__], **options))
         try:
+            if address != "local":
+                asyncio.run(_answer(address))
             client = stack.enter_context(distributed.Client(where, timeout=SECONDS))
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"--dask {address}: no scheduler of Dask answers within {SECONDS} s ({error}); "
+                f"--dask {address}: no scheduler of Dask answers within {SECONDS} s ({error or 'time-out'}); "
                 "expected its address, such as tcp://10.0.0.1:8786, or local"
             ) from None
         try:
@@ -59,6 +62,15 @@ def connected(address: str) -> Iterator[Any]:
         except TimeoutError:
             raise ValueError(f"--dask {address}: the cluster has no worker; start some with: dask worker") from None
         yield client
+
+
+async def _answer(address: str) -> None:
+    """Shake hands with a scheduler; `Client` waits without end for something else that takes connections."""
+    import distributed
+
+    how = distributed.Security().get_connection_args("client")
+    comm = await asyncio.wait_for(distributed.comm.connect(address, timeout=SECONDS, **how), SECONDS)
+    await comm.close()
 
 
 def dask_setup(worker: Any) -> None:
