@@ -83,7 +83,7 @@ def test_a_conversion_never_replaces_a_file(trained, converted):
     assert convert(trained.last) == converted
     with pytest.raises(snapshots.SnapshotError, match="exists and is another model; choose another name"):
         convert(trained.last, nms_threshold=0.3)
-    with pytest.raises(snapshots.SnapshotError, match="is a converted model; expected a training snapshot"):
+    with pytest.raises(snapshots.SnapshotError, match="is of the kind inference; expected a training snapshot"):
         convert(converted)
 
 

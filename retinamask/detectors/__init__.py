@@ -94,7 +94,7 @@ def load(snapshot: Snapshot, kind: str, backend: str | None = None, precision: s
             f"{snapshot.weights} runs in TensorFlow; backend and precision are of exports (.onnx, .tflite)"
         )
     if kind == "training" and snapshot.kind != "training":
-        raise SnapshotError(f"{snapshot.weights} is no training snapshot; expected a training snapshot")
+        raise SnapshotError(f"{snapshot.weights} is of the kind {snapshot.kind}; expected a training snapshot")
     detector = restore(snapshot)
     network = detector.network()
     if snapshot.kind == "training":
