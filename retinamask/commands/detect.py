@@ -109,7 +109,7 @@ def detect_command(given) -> None:
         options["write_parts"] = Workers.write_parts
     try:
         with contextlib.ExitStack() as stack:
-            load = partial(_on_dask, given, stack) if given.dask else partial(load_predictor, given)
+            load = (lambda: _on_dask(given, stack)) if given.dask else (lambda: load_predictor(given))
             found = detect_in_parts(load, paths, out, run, drawn, **options)
     except KeyboardInterrupt:
         kept = f"{parts} keeps what is done, --resume continues from there"
