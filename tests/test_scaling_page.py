@@ -1,5 +1,6 @@
 """The scripts of docs/scaling.md: what they would start on each machine, with what each cluster sets."""
 
+import math
 import os
 import re
 import subprocess
@@ -70,7 +71,14 @@ def test_every_command_of_the_page_is_understood():
     from retinamask.cli import _parser
 
     joined = PAGE.replace("\\\n", " ")
-    commands = re.findall(r"retinamask (train [^\n`']+)", joined)
-    assert len(commands) == 6
+    commands = re.findall(r"retinamask ((?:train|detect|sweep) [^\n`']+)", joined)
+    assert len(commands) == 8
     for command in commands:
         _parser().parse_args(command.split())
+
+
+def test_the_cores_follow_from_the_measured_rates():
+    rows = re.findall(r"^\| (?:int8|float32) \| ([\d.]+) \| (\d+) \| (\d+) \|$", PAGE, flags=re.MULTILINE)
+    assert len(rows) == 2
+    for rate, *cores in rows:
+        assert [int(each) for each in cores] == [math.ceil(a_day / (float(rate) * 86_400)) for a_day in (1e6, 1e9)]

@@ -142,14 +142,8 @@ def detect_command(given) -> int:
         options["write_parts"] = Workers.write_parts
     try:
         with contextlib.ExitStack() as stack:
-            found = detect_in_parts(
-                lambda: _on_dask(given, stack) if given.dask else load_predictor(given),
-                paths,
-                out,
-                run,
-                drawn,
-                **options,
-            )
+            load = (lambda: _on_dask(given, stack)) if given.dask else (lambda: load_predictor(given))
+            found = detect_in_parts(load, paths, out, run, drawn, **options)
     except (KeyboardInterrupt, OSError) as error:
         kept = f"{parts} keeps what is done, --resume continues from there"
         message = kept if any(parts.glob("part-*")) else "nothing was done that could be kept"

@@ -54,7 +54,7 @@ def connected(address: str) -> Iterator[Any]:
             client = stack.enter_context(distributed.Client(where, timeout=SECONDS))
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"--dask {address}: no scheduler of Dask answers within {SECONDS} s ({error or 'time-out'}); "
+                f"--dask {address}: no scheduler of Dask answers within {SECONDS} s ({str(error) or 'time-out'}); "
                 "expected its address, such as tcp://10.0.0.1:8786, or local"
             ) from None
         try:
