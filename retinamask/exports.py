@@ -150,9 +150,13 @@ def _onnx_models(network, detector, side: int | None, batches: Iterator[np.ndarr
     import nncf
 
     inputs = [{"image": np.ascontiguousarray(batch.transpose(0, 3, 1, 2))} for batch in batches]
+    # ONNX Runtime has no operators for what flows between layers with a scale for each channel.
+    whole = nncf.AdvancedQuantizationParameters(
+        activations_quantization_params=nncf.quantization.advanced_parameters.QuantizationParameters(per_channel=False)
+    )
     for kept in (None, nncf.IgnoredScope(names=_predicting(model))):
         options = {"preset": nncf.QuantizationPreset.MIXED, "subset_size": len(inputs), "ignored_scope": kept}
-        yield nncf.quantize(model, nncf.Dataset(inputs), **options)
+        yield nncf.quantize(model, nncf.Dataset(inputs), advanced_parameters=whole, **options)
 
 
 def _predicting(model) -> list[str]:

@@ -11,6 +11,7 @@ import os
 import statistics
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,7 +103,8 @@ class ExportedNetwork:
             return self._in_litert(batch)
         blob = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
         if self.backend == "onnxruntime":
-            return self._session.run(None, {"image": blob})
+            with self._explained():  # some of what it lacks shows only here
+                return self._session.run(None, {"image": blob})
         if not hasattr(self._own, "request") or self._own.of is not self._compiled:
             self._own.request, self._own.of = self._compiled.create_infer_request(), self._compiled
         self._own.request.infer([blob], share_inputs=True)
@@ -140,7 +142,7 @@ class ExportedNetwork:
 
     def _load(self) -> None:
         path = str(self.snapshot.weights)
-        try:
+        with self._explained():
             if self.backend == "openvino":
                 import openvino
 
@@ -157,9 +159,16 @@ class ExportedNetwork:
                 self._interpreter = Interpreter(path, num_threads=os.cpu_count())
                 self._runner = self._interpreter.get_signature_runner()
                 self._lock = threading.Lock()
-        except Exception as error:  # each runtime has its own kinds
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn an error of the runtime, each has its own kinds, into one that says what to do."""
+        try:
+            yield
+        except Exception as error:
             reason = " ".join(str(error).split())[-300:]
-            raise SnapshotError(f"{path}: {self.backend} cannot run it ({reason}); take another backend") from None
+            found = f"{self.snapshot.weights}: {self.backend} cannot run it ({reason})"
+            raise SnapshotError(f"{found}; take another backend") from None
 
     def _in_litert(self, batch: np.ndarray) -> list[np.ndarray]:
         """LiteRT's networks take one image, and one after the other."""
