@@ -14,7 +14,15 @@ BACKBONE = "mobilenet128_0.25"  # test_keras_files and the pipeline have a ResNe
 # with so short a memory of its statistics that it tells images apart after a few steps
 SMALL = {"backbone": BACKBONE, "image_size": 96, "normalisation": "live", "momentum": 0.3}
 # They take minutes: begun first, so that no process waits for them at the end (--no-loadscope-reorder).
-LONGEST = ("test_survival", "test_pipeline", "test_detect", "test_distribution", "test_train", "test_keras_files")
+LONGEST = (
+    "test_survival",
+    "test_export",
+    "test_pipeline",
+    "test_detect",
+    "test_distribution",
+    "test_train",
+    "test_keras_files",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
