@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from retinamask.dataset.annotations import DETECTION_COLUMNS, image_paths, make_table
 from retinamask.dataset.image_files import find_images
 from retinamask.detectors import snapshots
-from retinamask.inference.detect import Predictor, detect, table_rows
+from retinamask.inference.detect import Predictor, check_options, detect, table_rows
 from retinamask.inference.slices import Slices
 from retinamask.inference.two_stage import TwoStage
 
@@ -72,6 +72,7 @@ class Model:
             >>> model = rm.load("snapshots/mine_best.h5")
             >>> model.detect("photos/").query("class_name == 'no_mask'")
         """
+        check_options(score_threshold, batch_size)
         options = {"score_threshold": score_threshold, "suppress": suppress}
         given = list(source) if isinstance(source, (list, tuple)) else [source]
         if isinstance(source, pd.DataFrame):

@@ -126,6 +126,8 @@ def expand(sources: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
             places.append(path)
         elif glob.has_magic(source):
             matches = [Path(name) for name in sorted(glob.glob(source, recursive=True))]
+            folders = {match for match in matches if match.is_dir()}
+            matches = [match for match in matches if folders.isdisjoint(match.parents)]  # walked with its folder
             matched = [match for match in matches if match.is_dir() or is_image(match)]
             notes += Walk([match for match in matches if not match.is_dir()], [], []).notes()
             if not matched:

@@ -291,7 +291,7 @@ def _draw_people(axes: Axes, spells: pd.DataFrame, colors: dict[str, str]) -> No
     axes.hlines(rows, spells["first"], spells["last"], colors=colors, linewidth=width)
     axes.set_ylim(rows.max() + 0.7, 0.3)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    axes.set_title(f"{rows.max()} people", fontsize=9.5, pad=4)
+    axes.set_title(f"{rows.max()} {'person' if rows.max() == 1 else 'people'}", fontsize=9.5, pad=4)
 
 
 def keep(figure: Figure, path: str | Path) -> Image.Image:

@@ -172,6 +172,8 @@ def export_darknet(snapshot: Snapshot, folder: str | Path, force: bool = False) 
     Example:
         >>> rm.export_darknet(trained.best, "exported")
     """
+    if snapshot.kind == "export":
+        raise SnapshotError(f"{snapshot.weights} is an export; expected the snapshot it was made from")
     detector = detectors.restore(snapshot)
     if not hasattr(detector, "description"):
         raise SnapshotError(

@@ -125,10 +125,7 @@ def look_at(
     Raises:
         ValueError: ``score_threshold`` or ``batch_size`` is out of range.
     """
-    if not 0 <= score_threshold <= 1 or batch_size < 1:
-        raise ValueError(
-            f"score_threshold is {score_threshold} and batch_size {batch_size}, expected 0 to 1 and at least 1"
-        )
+    check_options(score_threshold, batch_size)
 
     def look(batch: list[Seen]) -> list[Seen]:
         readable = [seen.image_rgb for seen in batch if not seen.problem]
@@ -154,6 +151,14 @@ def look_at(
                 yield from batch if concurrent else look(batch)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def check_options(score_threshold: float, batch_size: int) -> None:
+    """Raise `ValueError` for what `look_at` does not take."""
+    if not 0 <= score_threshold <= 1 or batch_size < 1:
+        raise ValueError(
+            f"score_threshold is {score_threshold} and batch_size {batch_size}, expected 0 to 1 and at least 1"
+        )
 
 
 def _read(path: str, folder) -> Seen:

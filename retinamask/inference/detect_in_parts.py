@@ -30,7 +30,7 @@ from retinamask.dataset.annotations import (
     write_detections,
 )
 from retinamask.drawing.anonymise import anonymise
-from retinamask.inference.detect import look_at, table_rows
+from retinamask.inference.detect import check_options, look_at, table_rows
 from retinamask.progress import track
 
 PART = 64  # images; fixed, since a part is known by its first image
@@ -88,12 +88,14 @@ def detect_in_parts(
         if not resume:
             raise ValueError(f"{parts} holds parts of a run that was stopped; add --resume, or begin anew with --force")
         before = json.loads((parts / "run.json").read_text(encoding="utf-8"))
-        other = [f"{name} was {before.get(name)}, now {new}" for name, new in run.items() if before.get(name) != new]
+        names = [name for name in {**run, **before} if before.get(name) != run.get(name)]
+        other = [f"{name} was {before.get(name)}, now {run.get(name)}" for name in names]
         if other:
             raise ValueError(f"{parts} is of another run: {'; '.join(other)}. Give what it had, or leave out --resume")
-    if not resume:
+    if not (resume and (parts / "run.json").exists()):
         for path in drawn.values():
             files.refuse_existing(path, force, "--save-images")
+    check_options(options["score_threshold"], options["batch_size"])
     out.parent.mkdir(parents=True, exist_ok=True)
     predictor = load()
     if to:  # imported here, as all that most runs do not need and that takes time

@@ -137,12 +137,14 @@ def finished(client: Any, tasks: Iterator[tuple[Any, ...]]) -> Iterator[Any]:
             return
         try:
             done = distributed.wait(list(running), LOOK_SECONDS, "FIRST_COMPLETED").done
-            for future in done:
-                name = running.pop(future)
-                yield future.result()
         except TimeoutError:
             if not client.nthreads():
                 print("no worker is left; waiting for one", file=sys.stderr, flush=True)
+            continue
+        try:
+            for future in done:
+                name = running.pop(future)
+                yield future.result()
         except distributed.KilledWorker as error:
             raise ValueError(
                 f"{name}: {error.allowed_failures + 1} workers died of it, one after the other; "

@@ -260,7 +260,7 @@ def _damaged_images(path: Path, nbytes: int) -> dict[int, str] | None:
     try:
         record, stat = json.loads(index.read_text(encoding="utf-8")), path.stat()
         if record["bytes"] == stat.st_size == nbytes and record["written"] == stat.st_mtime_ns:
-            return dict(record["damaged"])  # pairs: tables in other folders have other paths
+            return {int(begin): message for begin, message in record["damaged"]}  # no dict of paths, as once
         found = f"{stat.st_size:,} bytes, expected {nbytes:,}, untouched since they were written"
     except (OSError, ValueError, KeyError, TypeError) as error:
         found = f"{type(error).__name__}: {error}"
