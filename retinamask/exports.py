@@ -86,7 +86,7 @@ def export(
     out = Path(out) if out else snapshot.weights.with_name(f"{snapshot.weights.stem}{suffix}")
     if out.suffix != FORMATS[to]:
         raise SnapshotError(f"{out}: expected a name that ends in {FORMATS[to]}")
-    snapshot = snapshot.at(image_size) if image_size else snapshot
+    snapshot = snapshot if image_size is None else snapshot.at(image_size)
     source = {"name": snapshot.weights.name, "weights_sha256": snapshot.record["weights_sha256"]}
     about = {"to": to, "precision": precision, "converted_from": source}
     if out.exists() and not force:

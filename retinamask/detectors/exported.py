@@ -109,10 +109,10 @@ class ExportedNetwork:
                 return self._session.run(None, {"image": blob})
         import openvino
 
-        if not hasattr(self._own, "request") or self._own.of is not self._compiled:
-            self._own.request, self._own.of = self._compiled.create_infer_request(), self._compiled
-        request = self._own.request
         with _TENSORS:
+            if not hasattr(self._own, "request") or self._own.of is not self._compiled:
+                self._own.request, self._own.of = self._compiled.create_infer_request(), self._compiled
+            request = self._own.request
             request.set_input_tensor(openvino.Tensor(blob, shared_memory=True))
             request.start_async()
         request.wait()

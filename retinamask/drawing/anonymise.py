@@ -10,7 +10,7 @@ _CELLS = 6  # mean colors along the longer side; of 14, networks still name the 
 
 
 def anonymise(image_rgb: np.ndarray, boxes_xyxy: np.ndarray, how: str) -> np.ndarray:
-    """Return a copy of the image in which nobody can be recognised inside the boxes, nor by a computer.
+    """Return a copy of the image in which the faces inside the boxes are hidden.
 
     Each box is reduced to six mean colors along its longer side, whatever its size, so that what is lost cannot be
     computed from what is left, as it can of a Gaussian blur; see McPherson et al. 2016 (arXiv:1609.00408).
