@@ -217,7 +217,7 @@ def test_files_that_are_no_exports_are_refused(made, table, tiny, yolo_onnx, tmp
         rm.load(tmp_path / "foreign.onnx")
     model = onnx.load(path)
     model.graph.node[0].op_type = "Convolve"
-    onnx.save(model, tmp_path / "unknown.onnx")
+    exported.save(model, tmp_path / "unknown.onnx", snapshots.read(path).record)
     for backend in ("openvino", "onnxruntime"):
         with pytest.raises(SnapshotError, match=f"unknown.onnx: {backend} cannot run it .*; take another backend"):
             Predictor.load(tmp_path / "unknown.onnx", backend=backend)

@@ -14,7 +14,6 @@ import pytest
 from notebook_cells import ROOT, run_cells
 from test_watchers import EVALUATION_TAGS, STEP_TAGS, read_back
 
-import retinamask as rm
 from retinamask.dataset import annotations
 from retinamask.runs.enter import enter, enter_project
 from retinamask.runs.parameters import known_parameters, settings_in_more
@@ -92,8 +91,7 @@ def test_every_detector_is_trained_and_shows_its_pictures(tiny, tmp_path, monkey
     assert ({".cfg", ".weights", ".names"} <= written) == (detector == "yolov4_tiny")
     if detector == "yolov4_tiny":  # one is enough of the notebooks that do not know which detector it is
         common = {"snapshots_dir": str(folder), "run_dir": str(run_dir)}
-        run_cells("03_convert_snapshot", monkeypatch, score_threshold=0.01, export_to="onnx", export_size=128, **common)
-        assert rm.load(folder / "mine_best.onnx").predictor.detector.settings.image_size == 128
+        run_cells("03_convert_snapshot", monkeypatch, score_threshold=0.01, **common)
         done = run_cells("05_evaluate", monkeypatch, **common)
         assert done.variables["model"].snapshot.kind == "inference" and len(done.pictures) == 1
         assert json.loads((run_dir / "metrics.json").read_text())["images"] > 0
