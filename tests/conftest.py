@@ -16,7 +16,6 @@ SMALL = {"backbone": BACKBONE, "image_size": 96, "normalisation": "live", "momen
 # They take minutes: begun first, so that no process waits for them at the end (--no-loadscope-reorder).
 LONGEST = (
     "test_survival",
-    "test_export",
     "test_pipeline",
     "test_detect",
     "test_distribution",
