@@ -210,7 +210,8 @@ model.predict_on_batch(numpy.expand_dims(image, axis=0))
     "float32": 'import retinamask as rm; rm.load("{folder}/retinanet_float32.onnx").detect("{image}")',
     "int8": 'import retinamask as rm; rm.load("{folder}/retinanet_int8.onnx").detect("{image}")',
 }
-_MEMORY = "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+# ru_maxrss would be that of the process which started this one, if that was larger.
+_MEMORY = "\nprint(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"
 
 
 def start() -> dict:

@@ -108,7 +108,7 @@ def export(
     expected = _judged(snapshot, compared, folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent, prefix=".export-") as place, _quiet():
-        for model in (_onnx_models if to == "onnx" else _litert_models)(network, detector, side, batches):
+        for model in (_onnx_models if to == "onnx" else _litert_models)(network, side, batches):
             record |= {"kind": "export", "export": about}
             trial = exported.save(model, Path(place, out.name), record)
             about["check"] = check = _compared(expected, _judged(trial, compared, folder))
@@ -131,16 +131,16 @@ def _fixed_side(detector, to: str) -> int | None:
     return None
 
 
-def _input_shape(detector, network, side: int | None) -> tuple[int | None, ...]:
+def _input_shape(network, side: int | None) -> tuple[int | None, ...]:
     return (side, side, 3) if side else tuple(network.inputs[0].shape[1:])
 
 
-def _onnx_models(network, detector, side: int | None, batches: Iterator[np.ndarray] | None) -> Iterator[Any]:
+def _onnx_models(network, side: int | None, batches: Iterator[np.ndarray] | None) -> Iterator[Any]:
     """Yield the network in ONNX; in int8 first all of it, then with the layers that predict left in float32."""
     import tensorflow as tf
     import tf2onnx
 
-    shape = (None, *_input_shape(detector, network, side))
+    shape = (None, *_input_shape(network, side))
     signature = (tf.TensorSpec(shape, tf.float32, name="image"),)
     model, _ = tf2onnx.convert.from_keras(network, input_signature=signature, opset=OPSET, inputs_as_nchw=["image"])
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
@@ -172,11 +172,11 @@ def _predicting(model) -> list[str]:
     return sorted(found)
 
 
-def _litert_models(network, detector, side: int | None, batches: Iterator[np.ndarray] | None) -> Iterator[bytes]:
+def _litert_models(network, side: int | None, batches: Iterator[np.ndarray] | None) -> Iterator[bytes]:
     """Yield the network in LiteRT, for one image at a time."""
     import tensorflow as tf
 
-    @tf.function(input_signature=[tf.TensorSpec((1, *_input_shape(detector, network, side)), tf.float32, name="image")])
+    @tf.function(input_signature=[tf.TensorSpec((1, *_input_shape(network, side)), tf.float32, name="image")])
     def answer(image):
         outputs = network(image, training=False)
         return {f"output_{number}": output for number, output in enumerate(tf.nest.flatten(outputs))}
@@ -193,7 +193,7 @@ def _batches(detector, train: pd.DataFrame, folder: str | Path) -> Iterator[np.n
     """Yield network inputs of one image each, evenly from all of the table."""
     paths = image_paths(objects(train))
     for place in np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _CALIBRATION_IMAGES)).astype(int)):
-        with contextlib.suppress(images.ImageError):  # said when the table is compared
+        with contextlib.suppress(images.ImageError):  # reported when the table is compared
             image_rgb = images.read_image(Path(folder, paths[place]))
             if detector.classifies:
                 of_image = objects(train)[objects(train)["image_path"] == paths[place]]
@@ -206,7 +206,7 @@ def _batches(detector, train: pd.DataFrame, folder: str | Path) -> Iterator[np.n
 def _judged(snapshot: Snapshot, table: pd.DataFrame, folder: str | Path) -> tuple[pd.DataFrame | np.ndarray, float]:
     """Give the detections of a snapshot and their AP; of a classifier its probabilities and their accuracy."""
     if snapshot.classifies:
-        found = classify_faces(Classifier.load(snapshot, precision="auto"), table, folder)
+        found = classify_faces(Classifier.load(snapshot), table, folder)
         return found.probabilities, float((found.probabilities.argmax(1) == found.labels).mean())
     detections, _ = detect(Predictor.load(snapshot), image_paths(table), folder, 0.05, suppress="per_class")
     return detections, coco.evaluate(table, detections, snapshot.classes)["AP"]

@@ -108,7 +108,7 @@ def load(
     """Load a detector, or a face detector with a classifier of its faces, from snapshots or exports.
 
     Args:
-        snapshot: a snapshot of either kind, or its ``.h5``; or an export, ``.onnx`` or ``.tflite``.
+        snapshot: a training or inference snapshot or its ``.h5``, or an export, ``.onnx`` or ``.tflite``.
         face_detector: for a classifier: ``haar``, ``res10``, ``yunet``, ``yolov4``, ``yolov4_tiny`` or ``snapshot``.
         face_model: the face detector's files; what ``retinamask fetch`` fetched if left out.
         image_size: side in pixels that a detector resizes images to; that of its training if left out.

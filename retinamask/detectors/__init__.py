@@ -79,7 +79,7 @@ def load(snapshot: Snapshot, kind: str, backend: str | None = None, precision: s
 
     Args:
         snapshot: from `retinamask.detectors.snapshots.read`.
-        kind: ``training`` for the network of a training snapshot; ``raw`` for the same of either kind of snapshot, of
+        kind: ``training`` for the network of a training snapshot; ``raw`` for the same network of any snapshot, of
             which the detector reads ``scores`` and ``boxes``; ``inference`` for what `retinamask.inference.convert`
             writes, which filters them, or a classifier's probabilities. An export has one of the last two.
         backend, precision: of an export, see `retinamask.detectors.exported.ExportedNetwork`.

@@ -42,7 +42,7 @@ def connected(address: str) -> Iterator[Any]:
     from dask.system import CPU_COUNT
 
     where = address
-    logging.getLogger("distributed").setLevel(logging.ERROR)  # what goes wrong is said here
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # errors are reported by this file
     with contextlib.ExitStack() as stack:
         if address == "local":
             options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.ERROR}
