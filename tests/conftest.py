@@ -67,9 +67,12 @@ def trained(tiny):
     return train(Examples(table, tiny, detector), settings, stem, evaluate=evaluate, log_csv=log_csv)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster():
-    """A Dask cluster of two workers in this process, at an address."""
+    """A Dask cluster of two workers in this process, at an address.
+
+    Closed after each file: its heartbeats draw from `random`, which Hypothesis takes for a flaky test.
+    """
     import distributed
 
     options = {"threads_per_worker": 1, "dashboard_address": ":0", "protocol": "tcp"}
