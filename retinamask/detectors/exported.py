@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pooch
 
 from retinamask.dataset import files
 from retinamask.detectors.snapshots import ATTRIBUTE, CHECKSUM, FORMAT, Snapshot, SnapshotError, beside, onnx_checksum
@@ -196,6 +195,8 @@ class ExportedNetwork:
 
 
 def _memory() -> Path:
+    import pooch
+
     return Path(pooch.os_cache("retinamask"), "export_precision.json")
 
 
