@@ -133,8 +133,8 @@ def class_table(metrics: dict) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(dict.fromkeys(("AP", "AP50", "AP75", "AR100"), float))
 
 
-def _run(annotations, detections, classes: dict[str, int], iou_threshold: float | None = None) -> COCOeval_faster:
-    """Check the tables and return faster-coco-eval's evaluator, accumulated but not summarized."""
+def checked(annotations: pd.DataFrame, detections: pd.DataFrame, classes: dict[str, int]) -> None:
+    """Raise the `ValueError` of `evaluate` if these cannot be judged."""
     if objects(annotations).empty:
         raise ValueError("the annotations hold no objects: there is nothing to evaluate against")
     check_classes(annotations, classes, "annotations")
@@ -147,6 +147,11 @@ def _run(annotations, detections, classes: dict[str, int], iou_threshold: float 
         raise ValueError("detections: the column score is missing")
     if bad := (~objects(detections)["score"].astype(float).between(0, 1)).sum():
         raise ValueError(f"detections: {bad} box(es) without a score from 0 to 1")
+
+
+def _run(annotations, detections, classes: dict[str, int], iou_threshold: float | None = None) -> COCOeval_faster:
+    """Return faster-coco-eval's evaluator, accumulated but not summarized."""
+    checked(annotations, detections, classes)
     image_ids = {path: number for number, path in enumerate(sorted(image_paths(annotations)), start=1)}
     was_on = gc.isenabled()
     gc.disable()  # searching for garbage among the many new dicts takes as long as the evaluation itself
