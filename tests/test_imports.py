@@ -121,6 +121,8 @@ ORDER = [
     "inference.window",
     "inference.video",
     "evaluation.coco",
+    "evaluation.matches",
+    "evaluation.errors",
     "evaluation.in_training",
     "evaluation.plots",
     "evaluation.classification",

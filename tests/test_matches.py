@@ -22,8 +22,9 @@ FOUND = make_table(
 )
 
 
-def test_average_precision_is_pycocotools():
-    for seed in range(500):
+@pytest.mark.parametrize("cases", [range(60), pytest.param(range(60, 500), marks=pytest.mark.slow)])
+def test_average_precision_is_pycocotools(cases):
+    for seed in cases:
         annotations, detections = random_tables(seed, images=4)
         if annotations["x1"].isna().all():
             continue

@@ -31,9 +31,9 @@ def find_causes(annotations: pd.DataFrame, detections: pd.DataFrame, classes: di
     Arguments and errors are those of `retinamask.evaluation.coco.evaluate`.
 
     Returns:
-        Rows ``image_path, x1, y1, x2, y2, class_name, score`` (NaN of a missed face) with ``cause`` (``right``, or one of
-        `CAUSES`), ``true_class`` and ``annotation``, the row of ``annotations`` that is meant (-1 for background), and
-        ``iou``, the overlap with it.
+        Rows ``image_path, x1, y1, x2, y2, class_name, score`` (NaN of a missed face) with ``cause`` (``right`` or one
+        of `CAUSES`), ``true_class`` and ``annotation``, the row of ``annotations`` that is meant (-1 for background),
+        and ``iou``, the overlap with it.
     """
     checked(annotations, detections, classes)
     truths = dict(list(objects(annotations).groupby("image_path")))

@@ -1,7 +1,7 @@
 """Which detections are right: COCO's matching, for curves, thresholds, intervals and the confusion matrix.
 
-The matching is that of pycocotools (https://github.com/cocodataset/cocoapi, ``evaluateImg``): in each image and class the
-most confident detection first, each takes the free annotation that it overlaps most.
+The matching is that of pycocotools (https://github.com/cocodataset/cocoapi, ``evaluateImg``): in each image and class,
+the most confident detection first, each takes the free annotation that it overlaps most.
 """
 
 from typing import NamedTuple
