@@ -116,6 +116,7 @@ ORDER = [
     "inference.convert",
     "inference.classify",
     "inference.two_stage",
+    "inference.box_fit",
     "inference.video_files",
     "inference.tracks",
     "inference.window",

@@ -1,0 +1,94 @@
+"""From one convention of boxes to another: a detector learnt faces, a data set has whole heads."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from retinamask.dataset import boxes
+from retinamask.dataset.annotations import BOX_COLUMNS, objects
+from retinamask.inference.detect import Detections
+
+_SAME_FACE = 0.1  # IoU of a box and of an annotation in another convention
+_FEWEST = 10  # pairs of a box and an annotation
+
+
+class BoxFit(NamedTuple):
+    """How a detector's boxes become those of a data set, in shares of the sides of each box.
+
+    Attributes:
+        right, down: how far the centre moves.
+        width, height: factors of the sides.
+    """
+
+    right: float
+    down: float
+    width: float
+    height: float
+
+    def __call__(self, boxes_xyxy: np.ndarray) -> np.ndarray:
+        """Move and scale boxes ``(N, 4)``."""
+        sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+        centres = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2 + sides * self[:2]
+        return np.hstack([centres - sides * self[2:] / 2, centres + sides * self[2:] / 2])
+
+
+def fit_boxes(detections: pd.DataFrame, annotations: pd.DataFrame) -> BoxFit:
+    """Learn how a detector's boxes must move and grow to be those of a data set: the medians over all faces.
+
+    Each annotation is compared with the most confident box that overlaps it by an IoU of 0.1 and no other more.
+
+    Args:
+        detections: on training images, such as with a ``score_threshold`` of 0.5; classes do not matter.
+        annotations: of the same images, with the same paths.
+
+    Raises:
+        ValueError: fewer than 10 faces were found.
+
+    Example:
+        >>> fit = rm.fit_boxes(model.detect(parts["train"]), parts["train"])
+        >>> rm.load("snapshots/mine_best.h5", box_fit=fit)
+    """
+    truths, pairs = dict(list(objects(annotations).groupby("image_path"))), []
+    for path, rows in objects(detections).sort_values("score", ascending=False, kind="stable").groupby("image_path"):
+        if path not in truths:
+            continue
+        found, truth = (table[BOX_COLUMNS].to_numpy(float) for table in (rows, truths[path]))
+        ious = boxes.overlaps(found, truth)
+        nearest = np.where(ious.max(axis=1) >= _SAME_FACE, ious.argmax(axis=1), -1)
+        for place, first in zip(*np.unique(nearest, return_index=True), strict=True):
+            if place >= 0:
+                pairs.append((found[first], truth[place]))
+    if len(pairs) < _FEWEST:
+        raise ValueError(
+            f"{len(pairs)} of {len(objects(annotations))} annotated faces were found, expected at least {_FEWEST} to "
+            "learn from; give more images, or a lower score threshold"
+        )
+    found, truth = np.array(pairs).transpose(1, 0, 2)
+    sides = found[:, 2:] - found[:, :2]
+    moved = ((truth[:, :2] + truth[:, 2:]) - (found[:, :2] + found[:, 2:])) / 2 / sides
+    scaled = (truth[:, 2:] - truth[:, :2]) / sides
+    return BoxFit(*np.median(np.hstack([moved, scaled]), axis=0).round(4).tolist())
+
+
+class Fitted:
+    """A predictor whose boxes are moved and scaled by a `BoxFit`, and cut to the image."""
+
+    def __init__(self, predictor, box_fit: Sequence[float]):
+        """``box_fit`` are the four numbers of a `BoxFit`."""
+        if len(box_fit) != 4 or not min(box_fit[2:]) > 0:
+            raise ValueError(f"box_fit is {box_fit}, expected right, down and two positive factors: 0,-0.1,1.3,1.4")
+        self.predictor, self.box_fit = predictor, BoxFit(*box_fit)
+        self.class_names, self.measure = predictor.class_names, predictor.measure
+        self.concurrent = getattr(predictor, "concurrent", False)
+
+    def __call__(
+        self, images_rgb: Sequence[np.ndarray], score_threshold: float = 0.05, suppress: str = "any_class"
+    ) -> list[Detections]:
+        """Detect as the predictor does."""
+        found = self.predictor(images_rgb, score_threshold, suppress)
+        return [
+            each._replace(boxes_xyxy=boxes.clip(self.box_fit(each.boxes_xyxy), image_rgb.shape[1::-1]))
+            for each, image_rgb in zip(found, images_rgb, strict=True)
+        ]
