@@ -74,8 +74,7 @@ def export(
         raise SnapshotError(
             f"to is {to} and precision {precision}, expected {' or '.join(FORMATS)} and float32 or int8"
         )
-    if snapshot.kind == "export":
-        raise SnapshotError(f"{snapshot.weights} is an export; expected the snapshot it was made from")
+    snapshots.refuse_export(snapshot)
     if precision == "int8" and to == "onnx" and find_spec("nncf") is None:
         raise SnapshotError("int8 in ONNX needs nncf, which is not installed; install it with: pip install nncf")
     compared = train if val is None else val

@@ -97,6 +97,14 @@ def test_weights_that_are_not_those_of_the_json_are_refused(trained, tmp_path):
         snapshots.read(tmp_path / "copy.h5")
 
 
+def test_the_file_that_was_given_is_named(tmp_path):
+    for name in ("u.pt", "mine.v2"):
+        with pytest.raises(
+            snapshots.SnapshotError, match=f"{name}: expected a snapshot, .h5 with its .json, or an exp"
+        ):
+            snapshots.read(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [("", "not readable as JSON"), ("[]", "not a snapshot description"), ('{"format": 1}', "kind, detector")],

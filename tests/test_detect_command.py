@@ -234,9 +234,16 @@ def test_a_list_that_is_none(content, message, photos, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("source", "message"),
-    [("*.jpg", "*.jpg matches no folder and no file ending as images do"), ("gone.txt", "gone.txt does not exist")],
+    [
+        ("*.jpg", "*.jpg matches nothing; expected folders or files ending in .jpg, .jpeg, "),
+        ("*.gif", "*.gif matches nothing; expected folders or files ending in .jpg, .jpeg, "),
+        ("[bc].m*", "[bc].m* matches 2 file(s) of other kinds, such as b.md; expected folders or files ending in .jpg"),
+        ("gone.txt", "gone.txt does not exist"),
+    ],
 )
 def test_sources_that_are_not_there(source, message, photos, capsys):
+    for name in ("b.md", "c.mp4"):
+        Path(name).write_text("no image")
     assert main(["detect", source, *SNAPSHOT]) == 2
     assert message in capsys.readouterr().err
 
@@ -396,6 +403,12 @@ def test_where_drawn_copies_cannot_go(photos, sources, folder, message, capsys):
     before = sorted(Path().rglob("*"))
     assert main(["detect", *sources, *SNAPSHOT, "--save-images", folder, "--force"]) == 2
     assert re.search(message, capsys.readouterr().err) and sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("option", ["--track", "--no-track", "--show"])
+def test_options_of_a_video_are_refused_for_images(option, photos, capsys):
+    assert main(["detect", "photos", *SNAPSHOT, option]) == 2
+    assert f"{option} has no effect on images, only on a video" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--save-images=x", "--resume", "--suppress=per_class"])

@@ -234,10 +234,12 @@ def test_backends_and_precisions_that_are_not_there(made, yolo_onnx, tmp_path, m
     path = yolo_onnx
     with pytest.raises(SnapshotError, match="backend is litert, expected openvino or onnxruntime for .onnx"):
         Predictor.load(path, backend="litert")
-    with pytest.raises(SnapshotError, match="precision is bfloat16 of the backend onnxruntime, expected auto"):
+    with pytest.raises(
+        SnapshotError, match="onnx: precision is bfloat16, expected auto or float32 of onnxruntime; bfl"
+    ):
         Predictor.load(path, backend="onnxruntime", precision="bfloat16")
-    with pytest.raises(SnapshotError, match="runs in TensorFlow; backend and precision are of exports"):
-        Predictor.load(made("yolov4_tiny"), backend="openvino")
+    with pytest.raises(SnapshotError, match="precision is int8, expected auto or float32 or bfloat16 of openvino"):
+        Predictor.load(path, precision="int8")
     monkeypatch.setattr("retinamask.detectors.exported.find_spec", lambda _: None)
     with pytest.raises(SnapshotError, match="backend onnxruntime is not installed; install it with: pip install"):
         Predictor.load(path, backend="onnxruntime")
@@ -264,8 +266,12 @@ def test_the_command_exports_and_says_what_it_compared(made, tiny, tmp_path, cap
     assert main(["export", str(made("yolov4_tiny").weights), "--val-annotations", csv, "--out", out]) == 0
     told = capsys.readouterr().out
     assert "exported: " in told and "export model, 96 px" in told and "compared: images 12, AP " in told
-    with pytest.raises(SnapshotError):
+    message = "a.onnx is an export; expected the snapshot it was made from, yolov4_tiny.h5"
+    with pytest.raises(SnapshotError, match=message):
         export(out, val=annotations.read_annotations(csv, CLASSES))
+    for options in ([], ["--classes", "classes.csv"]):
+        assert main(["convert", out, *options]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_boxes_are_pixels_of_the_image(table, tiny, yolo_onnx):

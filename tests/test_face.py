@@ -108,7 +108,7 @@ def test_files_folders_and_pictures_together(model, tmp_path, monkeypatch):
         (IMAGE_RGB[:0], r"shape \(0, 40, 3\), expected"),
         (3, "found int, expected a path, a folder, a NumPy array, a PIL image"),
         ("nowhere.jpg", "nowhere.jpg does not exist"),
-        ([], "no image"),
+        ([], "source has no image; expected a path, a folder, an array"),
     ],
 )
 def test_what_is_no_picture_is_refused(model, source, message):

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,11 @@ def detect_command(given) -> int:
     from retinamask.inference.detect_on_dask import Workers
     from retinamask.inference.video_files import is_video
 
-    videos = [source for source in given.sources if not Path(source).is_dir() and is_video(source)]
+    videos = [
+        source
+        for source in given.sources
+        if is_video(source) and not (Path(source).is_dir() or (has_magic(source) and not Path(source).exists()))
+    ]
     if videos:
         return _detect_in_video(given, videos[0])
     out = Path(given.out or "detections.csv")
@@ -126,6 +131,7 @@ def detect_command(given) -> int:
         return 0
     _check_out(given, out)
     used = [name for name in ("out_video", "counts", "frames", "track", "show") if getattr(given, name) is not None]
+    used = ["no_track" if name == "track" and not given.track else name for name in used]
     refuse_options(used, f"on images, only on a video: a file or a webcam's number; found {', '.join(given.sources)}")
     refuse_options(["anonymise"] if given.anonymise and not given.save_images else [], "without --save-images DIR")
     places, notes = expand(given.sources)

@@ -66,8 +66,8 @@ def convert_command(given) -> None:
     from retinamask.detectors import snapshots
     from retinamask.inference.convert import adopt, convert
 
-    weights = Path(given.snapshot).with_suffix(".h5")
-    if given.classes and not weights.with_suffix(".json").exists():
+    weights = Path(given.snapshot)
+    if given.classes and weights.suffix == ".h5" and not weights.with_suffix(".json").exists():
         sides = given.image_min_side, given.image_max_side
         snapshot = adopt(weights, annotations.read_classes(given.classes), given.backbone, *sides)
         print(f"adopted: {snapshot}")

@@ -89,9 +89,10 @@ class ExportedNetwork:
         if find_spec(module) is None:
             package = module.replace("_", "-")
             raise SnapshotError(f"backend {backend} is not installed; install it with: pip install {package}")
-        if precision not in PRECISIONS or (precision == "bfloat16" and backend != "openvino"):
-            found = f"precision is {precision} of the backend {backend}"
-            raise SnapshotError(f"{found}, expected {', '.join(PRECISIONS)}; only openvino knows bfloat16")
+        known = PRECISIONS if backend == "openvino" else ("auto", "float32")
+        if precision not in known:
+            found = f"{snapshot.weights}: precision is {precision}, expected {' or '.join(known)} of {backend}"
+            raise SnapshotError(f"{found}; bfloat16 is of openvino alone, int8 is chosen when exporting")
         self.snapshot, self.backend, self._wanted = snapshot, backend, precision
         self.precision = "float32" if precision == "auto" else precision
         self._own = threading.local()

@@ -48,12 +48,13 @@ def convert(
         nms_threshold: of two boxes that overlap more than this (IoU) the weaker goes, also in a `Predictor`.
 
     Raises:
-        SnapshotError: the snapshot is a converted model or a classifier, or another file is in the way.
+        SnapshotError: the snapshot is a converted model, an export or a classifier, or another file is in the way.
 
     Example:
         >>> rm.convert("snapshots/mine_best.h5")
     """
     snapshot = snapshot if isinstance(snapshot, Snapshot) else snapshots.read(snapshot)
+    snapshots.refuse_export(snapshot)
     thresholds = {"score_threshold": score_threshold, "nms_threshold": nms_threshold}
     for name, threshold in thresholds.items():
         if not 0 <= threshold <= 1:
@@ -172,8 +173,7 @@ def export_darknet(snapshot: Snapshot, folder: str | Path, force: bool = False) 
     Example:
         >>> rm.export_darknet(trained.best, "exported")
     """
-    if snapshot.kind == "export":
-        raise SnapshotError(f"{snapshot.weights} is an export; expected the snapshot it was made from")
+    snapshots.refuse_export(snapshot)
     detector = detectors.restore(snapshot)
     if not hasattr(detector, "description"):
         raise SnapshotError(
