@@ -78,3 +78,14 @@ def cluster():
     options = {"threads_per_worker": 1, "dashboard_address": ":0", "protocol": "tcp"}
     with distributed.LocalCluster(n_workers=2, processes=False, **options) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """The address of a cluster of two processes, and a client."""
+    import distributed
+
+    options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
+    with distributed.LocalCluster(n_workers=2, **options) as started, distributed.Client(started) as client:
+        client.wait_for_workers(2, timeout=30)
+        yield started.scheduler_address, client

@@ -113,7 +113,7 @@ def load_predictor(given):
 def detect_command(given) -> int:
     from retinamask.dataset.image_files import expand, images_in
     from retinamask.detectors import snapshots
-    from retinamask.inference.detect_in_parts import detect_in_parts, drawn_paths
+    from retinamask.inference.detect_in_parts import detect_in_parts, drawn_paths, finished_run
     from retinamask.inference.detect_on_dask import Workers
     from retinamask.inference.video_files import is_video
 
@@ -126,10 +126,8 @@ def detect_command(given) -> int:
         return _detect_in_video(given, videos[0])
     out = Path(given.out or "detections.csv")
     parts = out.with_name(f"{out.name}.parts")
-    if given.resume and out.exists() and not any(parts.glob("part-*")):
-        print(f"{out} is finished, nothing to resume")
-        return 0
-    _check_out(given, out)
+    if not (given.resume and out.exists() and finished_run(out).exists()):
+        _check_out(given, out)
     used = [name for name in ("out_video", "counts", "frames", "track", "show") if getattr(given, name) is not None]
     used = ["no_track" if name == "track" and not given.track else name for name in used]
     refuse_options(used, f"on images, only on a video: a file or a webcam's number; found {', '.join(given.sources)}")
@@ -156,6 +154,9 @@ def detect_command(given) -> int:
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"stopped; {message}") from None
         raise OSError(f"{out} is not finished ({error}); {message}") from None
+    if not found:
+        print(f"{out} is finished already, by a run on the same images with the same snapshot and options")
+        return 0
     for problem in found.unreadable:
         print(f"left out: {problem}", file=sys.stderr)
     faces = [f"{name} {count}" for name, count in found.faces.items()]

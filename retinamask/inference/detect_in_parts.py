@@ -62,8 +62,10 @@ def detect_in_parts(
     to: str | None = None,
     write_parts: Callable[..., Iterator[int]] | None = None,
     **options: Any,
-) -> Found:
+) -> Found | None:
     """Detect in images and write the detections; what a stopped run has done is kept in ``OUT.parts``.
+
+    What made a finished file is kept in ``.OUT.run.json`` beside it.
 
     Args:
         load: gives the predictor; called when everything that can be wrong has been checked.
@@ -72,26 +74,33 @@ def detect_in_parts(
         run: what else decides the result, such as the weights, as plain JSON values.
         drawn: for each image where to save it with its boxes drawn, from `drawn_paths`; empty for nowhere.
         to: write an annotation format, one of `retinamask.dataset.formats.FORMATS`, of which memory holds all boxes.
-        resume: take over the parts of the same run.
+        resume: take over the parts of the same run, or the finished file.
         force: begin anew where parts or drawn images lie.
         write_parts: writes the missing parts, as `write_here` does, which it is if left out.
         options: of `write_here`.
+
+    Returns:
+        The sums; ``None`` if ``resume`` finds that the same run has finished.
 
     Raises:
         ValueError: there are parts, and they are of another run or not to be taken over; a drawn image exists.
         AnnotationError: not a single image could be read; nothing is written then.
     """
-    parts = out.with_name(f"{out.name}.parts")
-    run = {**run, **{name: options[name] for name in ("score_threshold", "suppress")}, "images": len(paths)}
-    run["images_sha256"] = hashlib.sha256("\n".join(paths).encode()).hexdigest()
-    if any(parts.glob("part-*")) and not (force and not resume):
+    parts, finished = out.with_name(f"{out.name}.parts"), finished_run(out)
+    run = {**run, **{name: options[name] for name in ("score_threshold", "suppress")}, "to": to}
+    run |= {"images": len(paths), "images_sha256": hashlib.sha256("\n".join(paths).encode()).hexdigest()}
+    done_before = resume and out.exists() and finished.exists()
+    if done_before or (any(parts.glob("part-*")) and not (force and not resume)):
         if not resume:
             raise ValueError(f"{parts} holds parts of a run that was stopped; add --resume, or begin anew with --force")
-        before = json.loads((parts / "run.json").read_text(encoding="utf-8"))
+        before = json.loads((finished if done_before else parts / "run.json").read_text(encoding="utf-8"))
         names = [name for name in {**run, **before} if before.get(name) != run.get(name)]
-        other = [f"{name} was {before.get(name)}, now {run.get(name)}" for name in names]
-        if other:
-            raise ValueError(f"{parts} is of another run: {'; '.join(other)}. Give what it had, or leave out --resume")
+        if other := [f"{name} was {before.get(name)}, now {run.get(name)}" for name in names]:
+            found = f"{out if done_before else parts} is of another run: {'; '.join(other)}"
+            raise ValueError(f"{found}. Give what it had, or leave out --resume")
+    if done_before:
+        shutil.rmtree(parts, ignore_errors=True)  # killed while it did this itself
+        return None
     if not (resume and (parts / "run.json").exists()):
         for path in drawn.values():
             files.refuse_existing(path, force, "--save-images")
@@ -102,6 +111,7 @@ def detect_in_parts(
         from retinamask.dataset.formats.writing import check_names
 
         check_names(predictor.class_names, paths)
+    finished.unlink(missing_ok=True)
     if not resume:
         shutil.rmtree(parts, ignore_errors=True)
     files.write_json(parts / "run.json", run)
@@ -113,6 +123,11 @@ def detect_in_parts(
     for _ in track(written, "detecting", "image", len(paths), done, count=int):
         pass
     return _joined([parts / name for name in names], out, to, predictor.class_names)
+
+
+def finished_run(out: Path) -> Path:
+    """Name the file that says what made a finished ``out``; hidden, so that nothing takes it for annotations."""
+    return out.with_name(f".{out.name}.run.json")
 
 
 def write_here(
@@ -193,6 +208,7 @@ def _joined(parts: list[Path], out: Path, to: str | None, class_names: Sequence[
         formats.write(to, table, {name: label for label, name in enumerate(class_names)}, out, out.parent)
     else:
         write_detections(tables(), out)
+    (parts[0].parent / "run.json").replace(finished_run(out))
     shutil.rmtree(parts[0].parent)
     return found
 
