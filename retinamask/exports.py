@@ -16,12 +16,12 @@ import pandas as pd
 from retinamask import detectors
 from retinamask.dataset import images
 from retinamask.dataset.annotations import BOX_COLUMNS, image_paths, objects
-from retinamask.dataset.boxes import overlaps
 from retinamask.dataset.crops import crop
 from retinamask.detectors import exported, snapshots
 from retinamask.detectors.exported import FORMATS
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
 from retinamask.evaluation import coco
+from retinamask.inference.agreement import agreement
 from retinamask.inference.classify import Classifier, classify_faces
 from retinamask.inference.detect import Predictor, detect
 
@@ -216,26 +216,10 @@ def _compared(before: tuple, after: tuple) -> dict[str, Any]:
     (one, figure), (other, new_figure) = before, after
     if isinstance(one, np.ndarray):
         return {"faces": len(one), "accuracy": [figure, new_figure], "probability": float(np.abs(one - other).max())}
-    boxes = lost = 0
-    pixels = scores = 0.0
-    others = dict(list(objects(other).groupby(["image_path", "class_name"])))
-    sure = objects(one)[objects(one)["score"] >= _SURE]
-    for key, rows in sure.groupby(["image_path", "class_name"]):
-        boxes += len(rows)
-        if key not in others:
-            lost += len(rows)
-            continue
-        boxes_xyxy, others_xyxy = (each[BOX_COLUMNS].to_numpy(float) for each in (rows, others[key]))
-        distances = np.abs(boxes_xyxy[:, None] - others_xyxy).max(axis=2)
-        match = distances.argmin(axis=1)
-        same = overlaps(boxes_xyxy, others_xyxy)[np.arange(len(rows)), match] >= 0.5
-        lost += int((~same).sum())
-        pixels = max(pixels, distances.min(axis=1)[same].max(initial=0))
-        differences = np.abs(rows["score"].to_numpy() - others[key]["score"].to_numpy()[match])[same]
-        scores = max(scores, differences.max(initial=0))
-    images_seen = one["image_path"].nunique()
-    distance = {"boxes": boxes, "boxes_lost": lost, "box_pixels": float(pixels), "score": float(scores)}
-    return {"images": images_seen, "AP": [figure, new_figure], **distance}
+    near = agreement(one[one["score"] >= _SURE], other)
+    distance = {"boxes": near.boxes, "boxes_lost": near.boxes_lost}
+    distance |= {"box_pixels": near.box_difference, "score": near.score_difference}
+    return {"images": one["image_path"].nunique(), "AP": [figure, new_figure], **distance}
 
 
 def _fault(check: dict[str, Any], precision: str) -> str | None:

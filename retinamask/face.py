@@ -27,8 +27,8 @@ from retinamask.drawing.boxes import draw_boxes
 from retinamask.evaluation import plots
 from retinamask.evaluation.in_training import epoch_evaluation
 from retinamask.evaluation.watchers import TensorBoardWatcher
-from retinamask.inference.convert import Agreement, agreement
-from retinamask.inference.detect import Predictor
+from retinamask.inference.agreement import Agreement, agreement
+from retinamask.inference.detect import Predictor, detect
 from retinamask.model import rgb_array
 from retinamask.runs.parameters import training_settings
 from retinamask.training.checkpoints import refuse_existing
@@ -307,6 +307,7 @@ def compare(
     Example:
         >>> bool(rm.compare(trained.best, rm.convert(trained.best), parts["test"]))
     """
-    images_rgb = [read_image(Path(folder, path)) for path in image_paths(table)[:most]]
     original = Predictor.load(snapshot, converted.record["inference"]["nms_threshold"])
-    return agreement(original, Predictor.load(converted), images_rgb, score_threshold)
+    predictors, options = (original, Predictor.load(converted)), {"batch_size": 1, "suppress": "per_class"}
+    paths = image_paths(table)[:most]
+    return agreement(*(detect(each, paths, folder, score_threshold, **options)[0] for each in predictors))

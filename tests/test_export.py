@@ -16,7 +16,7 @@ from retinamask import detectors
 from retinamask.dataset import annotations, images
 from retinamask.dataset.annotations import objects
 from retinamask.dataset.sample import CLASSES, draw_sample
-from retinamask.detectors import exported, snapshots
+from retinamask.detectors import exported, faster_precision, snapshots
 from retinamask.detectors.snapshots import SnapshotError
 from retinamask.exports import _fault, export
 from retinamask.inference.classify import Classifier
@@ -247,7 +247,7 @@ def test_backends_and_precisions_that_are_not_there(made, yolo_onnx, tmp_path, m
 
 def test_bfloat16_is_measured_once(made, yolo_onnx, tmp_path, monkeypatch, capsys):
     path = yolo_onnx
-    monkeypatch.setattr(exported, "_memory", lambda: tmp_path / "cache" / "precision.json")
+    monkeypatch.setattr(faster_precision, "memory", lambda: tmp_path / "cache" / "precision.json")
     batch = np.zeros((1, 96, 96, 3), np.float32)
     network = Predictor.load(path).network
     network.measure(batch)
