@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 
 import retinamask as rm
-from retinamask import detectors
+from retinamask import detectors, exports
 from retinamask.dataset import annotations, images
 from retinamask.dataset.annotations import objects
 from retinamask.dataset.sample import CLASSES, draw_sample
@@ -120,7 +121,16 @@ def test_a_classifier_is_exported_too(table, tiny, tmp_path):
         np.testing.assert_allclose(Classifier.load(made)(faces), expected, atol=1e-4)
 
 
-def test_int8_is_smaller_calibrated_and_compared(trained, table, tiny, tmp_path):
+def test_int8_is_smaller_calibrated_and_compared(trained, table, tiny, tmp_path, monkeypatch):
+    read, alive, most = exports._Calibration.__iter__, [], []
+
+    def watched(inputs):
+        for batch in read(inputs):
+            alive.append(weakref.ref(batch))
+            most.append(sum(each() is not None for each in alive))
+            yield batch
+
+    monkeypatch.setattr(exports._Calibration, "__iter__", watched)
     whole = export(trained.best, out=tmp_path / "a.onnx", val=table, folder=tiny)
     made = export(
         trained.best, precision="int8", out=tmp_path / "b.onnx", train=table, val=table, folder=tiny, force=True
@@ -130,6 +140,7 @@ def test_int8_is_smaller_calibrated_and_compared(trained, table, tiny, tmp_path)
     assert made.record["export"]["check"]["images"] == len(annotations.image_paths(table))
     assert made.record["export"]["check"]["AP"][0] == pytest.approx(whole.record["export"]["check"]["AP"][0])
     assert json.loads(json.dumps(made.record))["training"] == trained.best.record["training"]
+    assert len(most) >= 10 and max(most) <= 2  # of the 10 images with faces, read again in each pass
 
 
 def test_a_model_of_an_export_says_what_it_is_and_keeps_its_size(made, table, tiny, yolo_onnx, tmp_path):
