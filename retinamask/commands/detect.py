@@ -114,7 +114,6 @@ def detect_command(given) -> int:
     from retinamask.dataset.image_files import expand, images_in
     from retinamask.detectors import snapshots
     from retinamask.inference.detect_in_parts import detect_in_parts, drawn_paths, finished_run
-    from retinamask.inference.detect_on_dask import Workers
     from retinamask.inference.video_files import is_video
 
     videos = [
@@ -142,8 +141,6 @@ def detect_command(given) -> int:
     drawn = drawn_paths(places, paths, out.parent, given.save_images) if given.save_images else {}
     options = {name: getattr(given, name) for name in ("resume", "force", "score_threshold", "suppress", "batch_size")}
     options |= {"to": given.to, "hide": given.anonymise}
-    if given.dask:
-        options["write_parts"] = Workers.write_parts
     try:
         with contextlib.ExitStack() as stack:
             load = (lambda: _on_dask(given, stack)) if given.dask else (lambda: load_predictor(given))

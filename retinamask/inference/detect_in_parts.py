@@ -11,6 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,6 @@ def detect_in_parts(
     resume: bool = False,
     force: bool = False,
     to: str | None = None,
-    write_parts: Callable[..., Iterator[int]] | None = None,
     **options: Any,
 ) -> Found | None:
     """Detect in images and write the detections; what a stopped run has done is kept in ``OUT.parts``.
@@ -68,7 +68,7 @@ def detect_in_parts(
     What made a finished file is kept in ``.OUT.run.json`` beside it.
 
     Args:
-        load: gives the predictor; called when everything that can be wrong has been checked.
+        load: gives the predictor, or the `Workers` of a cluster; called when what can be wrong has been checked.
         paths: images relative to the folder of ``out``.
         out: the file to write, see `write_detections`, or with ``to`` a new folder; its own folder is made.
         run: what else decides the result, such as the weights, as plain JSON values.
@@ -76,7 +76,6 @@ def detect_in_parts(
         to: write an annotation format, one of `retinamask.dataset.formats.FORMATS`, of which memory holds all boxes.
         resume: take over the parts of the same run, or the finished file.
         force: begin anew where parts or drawn images lie.
-        write_parts: writes the missing parts, as `write_here` does, which it is if left out.
         options: of `write_here`.
 
     Returns:
@@ -119,7 +118,8 @@ def detect_in_parts(
     names = [f"part-{start:09}.parquet" for start in range(0, len(paths), PART)]
     missing = {parts / name: paths[PART * n :][:PART] for n, name in enumerate(names) if name not in there}
     done = len(paths) - sum(map(len, missing.values()))
-    written = (write_parts or write_here)(predictor, missing, out.parent, drawn, options)
+    write_parts = getattr(predictor, "write_parts", partial(write_here, predictor))
+    written = write_parts(missing, out.parent, drawn, options)
     for _ in track(written, "detecting", "image", len(paths), done, count=int):
         pass
     return _joined([parts / name for name in names], out, to, predictor.class_names)

@@ -164,7 +164,7 @@ def finished(
 
 @dataclass
 class Workers:
-    """The workers of a Dask cluster in the place of a predictor; `write_parts` is for `detect_in_parts`.
+    """The workers of a Dask cluster in the place of a predictor, for `detect_in_parts`.
 
     Attributes:
         client: from `connected`.
@@ -181,11 +181,7 @@ class Workers:
     class_names: Sequence[str]
 
     def write_parts(
-        self,
-        missing: Mapping[Path, Sequence[str]],
-        folder: Path,
-        drawn: Mapping[str, Path],
-        options: Mapping[str, Any],
+        self, missing: Mapping[Path, Sequence[str]], folder: Path, drawn: Mapping[str, Path], options: Mapping[str, Any]
     ) -> Iterator[int]:
         """Let the workers write the parts, as `write_here` does; yield how many images each has.
 
@@ -199,7 +195,7 @@ class Workers:
         problem = check_workers(self.client, [path for path in shared if path.is_file()])
         tasks = (
             (f"images {paths[0]} to {paths[-1]}", _write_part, problem, self.load, self.key, part.absolute(), paths)
-            + (folder, {path: drawn[path] for path in paths if drawn}, dict(options))
+            + (folder, {path: drawn[path] for path in paths if drawn}, options)
             for part, paths in missing.items()
         )
         yield from finished(self.client, tasks)
