@@ -143,6 +143,21 @@ def test_int8_is_smaller_calibrated_and_compared(trained, table, tiny, tmp_path,
     assert len(most) >= 10 and max(most) <= 2  # of the 10 images with faces, read again in each pass
 
 
+def test_every_face_calibrates_a_classifier_and_every_image_with_faces_a_detector(table, tiny, monkeypatch):
+    settings = {"image_height": 64, "image_width": 48}
+    for name, given, count, shape in (
+        ("mask_classifier", settings, len(objects(table)), (1, 64, 48, 3)),
+        ("yolov4_tiny", {"image_size": 96}, objects(table)["image_path"].nunique(), (1, 96, 96, 3)),
+    ):
+        inputs = exports._Calibration(detectors.create(name, CLASSES, **given), table, tiny)
+        shapes = [batch.shape for batch in inputs]
+        assert shapes == [shape] * count and len(inputs) == count
+    monkeypatch.setattr(exports, "_CALIBRATION_IMAGES", 3)
+    paths = annotations.image_paths(objects(table))
+    few = exports._Calibration(inputs.detector, table, tiny)
+    assert [path for path, _ in few.of_images] == [paths[0], paths[(len(paths) - 1) // 2], paths[-1]]
+
+
 def test_a_model_of_an_export_says_what_it_is_and_keeps_its_size(made, table, tiny, yolo_onnx, tmp_path):
     assert "yolov4_tiny.onnx (yolov4_tiny, export model, 96 px, classes mask, no_mask)" in repr(rm.load(yolo_onnx))
     with pytest.raises(SnapshotError, match="yolov4_tiny.onnx has a fixed image_size of 96, not 128; export"):
