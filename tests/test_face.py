@@ -42,8 +42,8 @@ def model():
 
 def test_importing_is_quick_and_starts_nothing_heavy():
     code = (
-        "import sys, time; start = time.perf_counter(); import retinamask; seconds = time.perf_counter() - start;"
-        "print([name for name in ('tensorflow', 'pandas', 'cv2', 'matplotlib') if name in sys.modules], seconds < 0.3)"
+        "import sys; before = set(sys.modules); import retinamask; new = set(sys.modules) - before;"
+        "print([name for name in ('tensorflow', 'pandas', 'cv2', 'matplotlib') if name in sys.modules], len(new) < 10)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[] True\n"
 
