@@ -181,7 +181,9 @@ def _litert_models(network, side: int | None, batches: Iterator[np.ndarray] | No
         outputs = network(image, training=False)
         return {f"output_{number}": output for number, output in enumerate(tf.nest.flatten(outputs))}
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([answer.get_concrete_function()], network)
+    owner = tf.Module()  # of the weights: given the network, TensorFlow would trace each of its layers again
+    owner.weights = network.weights
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([answer.get_concrete_function()], owner)
     if batches is not None:
         inputs = list(batches)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
