@@ -203,7 +203,9 @@ def _litert_models(network, side: int | None, inputs: _Calibration | None) -> It
         outputs = network(image, training=False)
         return {f"output_{number}": output for number, output in enumerate(tf.nest.flatten(outputs))}
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([answer.get_concrete_function()], network)
+    owner = tf.Module()  # of the weights: given the network, TensorFlow would trace each of its layers again
+    owner.weights = network.weights
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([answer.get_concrete_function()], owner)
     if inputs is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([batch] for batch in inputs)

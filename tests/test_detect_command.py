@@ -524,7 +524,7 @@ for kill in range({kills}):
     while kill and len(parts()) <= len(before):  # the first kill comes at any moment, the others after a new part
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    time.sleep(random.uniform(0, 0.15))
+    time.sleep(random.uniform(0, 0.08))
     os.kill(child, {signals}[kill % len({signals})])
     os.waitpid(child, 0)
     after = parts()

@@ -186,7 +186,7 @@ def test_what_does_not_answer_is_said_within_seconds(photos, monkeypatch, capsys
             said = capsys.readouterr().err
             assert f"--dask {address}: no scheduler of Dask answers within 0.5 s" in said
             assert "expected its address, such as tcp://10.0.0.1:8786, or local" in said
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 20  # Dask itself tries for 30 s
     with distributed.LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address=":0") as empty:
         assert main(["detect", "photos", *SNAPSHOT, "--dask", empty.scheduler_address]) == 2
     assert "the cluster has no worker; start some with: dask worker" in capsys.readouterr().err
