@@ -16,7 +16,6 @@ from retinamask.dataset.image_files import find_images
 from retinamask.detectors import snapshots
 from retinamask.inference.detect import Predictor, check_options, detect, table_rows
 from retinamask.inference.slices import Slices
-from retinamask.inference.two_stage import TwoStage
 
 Picture = str | Path | np.ndarray | Image.Image  # a path may be a folder's
 
@@ -140,6 +139,8 @@ def load(
                 f"{name} has no effect with a face detector, which resizes images by itself; "
                 'it has tiling="always" (--face-tiling always) for small faces'
             )
+        from retinamask.inference.two_stage import TwoStage
+
         return Model(found, TwoStage.load(found, face_detector, face_model, **runtime, **options), face_detector)
     if found.classifies:
         raise ValueError(

@@ -23,7 +23,9 @@ def photograph(tmp_path_factory):
 def letterboxed(image_rgb: np.ndarray, side: int) -> np.ndarray:
     """``uint8`` RGB fitted into a square, zeros right and below."""
     resized = images.resize(image_rgb, images.fit_scale(image_rgb.shape[1::-1], side))
-    return images.pad([resized], (side, side))[0]
+    squared = np.zeros((side, side, 3), np.uint8)
+    squared[: resized.shape[0], : resized.shape[1]] = resized
+    return squared
 
 
 def opencv(model, description, image_rgb: np.ndarray, folder) -> tuple[list, list]:
@@ -45,7 +47,7 @@ def test_numbers_and_boxes_are_opencvs(levels, side, photograph, tmp_path):
     description = described(levels, side)
     model = drawn(description, seed=levels)
     image_rgb = letterboxed(photograph, side)
-    ours = model(images.normalise(image_rgb, "unit_rgb")[None])
+    ours = model(images.network_input([image_rgb], "unit_rgb", image_rgb.shape[1::-1]))
     theirs, detections = opencv(model, description, image_rgb, tmp_path)
     for raw, their_raw, head, detected in zip(ours, theirs, description.heads, detections, strict=True):
         own = raw[0].numpy().transpose(2, 0, 1)
@@ -70,7 +72,7 @@ def test_a_small_variance_is_normalised_as_in_darknet(tmp_path):
     image_rgb = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     variance = np.full(8, 1e-4, np.float32)
     layer.set_weights([gamma, beta, mean, variance])
-    own = model(images.normalise(image_rgb, "unit_rgb")[None])
+    own = model(images.network_input([image_rgb], "unit_rgb", image_rgb.shape[1::-1]))
     layer.set_weights([gamma, beta, mean, variance + np.float32(9e-6)])
     theirs, _ = opencv(model, description, image_rgb, tmp_path)
     np.testing.assert_allclose(own[0].numpy().transpose(2, 0, 1), theirs[0], rtol=1e-3, atol=1e-3)

@@ -262,15 +262,17 @@ def test_resized_sides(size_wh, scale, expected):
     assert (resized.shape, resized.dtype) == ((*expected[::-1], 3), np.uint8)
 
 
-def test_normalise_by_hand():
+def test_normalised_by_hand():
     image = np.array([[[255, 127, 0]]], dtype=np.uint8)  # R, G, B
-    assert images.normalise(image, "caffe")[0, 0] == pytest.approx([-103.939, 127 - 116.779, 255 - 123.68], abs=1e-4)
-    assert images.normalise(image, "tf")[0, 0] == pytest.approx([-1, 127 / 127.5 - 1, 1], abs=1e-6)
-    assert images.normalise(image, "tf_rgb")[0, 0] == pytest.approx([1, 127 / 127.5 - 1, -1], abs=1e-6)
-    assert images.normalise(image, "unit_rgb")[0, 0] == pytest.approx([1, 127 / 255, 0], abs=1e-6)
-    assert images.normalise(image, "tf").dtype == np.float32
-    with pytest.raises(ValueError, match="'torch', expected one of: caffe, tf"):
-        images.normalise(image, "torch")
+    expected = {
+        "caffe": [-103.939, 127 - 116.779, 255 - 123.68],
+        "tf": [-1, 127 / 127.5 - 1, 1],
+        "tf_rgb": [1, 127 / 127.5 - 1, -1],
+        "unit_rgb": [1, 127 / 255, 0],
+    }
+    assert expected.keys() == images.PREPROCESSINGS.keys()
+    for preprocessing, values in expected.items():
+        assert images.network_input([image], preprocessing, (1, 1))[0, 0, 0] == pytest.approx(values, abs=1e-5)
 
 
 def test_network_input_equals_keras_retinanets():
@@ -284,16 +286,16 @@ def test_network_input_equals_keras_retinanets():
         assert np.array_equal(images.resize(image, scale), expected)
     for mode in ("caffe", "tf"):
         expected = preprocess_image(image[..., ::-1], mode)
-        assert np.allclose(images.normalise(image, mode), expected, rtol=0, atol=2e-5)  # two last float32 digits
+        found = images.network_input([image], mode, (517, 333))[0]
+        assert np.allclose(found, expected, rtol=0, atol=2e-5)  # two last float32 digits
 
 
-@pytest.mark.parametrize(("size_wh", "shape"), [(None, (2, 3, 4, 3)), ((6, 5), (2, 5, 6, 3))])
-def test_pad(size_wh, shape):
-    batch = images.pad([np.ones((3, 2, 3), np.float32), np.ones((1, 4, 3), np.float32)], size_wh)
-    assert (batch.shape, batch.dtype) == (shape, np.float32)
-    assert batch.sum() == 3 * (3 * 2 + 1 * 4)
-    assert batch[0, :3, :2].all()
-    assert batch[1, :1, :4].all()
+def test_a_batch_is_padded_with_zeros():
+    white = [np.full(shape, 255, np.uint8) for shape in ((3, 2, 3), (1, 4, 3))]
+    batch = images.network_input(white, "unit_rgb", (6, 5))
+    assert (batch.shape, batch.dtype) == ((2, 5, 6, 3), np.float32)
+    assert batch.transpose(0, 3, 1, 2).flags.c_contiguous
+    assert batch[0, :3, :2].all() and batch[1, :1, :4].all() and batch.sum() == 3 * (3 * 2 + 1 * 4)
 
 
 @pytest.mark.parametrize("boxes", [np.empty((0, 4)), np.array([[0, 0, 10, 20], [3.5, 4, 7, 9]])])

@@ -26,7 +26,7 @@ def test_it_equals_the_numpy_road(drawn, preprocessing):
     tf = in_graph()
     pictures, canvas = drawn
     made = tf.function(lambda *batch: network_input(*batch, preprocessing))(canvas, np.int32(SIZES_WH))
-    expected = images.pad([images.normalise(picture, preprocessing) for picture in pictures], (64, 48))
+    expected = images.network_input(pictures, preprocessing, (64, 48))
     assert made.dtype == tf.float32 and made.shape == expected.shape
     assert np.abs(made.numpy() - expected).max() <= 1e-5
 

@@ -161,29 +161,26 @@ def stretch(image_rgb: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image_rgb, size_wh, interpolation=cv2.INTER_LINEAR)
 
 
-def normalise(image_rgb: np.ndarray, preprocessing: str) -> np.ndarray:
-    """Turn ``uint8`` RGB of shape ``(height, width, 3)`` into the ``float32`` that a backbone expects.
+def network_input(images_rgb: list[np.ndarray], preprocessing: str, size_wh: tuple[int, int]) -> np.ndarray:
+    """Normalise images as a backbone expects and lay them into one batch, padded right and bottom with zeros.
 
-    ``preprocessing`` is a name in `PREPROCESSINGS`.
+    Args:
+        images_rgb: ``uint8`` of shape ``(height, width, 3)``, none larger than the batch.
+        preprocessing: a name in `PREPROCESSINGS`.
+        size_wh: width and height of the batch.
+
+    Returns:
+        ``float32 (N, height, width, 3)``; in memory it lies plane by plane, as exports take it without a copy.
     """
-    if preprocessing not in PREPROCESSINGS:
-        raise ValueError(f"preprocessing is {preprocessing!r}, expected one of: {', '.join(PREPROCESSINGS)}")
     is_bgr, divisor, mean = PREPROCESSINGS[preprocessing]
-    image = (image_rgb[..., ::-1] if is_bgr else image_rgb).astype(np.float32)
-    if divisor != 1:
-        image /= np.float32(divisor)
-    if any(mean):
-        image -= np.float32(mean)
-    return image
-
-
-def pad(images: list[np.ndarray], size_wh: tuple[int, int] | None = None) -> np.ndarray:
-    """Lay images into one batch of ``size_wh``, or of the largest sides, padded right and bottom with zeros."""
-    width, height = size_wh or (max(image.shape[1] for image in images), max(image.shape[0] for image in images))
-    batch = np.zeros((len(images), height, width, 3), dtype=images[0].dtype)
-    for slot, image in zip(batch, images, strict=True):
-        slot[: image.shape[0], : image.shape[1]] = image
-    return batch
+    planes = np.zeros((len(images_rgb), 3, *size_wh[::-1]), np.float32)
+    for image_rgb, slots in zip(images_rgb, planes, strict=True):
+        height, width = image_rgb.shape[:2]
+        for channel, slot, subtracted in zip((2, 1, 0) if is_bgr else (0, 1, 2), slots, mean, strict=True):
+            plane = slot[:height, :width]
+            np.divide(image_rgb[..., channel], np.float32(divisor), out=plane, dtype=np.float32)
+            plane -= np.float32(subtracted)
+    return planes.transpose(0, 2, 3, 1)
 
 
 def to_original_pixels(boxes_xyxy: np.ndarray, scale: float) -> np.ndarray:

@@ -83,7 +83,7 @@ class Detector:
     def batch(self, resized_rgb: list[np.ndarray]) -> np.ndarray:
         """Normalise resized images and lay them into one network input, ``float32`` ``(N, height, width, 3)``."""
         canvas_wh = self.canvas_wh([image.shape[1::-1] for image in resized_rgb])
-        return images.pad([images.normalise(image, self.preprocessing) for image in resized_rgb], canvas_wh)
+        return images.network_input(resized_rgb, self.preprocessing, canvas_wh)
 
     def canvas_wh(self, sizes_wh: list[tuple[int, int]]) -> tuple[int, int]:
         """Give width and height of network input that holds resized images of these sizes."""
@@ -119,7 +119,7 @@ class Detector:
 
 
 def network_input(images_rgb, sizes_wh, preprocessing: str):
-    """Normalise a padded batch in the graph as `retinamask.dataset.images.normalise`, and make its padding zero.
+    """Normalise a padded batch in the graph as `retinamask.dataset.images.network_input`, and make its padding zero.
 
     Images stay ``uint8`` until here, a quarter of the memory and of the copying.
 

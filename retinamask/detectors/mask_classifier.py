@@ -96,8 +96,9 @@ class MaskClassifier(Detector):
 
     def batch(self, resized_rgb: list[np.ndarray]) -> np.ndarray:
         """See `Detector.batch`; faces are stretched to the input."""
-        stretched = [images.stretch(image, self.canvas_wh([])) for image in resized_rgb]
-        return np.stack([images.normalise(image, self.preprocessing) for image in stretched])
+        size_wh = self.canvas_wh([])
+        stretched = [images.stretch(image, size_wh) for image in resized_rgb]
+        return images.network_input(stretched, self.preprocessing, size_wh)
 
     def canvas_wh(self, sizes_wh: list[tuple[int, int]]) -> tuple[int, int]:
         """See `Detector.canvas_wh`."""

@@ -93,7 +93,7 @@ class Predictor:
         outputs = list(map(np.asarray, outputs if isinstance(outputs, (list, tuple)) else [outputs]))
         every_score = self.detector.scores(outputs)
         for number, (scale, size_wh) in enumerate(zip(scales, sizes_wh, strict=True)):
-            best = every_score[number].max(axis=1)
+            best = np.ascontiguousarray(every_score[number].T).max(axis=0)  # along rows of two it is 40 times slower
             strong = np.flatnonzero(best >= score_threshold)  # only these are decoded
             boxes_xyxy = self.detector.boxes(outputs, number, strong, batch.shape[2:0:-1])
             class_scores = every_score[number][strong]
