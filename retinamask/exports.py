@@ -16,7 +16,7 @@ import pandas as pd
 from retinamask import detectors
 from retinamask.dataset import images
 from retinamask.dataset.annotations import BOX_COLUMNS, image_paths, objects
-from retinamask.dataset.crops import crop
+from retinamask.dataset.faces import crop
 from retinamask.detectors import exported, snapshots
 from retinamask.detectors.exported import FORMATS
 from retinamask.detectors.snapshots import Snapshot, SnapshotError

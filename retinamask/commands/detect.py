@@ -1,7 +1,4 @@
-"""The command that detects in images or a video, and the options of what detects, which `evaluate` shares.
-
-Functions import what they need, so that a command starts quickly.
-"""
+"""The command that detects in images or a video, and the options of what detects, which `evaluate` shares."""
 
 import argparse
 import contextlib
@@ -14,7 +11,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import Any
 
-from retinamask.commands.parsing import add_command
+from retinamask.commands import add_command
 from retinamask.dataset.files import refuse_existing
 
 SUPPRESS = ("any_class", "per_class")  # as in `retinamask.inference.suppression`, which loads NumPy

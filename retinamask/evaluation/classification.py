@@ -170,20 +170,6 @@ def _calibration(is_class: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
     return binned.mean().assign(images=binned.size()).reset_index(drop=True)
 
 
-def all_figures(
-    classified: Classified, predicted: np.ndarray, figures: Mapping[str, Any], count: int
-) -> dict[str, Figure]:
-    """Draw all figures of this module, by name; ``count`` faces at most in each grid."""
-    judged = classified.labels, classified.probabilities, classified.classes
-    return {
-        "confusion_matrix": confusion_matrix(figures),
-        "roc_curves": roc_curves(roc(*judged), figures),
-        "calibration_curves": calibration_curves(calibration(*judged), figures),
-        "predictions": prediction_plot(classified, predicted, count),
-        "mistakes": most_confident_mistakes(classified, predicted, count),
-    }
-
-
 @styled
 def confusion_matrix(figures: Mapping[str, Any]) -> Figure:
     """Draw how many images of each class were taken for which, shaded by their share of the true class."""

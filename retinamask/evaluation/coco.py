@@ -121,18 +121,6 @@ def precision_recall(
     return curves
 
 
-def metrics_table(metrics: dict) -> pd.DataFrame:
-    """Return the twelve figures for reading: columns ``name``, ``meaning`` and ``value`` (NaN for None)."""
-    rows = [(name, meaning, metrics[name]) for name, meaning in MEANINGS.items()]
-    return pd.DataFrame(rows, columns=["name", "meaning", "value"]).astype({"value": float})
-
-
-def class_table(metrics: dict) -> pd.DataFrame:
-    """Return the figures of each class for reading: ``class``, its figures (NaN for None), and ``boxes``."""
-    rows = [{"class": name, **figures} for name, figures in metrics["per_class"].items()]
-    return pd.DataFrame(rows).astype(dict.fromkeys(("AP", "AP50", "AP75", "AR100"), float))
-
-
 def _run(annotations, detections, classes: dict[str, int], iou_threshold: float | None = None) -> COCOeval_faster:
     """Check the tables and return faster-coco-eval's evaluator, accumulated but not summarized."""
     if objects(annotations).empty:

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 from PIL import Image
 
 from retinamask.dataset import files
+from retinamask.dataset.anchors import Anchors
 from retinamask.dataset.annotations import objects
 from retinamask.dataset.images import fit_scale
 from retinamask.drawing import style
@@ -194,21 +195,13 @@ def class_counts(table: pd.DataFrame, classes: dict[str, int], split_column: str
 
 
 @styled
-def box_sizes(
-    table: pd.DataFrame,
-    image_sizes: Mapping[str, tuple[int, int]],
-    anchor_sizes: Sequence[float],
-    input_size: int,
-    anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
-) -> Figure:
-    """Draw the sizes and aspect ratios of the boxes against those of the network's anchors.
+def box_sizes(table: pd.DataFrame, image_sizes: Mapping[str, tuple[int, int]], input_size: int) -> Figure:
+    """Draw the sizes and aspect ratios of the boxes against those of a RetinaNet's anchors.
 
     Args:
         table: annotations.
         image_sizes: image path to (width, height) in pixels, for every image that has a box.
-        anchor_sizes: sides of the square anchors in pixels of the model input, drawn as vertical lines.
         input_size: side in pixels of the square that the model fits each image into.
-        anchor_ratios: height / width of the anchors.
     """
     boxes = objects(table)
     if boxes.empty:
@@ -217,9 +210,9 @@ def box_sizes(
     widths, heights = boxes["x2"] - boxes["x1"], boxes["y2"] - boxes["y1"]
     figure, (size_axes, ratio_axes) = begin(9.6, 3.6, 1, 2, width_ratios=(3, 2))
     sides = np.sqrt(widths * heights) * scales
-    _log_histogram(size_axes, sides, anchor_sizes, "{x:.0f}")
+    _log_histogram(size_axes, sides, Anchors().sizes, "{x:.0f}")
     size_axes.set(title=f"Size of {len(boxes)} boxes", xlabel=f"√area at input size {input_size}, pixels")
-    _log_histogram(ratio_axes, heights / widths, anchor_ratios, "{x:.2g}")
+    _log_histogram(ratio_axes, heights / widths, Anchors().ratios, "{x:.2g}")
     ratio_axes.set(title="Aspect ratio", xlabel="height / width")
     return figure
 
@@ -294,9 +287,12 @@ def _draw_people(axes: Axes, spells: pd.DataFrame, colors: dict[str, str]) -> No
     axes.set_title(f"{rows.max()} {'person' if rows.max() == 1 else 'people'}", fontsize=9.5, pad=4)
 
 
-def keep(figure: Figure, path: str | Path) -> Image.Image:
-    """Write a figure as PNG and return it as an image, which a notebook shows."""
+def keep(picture: Figure | Image.Image, path: str | Path) -> Image.Image:
+    """Write a figure or an image as PNG and return it as an image, which a notebook shows."""
     with files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+        if isinstance(picture, Figure):
+            picture.savefig(temporary, dpi=110)
+        else:
+            picture.save(temporary)
     with Image.open(path) as image:
         return image.copy()

@@ -205,7 +205,7 @@ def _joined(parts: list[Path], out: Path, to: str | None, class_names: Sequence[
         thin = boxes.areas(boxes.whole_pixels(table[BOX_COLUMNS].to_numpy())) == 0
         found.thin = int(thin.sum())
         table.loc[thin, BOX_COLUMNS] = np.nan
-        formats.write(to, table, {name: label for label, name in enumerate(class_names)}, out, out.parent)
+        formats.write_format(table, {name: label for label, name in enumerate(class_names)}, to, out, out.parent)
     else:
         write_detections(tables(), out)
     (parts[0].parent / "run.json").replace(finished_run(out))
