@@ -214,10 +214,12 @@ def _litert_models(network, side: int | None, inputs: _Calibration | None) -> It
 
 def _judged(snapshot: Snapshot, table: pd.DataFrame, folder: str | Path) -> tuple[pd.DataFrame | np.ndarray, float]:
     """Give the detections of a snapshot and their AP; of a classifier its probabilities and their accuracy."""
+    options = {"precision": "float32"} if snapshot.kind == "export" else {}
     if snapshot.classifies:
-        found = classify_faces(Classifier.load(snapshot), table, folder)
+        found = classify_faces(Classifier.load(snapshot, **options), table, folder)
         return found.probabilities, float((found.probabilities.argmax(1) == found.labels).mean())
-    detections, _ = detect(Predictor.load(snapshot), image_paths(table), folder, 0.05, suppress="per_class")
+    predictor = Predictor.load(snapshot, **options)
+    detections, _ = detect(predictor, image_paths(table), folder, 0.05, suppress="per_class")
     return detections, coco.evaluate(table, detections, snapshot.classes)["AP"]
 
 

@@ -273,7 +273,7 @@ def test_backends_and_precisions_that_are_not_there(yolo, yolo_onnx, tmp_path, m
         Predictor.load(path, backend="onnxruntime", precision="bfloat16")
     with pytest.raises(SnapshotError, match="precision is int8, expected auto or float32 or bfloat16 of openvino"):
         Predictor.load(path, precision="int8")
-    with pytest.raises(SnapshotError, match="runs in TensorFlow; backend and precision are of exports"):
+    with pytest.raises(SnapshotError, match="runs in TensorFlow in float32; backend and precision are of exports"):
         Predictor.load(yolo, backend="openvino")
     monkeypatch.setattr("retinamask.detectors.exported.find_spec", lambda _: None)
     with pytest.raises(SnapshotError, match="backend onnxruntime is not installed; install it with: pip install"):
