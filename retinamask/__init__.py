@@ -18,13 +18,13 @@ __version__ = "0.2.0"
 
 _HOME = {
     # annotations
-    "read_annotations": "face",
+    "read_annotations": "dataset.formats",
     "write_annotations": "dataset.annotations",
     "read_detections": "dataset.annotations",
     "write_detections": "dataset.annotations",
-    "write_format": "face",
+    "write_format": "dataset.formats",
     "count_boxes": "dataset.annotations",
-    "audit": "reports",
+    "audit": "evaluation.audit",
     "split": "face",
     "split_faces": "face",
     "draw_sample": "dataset.sample",
@@ -41,8 +41,9 @@ _HOME = {
     "export_darknet": "inference.convert",
     "annotate_video": "inference.video",
     # results
-    "evaluate": "reports",
-    "evaluate_classifier": "reports",
+    "fit_boxes": "inference.box_fit",
+    "evaluate": "evaluation.evaluate",
+    "evaluate_classifier": "face",
     "draw": "face",
     "contact_sheet": "face",
     "plot_classes": "face",

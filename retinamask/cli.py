@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from retinamask import __version__
-from retinamask.commands import annotate, audit, classifier, darknet, data, detect, fetch, models, runs, split, training
+from retinamask.commands import annotate, classifier, darknet, data, detect, models, runs, training
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +46,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"retinamask {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for subject in (data, fetch, audit, split, annotate, training, classifier, detect, models, darknet, runs):
+    for subject in (data, annotate, training, classifier, detect, models, darknet, runs):
         subject.add_commands(subparsers)
     return parser

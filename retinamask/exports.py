@@ -16,12 +16,12 @@ import pandas as pd
 from retinamask import detectors
 from retinamask.dataset import images
 from retinamask.dataset.annotations import BOX_COLUMNS, image_paths, objects
-from retinamask.dataset.boxes import overlaps
-from retinamask.dataset.crops import crop
+from retinamask.dataset.faces import crop
 from retinamask.detectors import exported, snapshots
 from retinamask.detectors.exported import FORMATS
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
 from retinamask.evaluation import coco
+from retinamask.inference.agreement import agreement
 from retinamask.inference.classify import Classifier, classify_faces
 from retinamask.inference.detect import Predictor, detect
 
@@ -74,8 +74,7 @@ def export(
         raise SnapshotError(
             f"to is {to} and precision {precision}, expected {' or '.join(FORMATS)} and float32 or int8"
         )
-    if snapshot.kind == "export":
-        raise SnapshotError(f"{snapshot.weights} is an export; expected the snapshot it was made from")
+    snapshots.refuse_export(snapshot)
     if precision == "int8" and to == "onnx" and find_spec("nncf") is None:
         raise SnapshotError("int8 in ONNX needs nncf, which is not installed; install it with: pip install nncf")
     compared = train if val is None else val
@@ -101,14 +100,14 @@ def export(
                 return found
         raise SnapshotError(f"{out} exists; choose another name, or replace it with force")
     detector, network = detectors.load(snapshot, "inference" if snapshot.classifies else "raw")
-    batches = _batches(detector, train, folder) if precision == "int8" else None
+    inputs = _Calibration(detector, train, folder) if precision == "int8" else None
     if side := _fixed_side(detector, to):
         about["image_size"] = side
     record = {name: value for name, value in snapshot.record.items() if name != "weights_sha256"}
     expected = _judged(snapshot, compared, folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent, prefix=".export-") as place, _quiet():
-        for model in (_onnx_models if to == "onnx" else _litert_models)(network, side, batches):
+        for model in (_onnx_models if to == "onnx" else _litert_models)(network, side, inputs):
             record |= {"kind": "export", "export": about}
             trial = exported.save(model, Path(place, out.name), record)
             about["check"] = check = _compared(expected, _judged(trial, compared, folder))
@@ -131,11 +130,34 @@ def _fixed_side(detector, to: str) -> int | None:
     return None
 
 
+class _Calibration:
+    """The network inputs that calibrate int8, evenly from all of a table: read again each time, so memory holds one."""
+
+    def __init__(self, detector, train: pd.DataFrame, folder: str | Path):
+        paths = image_paths(objects(train))
+        places = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _CALIBRATION_IMAGES)).astype(int))
+        chosen = objects(train)[objects(train)["image_path"].isin([paths[place] for place in places])]
+        self.detector, self.folder, self.of_images = detector, folder, list(chosen.groupby("image_path", sort=False))
+
+    def __len__(self) -> int:
+        return sum(len(rows) if self.detector.classifies else 1 for _, rows in self.of_images)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for path, rows in self.of_images:
+            with contextlib.suppress(images.ImageError):  # reported when the table is compared
+                image_rgb = images.read_image(Path(self.folder, path))
+                if self.detector.classifies:
+                    faces = crop(image_rgb, rows[BOX_COLUMNS].to_numpy(float), self.detector.settings.margin)
+                    yield from (self.detector.prepare([face])[0] for face in faces if face.size)
+                else:
+                    yield self.detector.prepare([image_rgb])[0]
+
+
 def _input_shape(network, side: int | None) -> tuple[int | None, ...]:
     return (side, side, 3) if side else tuple(network.inputs[0].shape[1:])
 
 
-def _onnx_models(network, side: int | None, batches: Iterator[np.ndarray] | None) -> Iterator[Any]:
+def _onnx_models(network, side: int | None, inputs: _Calibration | None) -> Iterator[Any]:
     """Yield the network in ONNX; in int8 first all of it, then with the layers that predict left in float32."""
     import tensorflow as tf
     import tf2onnx
@@ -144,19 +166,19 @@ def _onnx_models(network, side: int | None, batches: Iterator[np.ndarray] | None
     signature = (tf.TensorSpec(shape, tf.float32, name="image"),)
     model, _ = tf2onnx.convert.from_keras(network, input_signature=signature, opset=OPSET, inputs_as_nchw=["image"])
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
-    if batches is None:
+    if inputs is None:
         yield model
         return
     import nncf
 
-    inputs = [{"image": np.ascontiguousarray(batch.transpose(0, 3, 1, 2))} for batch in batches]
+    dataset = nncf.Dataset(inputs, lambda batch: {"image": np.ascontiguousarray(batch.transpose(0, 3, 1, 2))})
     # ONNX Runtime has no operators for what flows between layers with a scale for each channel.
     whole = nncf.AdvancedQuantizationParameters(
         activations_quantization_params=nncf.quantization.advanced_parameters.QuantizationParameters(per_channel=False)
     )
     for kept in (None, nncf.IgnoredScope(names=_predicting(model))):
         options = {"preset": nncf.QuantizationPreset.MIXED, "subset_size": len(inputs), "ignored_scope": kept}
-        yield nncf.quantize(model, nncf.Dataset(inputs), advanced_parameters=whole, **options)
+        yield nncf.quantize(model, dataset, advanced_parameters=whole, **options)
 
 
 def _predicting(model) -> list[str]:
@@ -172,7 +194,7 @@ def _predicting(model) -> list[str]:
     return sorted(found)
 
 
-def _litert_models(network, side: int | None, batches: Iterator[np.ndarray] | None) -> Iterator[bytes]:
+def _litert_models(network, side: int | None, inputs: _Calibration | None) -> Iterator[bytes]:
     """Yield the network in LiteRT, for one image at a time."""
     import tensorflow as tf
 
@@ -181,34 +203,23 @@ def _litert_models(network, side: int | None, batches: Iterator[np.ndarray] | No
         outputs = network(image, training=False)
         return {f"output_{number}": output for number, output in enumerate(tf.nest.flatten(outputs))}
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([answer.get_concrete_function()], network)
-    if batches is not None:
-        inputs = list(batches)
+    owner = tf.Module()  # of the weights: given the network, TensorFlow would trace each of its layers again
+    owner.weights = network.weights
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([answer.get_concrete_function()], owner)
+    if inputs is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([batch] for batch in inputs)
     yield converter.convert()
 
 
-def _batches(detector, train: pd.DataFrame, folder: str | Path) -> Iterator[np.ndarray]:
-    """Yield network inputs of one image each, evenly from all of the table."""
-    paths = image_paths(objects(train))
-    for place in np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _CALIBRATION_IMAGES)).astype(int)):
-        with contextlib.suppress(images.ImageError):  # reported when the table is compared
-            image_rgb = images.read_image(Path(folder, paths[place]))
-            if detector.classifies:
-                of_image = objects(train)[objects(train)["image_path"] == paths[place]]
-                faces = crop(image_rgb, of_image[BOX_COLUMNS].to_numpy(float), detector.settings.margin)
-                yield from (detector.prepare([face])[0] for face in faces if face.size)
-            else:
-                yield detector.prepare([image_rgb])[0]
-
-
 def _judged(snapshot: Snapshot, table: pd.DataFrame, folder: str | Path) -> tuple[pd.DataFrame | np.ndarray, float]:
     """Give the detections of a snapshot and their AP; of a classifier its probabilities and their accuracy."""
+    options = {"precision": "float32"} if snapshot.kind == "export" else {}
     if snapshot.classifies:
-        found = classify_faces(Classifier.load(snapshot), table, folder)
+        found = classify_faces(Classifier.load(snapshot, **options), table, folder)
         return found.probabilities, float((found.probabilities.argmax(1) == found.labels).mean())
-    detections, _ = detect(Predictor.load(snapshot), image_paths(table), folder, 0.05, suppress="per_class")
+    predictor = Predictor.load(snapshot, **options)
+    detections, _ = detect(predictor, image_paths(table), folder, 0.05, suppress="per_class")
     return detections, coco.evaluate(table, detections, snapshot.classes)["AP"]
 
 
@@ -217,26 +228,10 @@ def _compared(before: tuple, after: tuple) -> dict[str, Any]:
     (one, figure), (other, new_figure) = before, after
     if isinstance(one, np.ndarray):
         return {"faces": len(one), "accuracy": [figure, new_figure], "probability": float(np.abs(one - other).max())}
-    boxes = lost = 0
-    pixels = scores = 0.0
-    others = dict(list(objects(other).groupby(["image_path", "class_name"])))
-    sure = objects(one)[objects(one)["score"] >= _SURE]
-    for key, rows in sure.groupby(["image_path", "class_name"]):
-        boxes += len(rows)
-        if key not in others:
-            lost += len(rows)
-            continue
-        boxes_xyxy, others_xyxy = (each[BOX_COLUMNS].to_numpy(float) for each in (rows, others[key]))
-        distances = np.abs(boxes_xyxy[:, None] - others_xyxy).max(axis=2)
-        match = distances.argmin(axis=1)
-        same = overlaps(boxes_xyxy, others_xyxy)[np.arange(len(rows)), match] >= 0.5
-        lost += int((~same).sum())
-        pixels = max(pixels, distances.min(axis=1)[same].max(initial=0))
-        differences = np.abs(rows["score"].to_numpy() - others[key]["score"].to_numpy()[match])[same]
-        scores = max(scores, differences.max(initial=0))
-    images_seen = one["image_path"].nunique()
-    distance = {"boxes": boxes, "boxes_lost": lost, "box_pixels": float(pixels), "score": float(scores)}
-    return {"images": images_seen, "AP": [figure, new_figure], **distance}
+    near = agreement(one[one["score"] >= _SURE], other)
+    distance = {"boxes": near.boxes, "boxes_lost": near.boxes_lost}
+    distance |= {"box_pixels": near.box_difference, "score": near.score_difference}
+    return {"images": one["image_path"].nunique(), "AP": [figure, new_figure], **distance}
 
 
 def _fault(check: dict[str, Any], precision: str) -> str | None:

@@ -1,9 +1,9 @@
-"""The public functions that put several layers together, see ``import retinamask as rm``; `reports` has others.
+"""The public functions that put several layers together, see ``import retinamask as rm``.
 
 On top of everything but the notebooks' runner and the commands.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,81 +13,27 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from retinamask import detectors
-from retinamask.dataset import face_folders, formats, splits
-from retinamask.dataset.anchors import Anchors
-from retinamask.dataset.annotations import image_paths, moved, number_classes, read_classes, relative_path
+from retinamask.dataset import faces, splits
+from retinamask.dataset.annotations import image_paths, moved, number_classes, relative_path
 from retinamask.dataset.copies import image_groups
-from retinamask.dataset.crops import cut_faces
-from retinamask.dataset.face_folders import read_face_folders
+from retinamask.dataset.faces import cut_faces, read_face_folders
 from retinamask.dataset.images import image_size as size_of
 from retinamask.dataset.images import read_image
 from retinamask.detectors.snapshots import Snapshot
 from retinamask.drawing import contact_sheet as sheets
 from retinamask.drawing.boxes import draw_boxes
-from retinamask.evaluation import plots
+from retinamask.evaluation import classification, plots
 from retinamask.evaluation.in_training import epoch_evaluation
-from retinamask.evaluation.watchers import TensorBoardWatcher
-from retinamask.inference.convert import Agreement, agreement
-from retinamask.inference.detect import Predictor
+from retinamask.evaluation.watchers import TensorBoardWatcher, Watcher
+from retinamask.inference.agreement import Agreement, agreement
+from retinamask.inference.classify import Classified, Classifier, Ensemble, classify_faces
+from retinamask.inference.detect import Predictor, detect
 from retinamask.model import rgb_array
 from retinamask.runs.parameters import training_settings
 from retinamask.training.checkpoints import refuse_existing
 from retinamask.training.input_pipeline import Examples
 from retinamask.training.train import Trained
 from retinamask.training.train import train as train_examples
-
-
-def read_annotations(
-    source: str | Path | Iterable[str | Path],
-    folder: str | Path = ".",
-    known: dict[str, int] | str | Path | None = None,
-    class_map: dict[str, str] | str | None = None,
-    image_folder: str | Path | None = None,
-    with_unannotated: bool = False,
-    format_name: str | None = None,
-) -> tuple[pd.DataFrame, dict[str, int], list[formats.Problem]]:
-    """Read annotations of any known format into a table, see `retinamask.dataset.formats.read_mapped`.
-
-    Args:
-        source: an annotation file, a folder of them, or several of these.
-        folder: what the image paths of the table are relative to; the working folder if left out.
-        known: the classes, name to id, or a class list; ``classes.csv`` in a folder ``source`` if left out and there.
-        class_map: old class names to new ones, as ``"Mask=mask,NoMask=no_mask"`` or as a dict.
-        image_folder: of the images, if they are not where the annotations say.
-        with_unannotated: whether images without annotation are taken as images without faces.
-        format_name: such as ``yolo``; told by the files if left out.
-
-    Returns:
-        Rows ``image_path, x1, y1, x2, y2, class_name``, the classes (name to id), and what was wrong with the files.
-
-    Example:
-        >>> table, classes, problems = rm.read_annotations("data/mine")
-    """
-    sources = [source] if isinstance(source, (str, Path)) else list(source)
-    if not known and len(sources) == 1 and Path(sources[0], "classes.csv").is_file():
-        known = Path(sources[0], "classes.csv")
-    known = read_classes(known) if isinstance(known, (str, Path)) and known else known or None
-    class_map = formats.parse_class_map(class_map) if isinstance(class_map, str) and class_map else class_map or None
-    return formats.read_mapped(sources, folder, image_folder, known, with_unannotated, format_name, class_map)
-
-
-def write_format(
-    table: pd.DataFrame, classes: dict[str, int], to: str, out: str | Path, folder: str | Path = ".", **options: str
-) -> None:
-    """Write a table as ``voc``, ``yolo``, ``coco``, ``createml`` or ``csv`` into a new folder, whole or not at all.
-
-    Args:
-        table: annotations with image paths relative to ``folder``.
-        classes: name to id.
-        to: the format.
-        out: a new or empty folder.
-        folder: see ``table``.
-        options: of the format, such as ``images="copy"`` of ``yolo``.
-
-    Example:
-        >>> rm.write_format(table, classes, "yolo", "data/mine_yolo")
-    """
-    formats.write(to, table, classes, out, folder, **options)
 
 
 def split(
@@ -147,7 +93,7 @@ def split_faces(
         return parts, classes
     found = read_face_folders(source)
     print(*found.left_out, sep="\n", end="\n" * bool(found.left_out))
-    train, val_faces, _ = face_folders.split_faces(found.table, source, val, seed)
+    train, val_faces, _ = faces.split_faces(found.table, source, val, seed)
     return {"train": moved(train, source, folder), "val": moved(val_faces, source, folder)}, found.classes
 
 
@@ -160,9 +106,11 @@ def train(
     folder: str | Path = ".",
     resume: bool = False,
     tensorboard: str | Path | None = None,
+    watchers: Iterable[Watcher] = (),
+    record: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Trained:
-    """Train a detector.
+    """Train a detector, or on tables of faces, such as from `split_faces`, a classifier.
 
     Args:
         parts: ``train``, and if epochs are to be judged ``val``, such as from `split`.
@@ -173,6 +121,8 @@ def train(
         folder: what the image paths are relative to.
         resume: continue the run of this ``out`` where it stopped.
         tensorboard: folder for TensorBoard's events.
+        watchers: others that are told how it goes.
+        record: what the snapshots' descriptions are to hold besides.
         settings: by name, of training, augmentation and the network, as ``retinamask train --help`` lists them.
 
     Returns:
@@ -184,8 +134,6 @@ def train(
     """
     if "train" not in parts:
         raise ValueError(f"found no part 'train' in {', '.join(map(str, parts))}; expected what rm.split(table) gives")
-    if detectors.named(detector).classifies:
-        raise ValueError(f"{detector} learns from faces, not from boxes; use retinamask train-classifier")
     how, network = training_settings(detector, settings)
     out = Path(out or f"snapshots/{detector}")
     log_csv = out.with_name(f"{out.name}_log.csv")
@@ -195,9 +143,10 @@ def train(
             raise ValueError(f"{log_csv} exists; choose another name, or resume that run")
     built = detectors.create_for(detector, classes, weights, **network)
     evaluate = epoch_evaluation(built, parts["val"], folder) if "val" in parts else None
-    watchers = [TensorBoardWatcher(tensorboard, evaluate)] if tensorboard else []
+    told = [*watchers, *([TensorBoardWatcher(tensorboard, evaluate)] if tensorboard else [])]
     examples = Examples(parts["train"], folder, built, how.cache)
-    return train_examples(examples, how, out, weights, evaluate, watchers, log_csv=log_csv, resume=resume)
+    run = {"record": record, "log_csv": log_csv, "resume": resume}
+    return train_examples(examples, how, out, weights, evaluate, told, **run)
 
 
 def draw(
@@ -281,8 +230,7 @@ def plot_box_sizes(table: pd.DataFrame, image_size: int, folder: str | Path = ".
         >>> rm.plot_box_sizes(table, 512)
     """
     sizes = {path: size_of(Path(folder, path)) for path in image_paths(table)}
-    anchors = Anchors()
-    return plots.box_sizes(table, sizes, anchors.sizes, image_size, anchors.ratios)
+    return plots.box_sizes(table, sizes, image_size)
 
 
 def compare(
@@ -307,6 +255,72 @@ def compare(
     Example:
         >>> bool(rm.compare(trained.best, rm.convert(trained.best), parts["test"]))
     """
-    images_rgb = [read_image(Path(folder, path)) for path in image_paths(table)[:most]]
     original = Predictor.load(snapshot, converted.record["inference"]["nms_threshold"])
-    return agreement(original, Predictor.load(converted), images_rgb, score_threshold)
+    predictors, options = (original, Predictor.load(converted)), {"batch_size": 1, "suppress": "per_class"}
+    paths = image_paths(table)[:most]
+    return agreement(*(detect(each, paths, folder, score_threshold, **options)[0] for each in predictors))
+
+
+def evaluate_classifier(
+    snapshot: str | Path | Snapshot | Sequence[str | Path | Snapshot],
+    table: pd.DataFrame,
+    folder: str | Path = ".",
+    threshold: float = 0.5,
+    threshold_class: str | None = None,
+    flip: bool = False,
+) -> "ClassifierEvaluation":
+    """Judge a classifier on the boxes of a table.
+
+    Args:
+        snapshot: of a classifier; the probabilities of several are averaged.
+        table: annotations.
+        folder: what the table's paths are relative to.
+        threshold: probability of ``threshold_class`` from which on a face is given that class.
+        threshold_class: without it the most likely class counts.
+        flip: also look at each face in the mirror, and average.
+
+    Raises:
+        ValueError: a class of the table is unknown to the classifier, there is no box, or a wrong threshold.
+
+    Example:
+        >>> rm.evaluate_classifier("snapshots/faces_best.h5", test).figures["accuracy"]
+    """
+    given = [snapshot] if isinstance(snapshot, (str, Path, Snapshot)) else snapshot
+    members = [Classifier.load(each, flip) for each in given]
+    classifier = members[0] if len(members) == 1 else Ensemble(members)
+    options = threshold, threshold_class or None
+    classification.check_threshold(classifier.classes, *options)  # before the work, not after it
+    return ClassifierEvaluation(classify_faces(classifier, table, folder), *options)
+
+
+class ClassifierEvaluation:
+    """The result of `evaluate_classifier`.
+
+    Attributes:
+        faces: the faces with their probabilities, a `Classified`.
+        predicted: the class id that each face is given.
+        figures: ``accuracy`` with its 95 % interval, ``loss``, ``per_class``, ...
+    """
+
+    def __init__(self, faces: Classified, threshold: float, threshold_class: str | None):
+        self.faces = faces
+        judged = faces.probabilities, faces.classes, threshold, threshold_class
+        self.figures = classification.figures(faces.labels, *judged)
+        self.predicted = classification.decide(*judged)
+
+    def pictures(self, count: int = 24) -> dict[str, Figure]:
+        """Draw ``confusion_matrix``, ``roc_curves``, ``calibration_curves``, ``predictions`` and ``mistakes``.
+
+        Args:
+            count: faces in a picture of faces at most.
+        """
+        judged = self.faces.labels, self.faces.probabilities, self.faces.classes
+        names, accuracy = self.figures["classes"], f"accuracy {self.figures['accuracy']:.3f}"
+        counts = pd.DataFrame(self.figures["confusion"], names, names)
+        return {
+            "confusion_matrix": plots.confusion_matrix(counts, accuracy),
+            "roc_curves": classification.roc_curves(classification.roc(*judged), self.figures),
+            "calibration_curves": classification.calibration_curves(classification.calibration(*judged), self.figures),
+            "predictions": classification.prediction_plot(self.faces, self.predicted, count),
+            "mistakes": classification.most_confident_mistakes(self.faces, self.predicted, count),
+        }

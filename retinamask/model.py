@@ -79,7 +79,9 @@ class Model:
         else:
             files = [item for item in given if isinstance(item, (str, Path))]
             pictures = [rgb_array(item) for item in given if not isinstance(item, (str, Path))]
-            paths, problems = find_images(files, folder) if files or not given else ([], [])
+            paths, problems = find_images(files, folder) if files else ([], [])
+        if not (paths or pictures):
+            raise ValueError("source has no image; expected a path, a folder, an array, a PIL image or a list of these")
         rows = []
         for start in range(0, len(pictures), batch_size):
             found = self.predictor(pictures[start : start + batch_size], **options)
@@ -120,12 +122,14 @@ def load(
 
     Raises:
         SnapshotError: the snapshot is missing or damaged, or the backend does not run it.
-        ValueError: a classifier without a face detector, or the other way round.
+        ValueError: a classifier without a face detector, or the other way round; ``slices`` is no such number.
 
     Example:
         >>> rm.load("snapshots/mine_best.h5")
         Model(snapshots/mine_best.h5 (retinanet resnet50, training model, 512 px, classes mask, no_mask))
     """
+    if not isinstance(slices, (int, np.integer)):
+        raise ValueError(f"slices is {slices!r}, expected True, False or the side of the tiles in pixels")
     found = snapshot if isinstance(snapshot, snapshots.Snapshot) else snapshots.read(snapshot)
     runtime = {"backend": backend, "precision": precision}
     if face_detector:

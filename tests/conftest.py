@@ -13,14 +13,14 @@ ROOT = Path(__file__).parents[1]
 BACKBONE = "mobilenet128_0.25"  # test_keras_files and the pipeline have a ResNet50
 # with so short a memory of its statistics that it tells images apart after a few steps
 SMALL = {"backbone": BACKBONE, "image_size": 96, "normalisation": "live", "momentum": 0.3}
-# They take minutes: begun first, so that no process waits for them at the end (--no-loadscope-reorder).
+# 80 to 25 seconds of a processor each: begun first, so that no process waits at the end (--no-loadscope-reorder).
 LONGEST = (
-    "test_survival",
     "test_pipeline",
-    "test_detect",
-    "test_distribution",
-    "test_train",
     "test_keras_files",
+    "test_train",
+    "test_distribution",
+    "test_detect",
+    "test_survival",
 )
 
 
@@ -78,3 +78,14 @@ def cluster():
     options = {"threads_per_worker": 1, "dashboard_address": ":0", "protocol": "tcp"}
     with distributed.LocalCluster(n_workers=2, processes=False, **options) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """The address of a cluster of two processes, and a client."""
+    import distributed
+
+    options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
+    with distributed.LocalCluster(n_workers=2, **options) as started, distributed.Client(started) as client:
+        client.wait_for_workers(2, timeout=30)
+        yield started.scheduler_address, client

@@ -7,7 +7,9 @@ import numpy as np
 from PIL import Image
 
 from retinamask.dataset import annotations
-from retinamask.dataset.audit import AuditSettings, audit, findings_table, read_source
+from retinamask.dataset.audit.checks import findings_table
+from retinamask.dataset.audit.source import read_source
+from retinamask.evaluation.audit import Audit, AuditSettings
 
 CLASSES = {"mask": 0, "no_mask": 1}
 SIZE = (320, 240)
@@ -42,7 +44,7 @@ class DataSet:
     def audit(self, settings: AuditSettings = SETTINGS, **options):
         annotations.write_annotations(annotations.make_table(self.rows), self.folder / "annotations.csv")
         annotations.write_classes(self.classes, self.folder / "classes.csv")
-        return audit(read_source(self.folder / "annotations.csv", **options), settings)
+        return Audit(read_source(self.folder / "annotations.csv", **options), settings)
 
 
 def names(result) -> list[str]:

@@ -14,9 +14,10 @@ from sound_data import CLASSES, COUNT, SETTINGS, SIZE, DataSet, names, only, pic
 
 from retinamask.cli import main
 from retinamask.dataset import formats, images
-from retinamask.dataset.audit import AuditSettings, audit, findings_table, read_source
-from retinamask.dataset.audit.checks import Example, found
+from retinamask.dataset.audit.checks import Example, findings_of, findings_table
+from retinamask.dataset.audit.source import read_source
 from retinamask.dataset.formats import write_voc
+from retinamask.evaluation.audit import Audit, AuditSettings
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_a_sound_folder_of_xml_has_no_findings(tmp_path):
     for seed in range(4):
         picture(seed).save(tmp_path / f"{seed}.jpg")
         write_voc(tmp_path / f"{seed}.xml", f"{seed}.jpg", SIZE, [[100, 80, 170, 150]], [list(CLASSES)[seed % 2]])
-    result = audit(read_source(tmp_path), SETTINGS)
+    result = Audit(read_source(tmp_path), SETTINGS)
     assert names(result) == [] and len(result.looks) == 4
 
 
@@ -158,7 +159,7 @@ def test_boxes_that_fit_only_the_unturned_image_are_an_error(data):
 def test_the_size_in_an_xml_tells_how_the_image_was_seen(tmp_path, orientation, written, expected):
     picture(1).save(tmp_path / "a.jpg", exif=upright_exif(orientation))
     write_voc(tmp_path / "a.xml", "a.jpg", written, [[100, 80, 170, 150]], ["mask"])
-    result = audit(read_source(tmp_path), SETTINGS)
+    result = Audit(read_source(tmp_path), SETTINGS)
     assert names(result) == expected
     assert all(finding.files() == ["a.jpg"] for finding in result.findings)
 
@@ -175,7 +176,7 @@ def test_problems_of_xml_files_join_the_findings(tmp_path):
     (tmp_path / "broken.xml").write_text("<annotation>")
     text = (tmp_path / "0.xml").read_text()
     (tmp_path / "0.xml").write_text(text.replace("<width>320</width>", ""))
-    result = audit(read_source(tmp_path), SETTINGS)
+    result = Audit(read_source(tmp_path), SETTINGS)
     by_name = {finding.name: finding for finding in result.findings}
     assert names(result)[:3] == ["unusable annotation file", "unusable box", "box past the edge"]
     assert set(by_name) - set(names(result)[:3]) == {"XML without a size", "image without annotation"}
@@ -264,12 +265,13 @@ def test_a_rare_class_is_named(data):
 
 def test_findings_are_sorted_counted_and_their_examples_spread():
     cases = [Example(("a.jpg",), str(number)) for number in range(30)] + [Example(("b.jpg",), "b")]
-    (finding,) = found("x", "note", "boxes", "do", cases)
+    found = [("image without objects", cases[0]), *(("tiny box", case) for case in cases), ("unusable box", cases[0])]
+    other, finding, last = findings_of(found, {"tiny_side": 8, "image_size": 512})
     assert finding.counted() == "31 boxes" and len(finding.examples) == 10
     assert [example.detail for example in finding.examples[:3]] == ["0", "b", "1"]
-    (other,) = found("y", "error", "boxes", "do", cases[:1])
-    assert other.counted() == "1 box" and found("z", "note", "boxes", "", []) == []
-    assert findings_table([other]).iloc[0].tolist() == ["error", "y", 1, "boxes", "do", "a.jpg"]
+    assert "less than 8 pixels once the image is fitted into 512 pixels" in finding.message
+    assert other.counted() == "1 box" and last.severity == "note"
+    assert findings_table([other]).iloc[0].tolist() == ["error", "unusable box", 1, "boxes", other.message, "a.jpg"]
 
 
 def test_images_may_lie_elsewhere(data, tmp_path):
@@ -278,8 +280,8 @@ def test_images_may_lie_elsewhere(data, tmp_path):
     for name in ("annotations.csv", "classes.csv"):
         shutil.move(tmp_path / name, tmp_path / "tables" / name)
     source = read_source(tmp_path / "tables" / "annotations.csv", image_folder=tmp_path)
-    assert names(audit(source, SETTINGS)) == []
-    assert "missing image" in names(audit(read_source(tmp_path / "tables" / "annotations.csv"), SETTINGS))
+    assert names(Audit(source, SETTINGS)) == []
+    assert "missing image" in names(Audit(read_source(tmp_path / "tables" / "annotations.csv"), SETTINGS))
 
 
 def test_the_command_prints_and_writes(data, capsys):
@@ -312,21 +314,21 @@ def test_mistakes_are_told(tmp_path, capsys):
 def test_a_folder_of_another_format_is_audited(data, tmp_path):
     assert names(data.audit()) == []
     source = read_source(data.folder / "annotations.csv")
-    formats.write("coco", source.table, source.classes, tmp_path / "coco", data.folder)
+    formats.write_format(source.table, source.classes, "coco", tmp_path / "coco", data.folder)
     other = read_source(tmp_path / "coco", image_folder=data.folder)
-    assert other.classes == source.classes and names(audit(other, SETTINGS)) == []
-    assert len(audit(other, SETTINGS).looks) == COUNT
+    assert other.classes == source.classes and names(Audit(other, SETTINGS)) == []
+    assert len(Audit(other, SETTINGS).looks) == COUNT
 
 
 def test_what_reading_another_format_tells_is_not_lost(data, tmp_path):
     data.audit()
     source = read_source(data.folder / "annotations.csv")
-    formats.write("coco", source.table, source.classes, tmp_path / "coco", data.folder)
+    formats.write_format(source.table, source.classes, "coco", tmp_path / "coco", data.folder)
     document = json.loads((tmp_path / "coco" / "annotations.json").read_text())
     document["images"][0]["width"] += 100
     (tmp_path / "coco" / "annotations.json").write_text(json.dumps(document))
     picture(99).save(data.folder / "images" / "lonely.png")
-    findings = audit(read_source(tmp_path / "coco", image_folder=data.folder), SETTINGS).findings
+    findings = Audit(read_source(tmp_path / "coco", image_folder=data.folder), SETTINGS).findings
     by_name = {finding.name: finding for finding in findings}
     assert "it says 420 x 240" in by_name["annotation of another size"].examples[0].detail
     assert by_name["image without annotation"].count == 1

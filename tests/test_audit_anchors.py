@@ -5,7 +5,8 @@ import pytest
 from sound_data import COUNT, SIZE, DataSet, only
 
 from retinamask.dataset.anchors import Anchors, best_overlaps, coverage, suggest
-from retinamask.dataset.audit import audit, read_source
+from retinamask.dataset.audit.source import read_source
+from retinamask.evaluation.audit import Audit, AuditSettings
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_a_suggestion_does_not_depend_on_the_order():
 
 
 def test_real_coverage(shared_data):
-    result = audit(read_source(shared_data / "andrewmvd"))
+    result = Audit(read_source(shared_data / "andrewmvd"), AuditSettings())
     default, suggested = result.anchors.covered[:2]
     assert default["boxes"] == 3327 and default["share"] == pytest.approx(0.671, abs=0.001)
     assert suggested["anchors"] == "suggestion" and suggested["share"] > 0.9

@@ -11,9 +11,10 @@ from PIL import Image
 from sound_data import COUNT, DataSet, names, only, picture
 
 from retinamask.dataset import annotations, copies
-from retinamask.dataset.audit import audit, read_source
 from retinamask.dataset.audit.checks import Example
+from retinamask.dataset.audit.source import read_source
 from retinamask.dataset.splits import split
+from retinamask.evaluation.audit import Audit, AuditSettings
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_splits_of_the_project_are_understood(data):
 
 def test_real_copies_are_all_found(shared_data):
     """Exact copies as sha256sum has them; near ones in one group are joined by pairs of 12 bits at most."""
-    result = audit(read_source(shared_data / "praveen"))
+    result = Audit(read_source(shared_data / "praveen"), AuditSettings())
     by_bytes = defaultdict(list)
     for path in sorted((shared_data / "praveen" / "images").iterdir()):
         by_bytes[path.read_bytes()].append(path.name)

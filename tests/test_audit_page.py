@@ -13,10 +13,11 @@ from sound_data import SIZE, picture
 
 from retinamask.cli import main
 from retinamask.dataset import annotations
-from retinamask.dataset.audit import AuditSettings, audit, read_source
 from retinamask.dataset.audit.checks import Example, Finding
+from retinamask.dataset.audit.source import read_source
 from retinamask.drawing.style import class_colors
-from retinamask.evaluation import audit_page
+from retinamask.evaluation import audit as audit_page
+from retinamask.evaluation.audit import Audit, AuditSettings
 
 SCRIPT = "<script>alert(1)</script>"
 BREAKOUT = "x\"><img src=y onerror=z>'&.png"
@@ -47,7 +48,7 @@ class Page(HTMLParser):
 def audited(folder: Path, rows: list[tuple], classes: dict[str, int], **options):
     annotations.write_annotations(annotations.make_table(rows), folder / "annotations.csv")
     annotations.write_classes(classes, folder / "classes.csv")
-    return audit(read_source(folder / "annotations.csv"), AuditSettings(image_size=320, **options))
+    return Audit(read_source(folder / "annotations.csv"), AuditSettings(image_size=320, **options))
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def named(result, name: str) -> Finding:
 
 
 def test_every_finding_is_on_the_page(spoilt, tmp_path):
-    page = Page(audit_page.write_audit_page(spoilt, tmp_path / "out" / "audit.html"))
+    page = Page(spoilt.write_page(tmp_path / "out" / "audit.html"))
     assert len(spoilt.findings) >= 7
     for finding in spoilt.findings:
         assert finding.name in page.text and finding.message in page.text
@@ -85,7 +86,7 @@ def test_every_finding_is_on_the_page(spoilt, tmp_path):
 
 
 def test_the_page_is_one_file_that_asks_nothing_of_the_network(spoilt, tmp_path):
-    page = Page(audit_page.write_audit_page(spoilt, tmp_path / "audit.html"))
+    page = Page(spoilt.write_page(tmp_path / "audit.html"))
     assert {tag for tag, _ in page.elements}.isdisjoint({"script", "link", "iframe", "a"})
     assert all(attributes["src"].startswith("data:image/") for tag, attributes in page.elements if tag == "img")
     assert not re.search(r"https?://|url\(|@import", page.html)
@@ -94,7 +95,7 @@ def test_the_page_is_one_file_that_asks_nothing_of_the_network(spoilt, tmp_path)
 
 
 def test_all_text_is_escaped(spoilt, tmp_path):
-    page = Page(audit_page.write_audit_page(spoilt, tmp_path / "audit.html"))
+    page = Page(spoilt.write_page(tmp_path / "audit.html"))
     assert "<script" not in page.html and "<img src=y" not in page.html
     assert SCRIPT in page.text and BREAKOUT in page.text
     allowed = {"src", "alt", "class", "lang", "charset", "name", "content", "style"}
@@ -102,7 +103,7 @@ def test_all_text_is_escaped(spoilt, tmp_path):
 
 
 def test_an_image_turned_by_exif_is_shown_both_ways(spoilt):
-    ((upright, caption), (stored, other)), *_ = audit_page.example_pictures(spoilt, named(spoilt, "turned by EXIF"))
+    ((upright, caption), (stored, other)), *_ = spoilt.pictures(named(spoilt, "turned by EXIF"))
     assert (caption, other) == ("turned.jpg, upright", "as keras-retinanet reads it")
     assert (upright.height, stored.width) == (audit_page.SIDE, audit_page.SIDE)  # 240 x 320 against 320 x 240
     assert upright.width == stored.height == round(audit_page.SIDE * 240 / 320)
@@ -113,7 +114,7 @@ def test_boxes_are_drawn_where_they_are(tmp_path):
     Image.new("RGB", SIZE, "white").save(tmp_path / "a.png")
     result = audited(tmp_path, [("a.png", 160, 120, 240, 200, "mask")], {"mask": 0})
     finding = Finding("x", "note", 1, "images", "", (Example(("a.png",)),))
-    (((shown, _),),) = audit_page.example_pictures(result, finding)
+    (((shown, _),),) = result.pictures(finding)
     color = class_colors({"mask": 0})["mask"]
     pixels = np.asarray(shown)
     drawn = np.argwhere((pixels == [int(color[i : i + 2], 16) for i in (1, 3, 5)]).all(axis=2))
@@ -124,35 +125,35 @@ def test_boxes_are_drawn_where_they_are(tmp_path):
 
 
 def test_a_small_box_is_shown_with_its_surroundings_only(spoilt):
-    (((shown, _),), *_) = audit_page.example_pictures(spoilt, named(spoilt, "tiny box"))
+    (((shown, _),), *_) = spoilt.pictures(named(spoilt, "tiny box"))
     # The box of 6 x 7 pixels at (10, 40) has surroundings of 35 x 35 from (-4, 26), cut at the left edge to 31 x 35.
     assert shown.size == (round(audit_page.SIDE * 31 / 35), audit_page.SIDE)
 
 
 def test_broken_and_vanished_images_have_no_picture(spoilt, tmp_path):
     for name in ("unreadable image", "missing image"):
-        assert audit_page.example_pictures(spoilt, named(spoilt, name)) == []
-        assert audit_page.example_strip(spoilt, named(spoilt, name)) is None
+        assert spoilt.pictures(named(spoilt, name)) == []
+        assert spoilt.picture(named(spoilt, name)) is None
     (tmp_path / "turned.jpg").unlink()
-    assert audit_page.example_pictures(spoilt, named(spoilt, "turned by EXIF")) == []
-    audit_page.write_audit_page(spoilt, tmp_path / "audit.html")
+    assert spoilt.pictures(named(spoilt, "turned by EXIF")) == []
+    spoilt.write_page(tmp_path / "audit.html")
 
 
 def test_pictures_are_few_however_many_examples_there_are(tmp_path):
     for number in range(12):
         picture(1).save(tmp_path / f"{number}.png")
     result = audited(tmp_path, [(f"{number}.png", 100, 80, 170, 150, "mask") for number in range(12)], {"mask": 0})
-    pictures = audit_page.example_pictures(result, named(result, "exact file copies"))
+    pictures = result.pictures(named(result, "exact file copies"))
     assert list(map(len, pictures)) == [audit_page.MOST_OF_EXAMPLE]
-    strip = audit_page.example_strip(result, named(result, "exact file copies"))
+    strip = result.picture(named(result, "exact file copies"))
     assert strip.width > 3 * audit_page.SIDE and strip.height == round(audit_page.SIDE * 240 / 320)
-    path = audit_page.write_audit_page(result, tmp_path / "audit.html")
+    path = result.write_page(tmp_path / "audit.html")
     assert path.stat().st_size < 400_000
 
 
 def test_a_data_set_without_boxes_and_without_images_has_a_page_too(tmp_path):
     result = audited(tmp_path, [("missing.png", *(None,) * 5)], {"mask": 0})
-    page = Page(audit_page.write_audit_page(result, tmp_path / "audit.html"))
+    page = Page(result.write_page(tmp_path / "audit.html"))
     assert "missing image" in page.text and "class without boxes" in page.text
 
 
@@ -160,7 +161,7 @@ def test_nothing_found_is_said(tmp_path):
     for number in range(2):
         picture(number).save(tmp_path / f"{number}.png")
     result = audited(tmp_path, [(f"{number}.png", 100, 80, 170, 150, "mask") for number in range(2)], {"mask": 0})
-    assert "Nothing was found." in Page(audit_page.write_audit_page(result, tmp_path / "audit.html")).text
+    assert "Nothing was found." in Page(result.write_page(tmp_path / "audit.html")).text
 
 
 def test_the_command_writes_the_page_and_replaces_it_only_when_told(spoilt, tmp_path, capsys):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from retinamask.dataset.annotations import AnnotationError, make_table
 from retinamask.drawing.style import GREEN, VERMILLION
-from retinamask.evaluation import classification
+from retinamask.evaluation import classification, plots
 from retinamask.evaluation.classification import prediction_grid
 from retinamask.inference.classify import classify_faces
 
@@ -142,7 +142,8 @@ def test_the_matrix_has_true_classes_in_its_rows():
     labels = np.array([0] * 8 + [1] * 2)
     predicted = np.array([0] * 5 + [1] * 3 + [1] * 2)
     figures = classification.figures(labels, np.eye(2)[predicted], CLASSES)
-    axes = classification.confusion_matrix(figures).axes[0]
+    counts = pd.DataFrame(figures["confusion"], figures["classes"], figures["classes"])
+    axes = plots.confusion_matrix(counts, f"accuracy {figures['accuracy']:.3f}").axes[0]
     assert texts(axes) == ["5\n62.5%", "3\n37.5%", "0\n0.0%", "2\n100.0%"]
     assert [text.get_position() for text in axes.texts] == [(0, 0), (1, 0), (0, 1), (1, 1)]
     assert (axes.get_ylabel(), axes.get_title("left")) == ("true", "7 of 10 right: accuracy 0.700")

@@ -14,8 +14,7 @@ from sound_data import picture
 from retinamask.cli import main
 from retinamask.commands.classifier import _read
 from retinamask.dataset import annotations, images
-from retinamask.dataset.crops import MARGIN
-from retinamask.dataset.face_folders import read_face_folders, split_faces
+from retinamask.dataset.faces import MARGIN, read_face_folders, split_faces
 from retinamask.detectors.snapshots import Snapshot
 from retinamask.inference.classify import Classifier
 from retinamask.inference.detect import Predictor
@@ -150,7 +149,7 @@ def passed_on(monkeypatch):
             watcher.started(None)
         return type("Trained", (), {"best": None})
 
-    monkeypatch.setattr("retinamask.training.train.train", remember)
+    monkeypatch.setattr("retinamask.face.train_examples", remember)
     return given
 
 

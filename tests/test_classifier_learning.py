@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from retinamask import detectors
-from retinamask.dataset.crops import cut_faces
-from retinamask.dataset.face_folders import read_face_folders, split_faces
+from retinamask.dataset.faces import cut_faces, read_face_folders, split_faces
 from retinamask.dataset.formats import read
 from retinamask.dataset.sample import CLASSES, draw_sample
 from retinamask.evaluation.in_training import epoch_evaluation

@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 
 from retinamask.dataset.annotations import BOX_COLUMNS, DETECTION_COLUMNS, make_table
 from retinamask.evaluation import coco
-from retinamask.reports import evaluate
+from retinamask.evaluation.evaluate import evaluate
 
 CLASSES = {"mask": 0, "no_mask": 1, "worn_wrong": 2}
 EMPTY = (None,) * 5
@@ -249,7 +249,7 @@ def test_an_overlap_out_of_range_is_refused(iou_threshold):
 
 
 def test_metrics_table_explains_twelve_figures():
-    table = coco.metrics_table(coco.evaluate(ONE_FACE, ONE_HIT, CLASSES))
+    table = evaluate(ONE_HIT, ONE_FACE, CLASSES).table()
     assert list(table.columns) == ["name", "meaning", "value"]
     assert list(table["name"]) == list(coco.MEANINGS)
     assert table["value"].isna().sum() == 4  # small and medium faces: there are none
@@ -257,7 +257,7 @@ def test_metrics_table_explains_twelve_figures():
 
 
 def test_the_table_of_classes_has_a_row_for_each():
-    table = coco.class_table(coco.evaluate(ONE_FACE, ONE_HIT, CLASSES))
+    table = evaluate(ONE_HIT, ONE_FACE, CLASSES).class_table()
     assert list(table.columns) == ["class", "AP", "AP50", "AP75", "AR100", "boxes"]
     assert list(table["class"]) == list(CLASSES) and list(table["boxes"]) == [1, 0, 0]
     assert table["AP"].iloc[0] == pytest.approx(1) and table["AP"].iloc[1:].isna().all()

@@ -10,7 +10,8 @@ from retinamask.dataset import annotations, images
 from retinamask.dataset.image_files import find_images
 from retinamask.dataset.sample import CLASSES
 from retinamask.detectors import snapshots
-from retinamask.inference.convert import agreement, convert
+from retinamask.inference.agreement import agreement
+from retinamask.inference.convert import convert
 from retinamask.inference.detect import Predictor, detect
 
 
@@ -24,9 +25,21 @@ def ten_images(tiny):
     return [images.read_image(path) for path in sorted((tiny / "scenes" / "images").glob("*.jpg"))[:10]]
 
 
-def test_converted_and_training_model_agree_on_ten_images(trained, converted, ten_images):
-    result = agreement(Predictor.load(trained.last), Predictor.load(converted), ten_images)
+def test_converted_and_training_model_agree_on_ten_images(trained, converted, tiny):
+    paths = sorted(str(path) for path in (tiny / "scenes" / "images").glob("*.jpg"))[:10]
+    tables = [detect(Predictor.load(each), paths, tiny, suppress="per_class")[0] for each in (trained.last, converted)]
+    result = agreement(*tables)
     assert result and result.images == 10 and result.boxes > 0, result
+
+
+def test_agreement_by_hand():
+    boxes = [("a", 0, 0, 10, 10, "mask", 0.9), ("a", 50, 0, 60, 10, "mask", 0.8), ("b", *[None] * 6)]
+    first = annotations.make_table(boxes, annotations.DETECTION_COLUMNS)
+    assert agreement(first, first) == (2, 2, 0, 0, 0, 0) and agreement(first, first)
+    moved = [("a", 50, 0.25, 60, 10, "mask", 0.7), ("a", 0, 0, 10, 10, "no_mask", 0.9), ("b", 0, 0, 9, 9, "mask", 0.6)]
+    found = agreement(first, annotations.make_table(moved, annotations.DETECTION_COLUMNS))
+    assert found[:5] == (2, 2, 1, 1, 0.25) and found.score_difference == pytest.approx(0.1) and not found
+    assert not agreement(first[:1], first[:2]) and agreement(first[:1], first[:2]).boxes_lost == 0
 
 
 def test_keras_retinanet_reads_our_snapshots_and_says_the_same(trained, converted, ten_images):
@@ -95,6 +108,14 @@ def test_weights_that_are_not_those_of_the_json_are_refused(trained, tmp_path):
         file.truncate(1000)
     with pytest.raises(snapshots.SnapshotError, match="SHA-256 differs"):
         snapshots.read(tmp_path / "copy.h5")
+
+
+def test_the_file_that_was_given_is_named(tmp_path):
+    for name in ("u.pt", "mine.v2"):
+        with pytest.raises(
+            snapshots.SnapshotError, match=f"{name}: expected a snapshot, .h5 with its .json, or an exp"
+        ):
+            snapshots.read(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_it_says_in_one_line_what_was_found_and_makes_the_folder(photos, capsys)
     table = read_detections("results/new/x.csv")
     assert len(objects(table)) == 4 and len(table) == 5
     assert {(Path("results/new") / path).resolve().is_file() for path in table["image_path"]} == {True}
-    assert sorted(path.name for path in Path("results/new").iterdir()) == ["x.csv"]
+    assert sorted(path.name for path in Path("results/new").iterdir()) == [".x.csv.run.json", "x.csv"]
     Path("photos/a/damaged.jpg").unlink()
     assert main(["detect", "photos", *SNAPSHOT, "--out", "y.csv", "--suppress", "per_class"]) == 0
     assert "mask 4, no_mask 4" in capsys.readouterr().out
@@ -201,7 +202,7 @@ def test_drawn_copies_of_linked_folders_stay_in_their_folder(photos, tmp_path, m
     }
     assert sorted(photos.rglob("*")) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "photos", "work"]
-    assert sorted(path.name for path in Path().iterdir()) == ["drawn", "one.csv", "three.csv", "two.csv"]
+    assert sorted(path.name for path in Path().glob("[!.]*")) == ["drawn", "one.csv", "three.csv", "two.csv"]
 
 
 def test_what_a_list_names_and_is_not_there_is_named_and_counted(photos, capsys):
@@ -234,9 +235,16 @@ def test_a_list_that_is_none(content, message, photos, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("source", "message"),
-    [("*.jpg", "*.jpg matches no folder and no file ending as images do"), ("gone.txt", "gone.txt does not exist")],
+    [
+        ("*.jpg", "*.jpg matches nothing; expected folders or files ending in .jpg, .jpeg, "),
+        ("*.gif", "*.gif matches nothing; expected folders or files ending in .jpg, .jpeg, "),
+        ("[bc].m*", "[bc].m* matches 2 file(s) of other kinds, such as b.md; expected folders or files ending in .jpg"),
+        ("gone.txt", "gone.txt does not exist"),
+    ],
 )
 def test_sources_that_are_not_there(source, message, photos, capsys):
+    for name in ("b.md", "c.mp4"):
+        Path(name).write_text("no image")
     assert main(["detect", source, *SNAPSHOT]) == 2
     assert message in capsys.readouterr().err
 
@@ -260,7 +268,7 @@ def test_every_format_holds_the_same_boxes(to, photos, monkeypatch):
     Path("photos/a/damaged.jpg").unlink()
     assert main(["detect", "photos", *SNAPSHOT, "--out", f"new/{to}", "--to", to, "--resume"]) == 0
     assert main(["detect", "photos", *SNAPSHOT]) == 0
-    assert sorted(path.name for path in Path("new").iterdir()) == [to]
+    assert sorted(path.name for path in Path("new").glob("[!.]*")) == [to]
     table, problems = formats.read(to, [f"new/{to}"], ".", None if to == "yolo" else "photos")
     if to == "yolo":  # it links to the images
         names = [f"photos/{path.removeprefix('new/yolo/obj_train_data/')}" for path in table["image_path"]]
@@ -398,6 +406,12 @@ def test_where_drawn_copies_cannot_go(photos, sources, folder, message, capsys):
     assert re.search(message, capsys.readouterr().err) and sorted(Path().rglob("*")) == before
 
 
+@pytest.mark.parametrize("option", ["--track", "--no-track", "--show"])
+def test_options_of_a_video_are_refused_for_images(option, photos, capsys):
+    assert main(["detect", "photos", *SNAPSHOT, option]) == 2
+    assert f"{option} has no effect on images, only on a video" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--save-images=x", "--resume", "--suppress=per_class"])
 def test_options_of_images_are_refused_for_a_video(option, photos, capsys):
     Image.new("RGB", (9, 9)).save("clip.gif", save_all=True, append_images=[Image.new("RGB", (9, 9), "red")])
@@ -428,7 +442,18 @@ def test_a_finished_run_has_nothing_to_resume_and_one_stopped_early_has_kept_not
     before = Path("detections.csv").stat().st_mtime_ns
     capsys.readouterr()
     assert main([*command, "--resume"]) == 0
-    assert capsys.readouterr().out == "detections.csv is finished, nothing to resume\n"
+    expected = "detections.csv is finished already, by a run on the same images with the same snapshot and options\n"
+    assert capsys.readouterr().out == expected and Path("detections.csv").stat().st_mtime_ns == before
+    for other, message in (
+        (["photos", *SNAPSHOT, "--score-threshold", "0.7"], "score_threshold was 0.5, now 0.7"),
+        (["photos", "--snapshot", "b.h5", "--force"], "weights_sha256 was net.h5, now b.h5"),
+        (["photos", *SNAPSHOT, "--to", "voc"], "to was None, now voc"),
+        (["photos/a", *SNAPSHOT], "images was 6, now 3"),
+    ):
+        assert main(["detect", *other, "--resume"]) == 2
+        assert f"detections.csv is of another run: {message}" in capsys.readouterr().err
+    Path(".detections.csv.run.json").unlink()
+    assert main([*command, "--resume"]) == 2 and "detections.csv exists; choose another" in capsys.readouterr().err
     assert Path("detections.csv").stat().st_mtime_ns == before
 
 
@@ -488,7 +513,7 @@ command = ["detect", "photos", "--snapshot", "net.h5", "--save-images", "drawn"]
 random.seed(5)
 parts = lambda: {{path.name: path.stat().st_mtime_ns for path in Path("detections.csv.parts").glob("part-*")}}
 before = {{}}
-for kill in range(6):
+for kill in range({kills}):
     child = os.fork()
     if not child:
         try:
@@ -499,8 +524,8 @@ for kill in range(6):
     while kill and len(parts()) <= len(before):  # the first kill comes at any moment, the others after a new part
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    time.sleep(random.uniform(0, 0.15))
-    os.kill(child, (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[kill % 3])
+    time.sleep(random.uniform(0, 0.08))
+    os.kill(child, {signals}[kill % len({signals})])
     os.waitpid(child, 0)
     after = parts()
     assert before.items() <= after.items(), "a part was lost or made again"
@@ -513,20 +538,33 @@ assert main([*command, "--resume"]) == 0
 """
 
 
-@pytest.mark.parametrize("concurrent", [False, True])
-def test_a_run_killed_at_any_moment_loses_and_doubles_nothing(concurrent, tmp_path, monkeypatch, capsys):
-    (tmp_path / "photos").mkdir()
-    for index in range(240):
-        Image.new("RGB", (10, 8), (1 + index % 255, index // 2, 0)).save(tmp_path / "photos" / f"{index}.png")
-    monkeypatch.chdir(tmp_path)
-    script = KILLS.format(tests=str(ROOT / "tests"), concurrent=concurrent)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
+def killed_and_resumed(folder, images: int, kills: int, signals: tuple, concurrent: bool) -> None:
+    """Kill a run again and again, resume it, and compare its end with that of a run left in peace."""
+    (folder / "photos").mkdir()
+    for index in range(images):
+        Image.new("RGB", (10, 8), (1 + index % 255, index // 4, 0)).save(folder / "photos" / f"{index}.png")
+    signals = tuple(map(int, signals))
+    script = KILLS.format(tests=str(ROOT / "tests"), concurrent=concurrent, kills=kills, signals=signals)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     counts = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("parts")]
-    assert len(counts) == 6 and sorted(set(counts[1:])) == counts[1:], counts  # each further kill came in the middle
-    assert counts[1] > 0 and counts[-1] < 30
+    assert len(counts) == kills and sorted(set(counts[1:])) == counts[1:]  # each further kill came in the middle
+    assert counts[1] > 0 and counts[-1] < images / 8
     assert main(["detect", "photos", *SNAPSHOT, "--out", "whole.csv", "--save-images", "at_once"]) == 0
     assert Path("detections.csv").read_text() == Path("whole.csv").read_text()
+    assert read_detections("detections.csv")["image_path"].nunique() == images
     names = {path.name for path in Path("drawn").iterdir() if not path.name.startswith(".")}
-    assert names == {path.name for path in Path("at_once").iterdir()} and len(names) == 240
+    assert names == {path.name for path in Path("at_once").iterdir()} and len(names) == images
     assert not Path("detections.csv.parts").exists()
+
+
+@pytest.mark.parametrize("concurrent", [False, True])
+def test_a_run_killed_at_any_moment_loses_and_doubles_nothing(concurrent, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    killed_and_resumed(tmp_path, 240, 6, (signal.SIGKILL, signal.SIGTERM, signal.SIGINT), concurrent)
+
+
+@pytest.mark.slow
+def test_a_run_killed_twenty_times_loses_and_doubles_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    killed_and_resumed(tmp_path, 960, 20, (signal.SIGKILL,), concurrent=True)

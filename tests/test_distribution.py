@@ -87,14 +87,14 @@ def test_two_workers_train_as_one_device(alone, tiny, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("victim", "by"),
-    [(1, signal.SIGKILL), (0, signal.SIGTERM)],
+    ("victim", "by", "expected"),
+    [(1, signal.SIGKILL, -signal.SIGKILL), (0, signal.SIGTERM, -signal.SIGINT)],  # SIGTERM stops training as Ctrl-C
 )
-def test_a_lost_worker_stops_the_run_and_one_that_is_left_resumes_it(alone, tiny, tmp_path, victim, by):
+def test_a_lost_worker_stops_the_run_and_one_that_is_left_resumes_it(alone, tiny, tmp_path, victim, by, expected):
     stem = tmp_path / "torn"
     given = {"folder": str(tiny), "runs": {str(stem): {}}}
     both = ended(started(tmp_path / "given.json", of_workers(2), die=[victim, 5, by], **given))
-    assert both[victim][0] == -by, both[victim][1]
+    assert both[victim][0] == expected, both[victim][1]
     status, printed = both[1 - victim]
     assert status == 1 and "TrainingError: a worker was lost: one of the 2" in printed, printed
     assert "Start again with resume" in printed

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import cv2
@@ -10,13 +11,15 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from conftest import BACKBONE
+from darknet_networks import SMALL_CFG
 
 import retinamask as rm
-from retinamask import detectors
+from retinamask import detectors, exports
 from retinamask.dataset import annotations, images
 from retinamask.dataset.annotations import objects
 from retinamask.dataset.sample import CLASSES, draw_sample
-from retinamask.detectors import exported, snapshots
+from retinamask.detectors import exported, faster_precision, snapshots
 from retinamask.detectors.snapshots import SnapshotError
 from retinamask.exports import _fault, export
 from retinamask.inference.classify import Classifier
@@ -24,10 +27,10 @@ from retinamask.inference.detect import Predictor
 from retinamask.model import Model
 
 ROOT = Path(__file__).parents[1]
-SMALL = {
-    "retinanet": {"backbone": "mobilenet128_0.25", "image_size": 160, "normalisation": "live"},
-    "ssd_mobilenet_v2_fpnlite": {"image_size": 160, "alpha": 0.35},
-    "yolov4_tiny": {"image_size": 96},
+# every kind of layer that Darknet has, converted in a moment, with weights enough to show that int8 is smaller
+YOLO = {
+    "image_size": 96,
+    "cfg": SMALL_CFG.replace("filters=8\n", "filters=512\n").replace("filters=4\n", "filters=256\n"),
 }
 
 
@@ -45,16 +48,9 @@ def snapshot_of(name: str, folder, **settings):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The snapshot of each detector, made when it is first asked for."""
-    folder, known = tmp_path_factory.mktemp("export"), {}
-
-    def get(name):
-        if name not in known:
-            known[name] = snapshot_of(name, folder, **SMALL[name])
-        return known[name]
-
-    return get
+def yolo(tmp_path_factory):
+    """The snapshot of a small YOLOv4-tiny."""
+    return snapshot_of("yolov4_tiny", tmp_path_factory.mktemp("export"), **YOLO)
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +59,24 @@ def table(tiny):
 
 
 @pytest.fixture(scope="module")
-def yolo_onnx(made, table, tiny):
-    """The path of an export."""
-    return export(made("yolov4_tiny"), val=table, folder=tiny, force=True).weights
+def yolo_onnx(yolo, table, tiny):
+    """The path of its export."""
+    return export(yolo, val=table, folder=tiny, force=True).weights
 
 
-@pytest.mark.parametrize("name", list(SMALL))
-def test_every_runtime_gives_the_numbers_of_the_snapshot(made, table, tiny, name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("retinanet", {"backbone": BACKBONE, "image_size": 160, "normalisation": "live"}),
+        ("yolov4_tiny", YOLO),
+        # longer networks of the same layers as the small one, and as the trained one of the next test
+        pytest.param("yolov4_tiny", {"image_size": 96}, marks=pytest.mark.slow),
+        pytest.param("ssd_mobilenet_v2_fpnlite", {"image_size": 160, "alpha": 0.35}, marks=pytest.mark.slow),
+    ],
+)
+def test_every_runtime_gives_the_numbers_of_the_snapshot(name, settings, table, tiny, tmp_path):
     """Raw, because the boxes of a network that has learnt nothing suppress each other by the last digit."""
-    snapshot = made(name)
+    snapshot = snapshot_of(name, tmp_path, **settings)
     files = {
         suffix: export(snapshot, to, out=tmp_path / f"a{suffix}", val=table, folder=tiny, force=True).weights
         for to, suffix in exported.FORMATS.items()
@@ -80,6 +85,7 @@ def test_every_runtime_gives_the_numbers_of_the_snapshot(made, table, tiny, name
     images_rgb = [images.read_image(tiny / path) for path in annotations.image_paths(table)[:3]]
     batch = detector.prepare(images_rgb)[0]
     outputs = network.predict_on_batch(batch)
+    outputs = outputs if isinstance(outputs, list) else [outputs]  # of one head
     for backend, suffix in exported.BACKENDS.items():
         found = Predictor.load(files[suffix], backend=backend, precision="float32").network.predict_on_batch(batch)
         for one, other in zip(outputs, found, strict=True):
@@ -100,8 +106,9 @@ def test_tables_are_equal_on_twenty_images(tmp_path):
     snapshot = snapshots.read(ROOT / "snapshots/interim/ssd_andrewmvd_320.h5")
     expected = rm.load(snapshot).detect(table, 0.1, folder=tmp_path / "drawn")
     assert len(objects(expected)) > 20
+    few = annotations.of_images(table, annotations.image_paths(table)[:4])
     for to, suffix in exported.FORMATS.items():
-        path = export(snapshot, to, out=tmp_path / f"a{suffix}", val=table, folder=tmp_path / "drawn").weights
+        path = export(snapshot, to, out=tmp_path / f"a{suffix}", val=few, folder=tmp_path / "drawn").weights
         for backend in (name for name, kind in exported.BACKENDS.items() if kind == suffix):
             found = Model(snapshots.read(path), Predictor.load(path, backend=backend)).detect(
                 table, 0.1, folder=tmp_path / "drawn"
@@ -120,31 +127,57 @@ def test_a_classifier_is_exported_too(table, tiny, tmp_path):
         np.testing.assert_allclose(Classifier.load(made)(faces), expected, atol=1e-4)
 
 
-def test_int8_is_smaller_calibrated_and_compared(trained, table, tiny, tmp_path):
-    whole = export(trained.best, out=tmp_path / "a.onnx", val=table, folder=tiny)
-    made = export(
-        trained.best, precision="int8", out=tmp_path / "b.onnx", train=table, val=table, folder=tiny, force=True
-    )
+@pytest.fixture
+def learnt(trained):
+    return trained.best
+
+
+@pytest.mark.parametrize("name", ["yolo", pytest.param("learnt", marks=pytest.mark.slow)])  # NNCF takes its time
+def test_int8_is_smaller_calibrated_and_compared(name, request, table, tiny, tmp_path, monkeypatch):
+    read, alive, most = exports._Calibration.__iter__, [], []
+
+    def watched(inputs):
+        for batch in read(inputs):
+            alive.append(weakref.ref(batch))
+            most.append(sum(each() is not None for each in alive))
+            yield batch
+
+    monkeypatch.setattr(exports._Calibration, "__iter__", watched)
+    snapshot = request.getfixturevalue(name)
+    tables = {"train": table, "val": table, "folder": tiny, "force": True}
+    whole = export(snapshot, out=tmp_path / "a.onnx", **tables)
+    made = export(snapshot, precision="int8", out=tmp_path / "b.onnx", **tables)
     kinds = {node.op_type for node in onnx.load(made.weights).graph.node}
     assert "QuantizeLinear" in kinds and made.weights.stat().st_size < 0.6 * whole.weights.stat().st_size
     assert made.record["export"]["check"]["images"] == len(annotations.image_paths(table))
     assert made.record["export"]["check"]["AP"][0] == pytest.approx(whole.record["export"]["check"]["AP"][0])
-    assert json.loads(json.dumps(made.record))["training"] == trained.best.record["training"]
+    assert json.loads(json.dumps(made.record))["training"] == snapshot.record["training"]
+    assert len(most) >= 10 and max(most) <= 2  # of the 10 images with faces, read again in each pass
 
 
-def test_a_model_of_an_export_says_what_it_is_and_keeps_its_size(made, table, tiny, yolo_onnx, tmp_path):
+def test_every_face_calibrates_a_classifier_and_every_image_with_faces_a_detector(table, tiny, monkeypatch):
+    settings = {"image_height": 64, "image_width": 48}
+    for name, given, count, shape in (
+        ("mask_classifier", settings, len(objects(table)), (1, 64, 48, 3)),
+        ("yolov4_tiny", {"image_size": 96}, objects(table)["image_path"].nunique(), (1, 96, 96, 3)),
+    ):
+        inputs = exports._Calibration(detectors.create(name, CLASSES, **given), table, tiny)
+        shapes = [batch.shape for batch in inputs]
+        assert shapes == [shape] * count and len(inputs) == count
+    monkeypatch.setattr(exports, "_CALIBRATION_IMAGES", 3)
+    paths = annotations.image_paths(objects(table))
+    few = exports._Calibration(inputs.detector, table, tiny)
+    assert [path for path, _ in few.of_images] == [paths[0], paths[(len(paths) - 1) // 2], paths[-1]]
+
+
+def test_a_model_of_an_export_says_what_it_is_and_keeps_its_size(yolo, table, tiny, yolo_onnx, tmp_path):
     assert "yolov4_tiny.onnx (yolov4_tiny, export model, 96 px, classes mask, no_mask)" in repr(rm.load(yolo_onnx))
     with pytest.raises(SnapshotError, match="yolov4_tiny.onnx has a fixed image_size of 96, not 128; export"):
         Predictor.load(yolo_onnx, image_size=128)
-    path = export(
-        made("yolov4_tiny"), out=tmp_path / "b.onnx", val=table, folder=tiny, image_size=128, force=True
-    ).weights
+    path = export(yolo, out=tmp_path / "b.onnx", val=table, folder=tiny, image_size=128, force=True).weights
     assert Predictor.load(path).detector.settings.image_size == 128
-    assert (
-        export(made("yolov4_tiny"), val=table, folder=tiny).record["created"]
-        == snapshots.read(yolo_onnx).record["created"]
-    )
-    assert Predictor.load(made("yolov4_tiny"), image_size=128).detector.settings.image_size == 128
+    assert export(yolo, val=table, folder=tiny).record["created"] == snapshots.read(yolo_onnx).record["created"]
+    assert Predictor.load(yolo, image_size=128).detector.settings.image_size == 128
 
 
 def test_the_first_box_needs_no_tensorflow(yolo_onnx):
@@ -156,8 +189,8 @@ def test_the_first_box_needs_no_tensorflow(yolo_onnx):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_what_cannot_be_exported_is_refused(made, table, tiny, tmp_path):
-    snapshot = made("yolov4_tiny")
+def test_what_cannot_be_exported_is_refused(yolo, table, tiny, tmp_path):
+    snapshot = yolo
     with pytest.raises(SnapshotError, match="int8 needs training and validation annotations, to compare"):
         export(snapshot, precision="int8", train=table)
     with pytest.raises(SnapshotError, match="float32 needs annotations"):
@@ -172,12 +205,12 @@ def test_what_cannot_be_exported_is_refused(made, table, tiny, tmp_path):
     assert (tmp_path / "a.onnx").read_bytes() == b"mine"
 
 
-def test_an_export_that_finds_less_is_not_written(made, table, tiny, tmp_path, monkeypatch):
+def test_an_export_that_finds_less_is_not_written(yolo, table, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("retinamask.exports._fault", lambda *_: "AP falls")
     with pytest.raises(SnapshotError, match="a.onnx is not written: AP falls; export anyway with force"):
-        export(made("yolov4_tiny"), out=tmp_path / "a.onnx", val=table, folder=tiny)
+        export(yolo, out=tmp_path / "a.onnx", val=table, folder=tiny)
     assert not list(tmp_path.iterdir())
-    assert export(made("yolov4_tiny"), out=tmp_path / "a.onnx", val=table, folder=tiny, force=True).weights.exists()
+    assert export(yolo, out=tmp_path / "a.onnx", val=table, folder=tiny, force=True).weights.exists()
 
 
 def test_how_far_an_export_may_be_off():
@@ -188,7 +221,7 @@ def test_how_far_an_export_may_be_off():
     assert "accuracy falls" in _fault({"accuracy": [1.0, 0.9]}, "float32")
 
 
-def test_files_that_are_no_exports_are_refused(made, table, tiny, yolo_onnx, tmp_path):
+def test_files_that_are_no_exports_are_refused(yolo, table, tiny, yolo_onnx, tmp_path):
     path = yolo_onnx
     model = onnx.load(path)
     with pytest.raises(SnapshotError, match="none.onnx does not exist; expected an export"):
@@ -221,7 +254,7 @@ def test_files_that_are_no_exports_are_refused(made, table, tiny, yolo_onnx, tmp
     for backend in ("openvino", "onnxruntime"):
         with pytest.raises(SnapshotError, match=f"unknown.onnx: {backend} cannot run it .*; take another backend"):
             Predictor.load(tmp_path / "unknown.onnx", backend=backend)
-    lite = export(made("yolov4_tiny"), "litert", out=tmp_path / "a.tflite", val=table, folder=tiny)
+    lite = export(yolo, "litert", out=tmp_path / "a.tflite", val=table, folder=tiny)
     lite.weights.write_bytes(lite.weights.read_bytes()[:-1])
     with pytest.raises(SnapshotError, match=r"a.tflite: SHA-256 differs from the one in a.tflite.json; export"):
         rm.load(lite.weights)
@@ -230,22 +263,26 @@ def test_files_that_are_no_exports_are_refused(made, table, tiny, yolo_onnx, tmp
         rm.load(lite.weights)
 
 
-def test_backends_and_precisions_that_are_not_there(made, yolo_onnx, tmp_path, monkeypatch):
+def test_backends_and_precisions_that_are_not_there(yolo, yolo_onnx, tmp_path, monkeypatch):
     path = yolo_onnx
     with pytest.raises(SnapshotError, match="backend is litert, expected openvino or onnxruntime for .onnx"):
         Predictor.load(path, backend="litert")
-    with pytest.raises(SnapshotError, match="precision is bfloat16 of the backend onnxruntime, expected auto"):
+    with pytest.raises(
+        SnapshotError, match="onnx: precision is bfloat16, expected auto or float32 of onnxruntime; bfl"
+    ):
         Predictor.load(path, backend="onnxruntime", precision="bfloat16")
-    with pytest.raises(SnapshotError, match="runs in TensorFlow; backend and precision are of exports"):
-        Predictor.load(made("yolov4_tiny"), backend="openvino")
+    with pytest.raises(SnapshotError, match="precision is int8, expected auto or float32 or bfloat16 of openvino"):
+        Predictor.load(path, precision="int8")
+    with pytest.raises(SnapshotError, match="runs in TensorFlow in float32; backend and precision are of exports"):
+        Predictor.load(yolo, backend="openvino")
     monkeypatch.setattr("retinamask.detectors.exported.find_spec", lambda _: None)
     with pytest.raises(SnapshotError, match="backend onnxruntime is not installed; install it with: pip install"):
         Predictor.load(path, backend="onnxruntime")
 
 
-def test_bfloat16_is_measured_once(made, yolo_onnx, tmp_path, monkeypatch, capsys):
+def test_bfloat16_is_measured_once(yolo, yolo_onnx, tmp_path, monkeypatch, capsys):
     path = yolo_onnx
-    monkeypatch.setattr(exported, "_memory", lambda: tmp_path / "cache" / "precision.json")
+    monkeypatch.setattr(faster_precision, "memory", lambda: tmp_path / "cache" / "precision.json")
     batch = np.zeros((1, 96, 96, 3), np.float32)
     network = Predictor.load(path).network
     network.measure(batch)
@@ -257,15 +294,19 @@ def test_bfloat16_is_measured_once(made, yolo_onnx, tmp_path, monkeypatch, capsy
     assert Predictor.load(path, precision="bfloat16").network.precision == "bfloat16"
 
 
-def test_the_command_exports_and_says_what_it_compared(made, tiny, tmp_path, capsys):
+def test_the_command_exports_and_says_what_it_compared(yolo, tiny, tmp_path, capsys):
     from retinamask.cli import main
 
     csv, out = str(tiny / "annotations.csv"), str(tmp_path / "a.onnx")
-    assert main(["export", str(made("yolov4_tiny").weights), "--val-annotations", csv, "--out", out]) == 0
+    assert main(["export", str(yolo.weights), "--val-annotations", csv, "--out", out]) == 0
     told = capsys.readouterr().out
     assert "exported: " in told and "export model, 96 px" in told and "compared: images 12, AP " in told
-    with pytest.raises(SnapshotError):
+    message = "a.onnx is an export; expected the snapshot it was made from, yolov4_tiny.h5"
+    with pytest.raises(SnapshotError, match=message):
         export(out, val=annotations.read_annotations(csv, CLASSES))
+    for options in ([], ["--classes", "classes.csv"]):
+        assert main(["convert", out, *options]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_boxes_are_pixels_of_the_image(table, tiny, yolo_onnx):

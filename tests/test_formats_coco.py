@@ -8,8 +8,7 @@ import pytest
 from format_files import EMPTY, SIZE, actions, draw, rows, save
 
 from retinamask.dataset.annotations import AnnotationError, make_table
-from retinamask.dataset.formats import classes_of, parsing, read
-from retinamask.dataset.formats.coco_json import write_coco
+from retinamask.dataset.formats import classes_of, parsing, read, write_format
 
 read_coco = functools.partial(read, "coco")
 
@@ -253,7 +252,7 @@ def test_pycocotools_loads_what_is_written(tmp_path, capsys):
         draw(tmp_path / "images" / name)
     boxes = [("images/one/a.jpg", 5.25, 6, 20, 25.5, "mask"), ("images/one/a.jpg", 0, 0, 40, 30, "no_mask")]
     table = make_table([*boxes, ("images/two/a.jpg", 1, 2, 3, 4, "mask"), ("images/empty.png", *EMPTY)])
-    write_coco(table, {"no_mask": 0, "unused": 1, "mask": 2}, tmp_path / "coco", tmp_path)
+    write_format(table, {"no_mask": 0, "unused": 1, "mask": 2}, "coco", tmp_path / "coco", tmp_path)
     loaded = coco.COCO(str(tmp_path / "coco" / "annotations.json"))
     assert loaded.getCatIds() == [1, 2, 3]
     assert [category["name"] for category in loaded.loadCats([1, 2, 3])] == ["no_mask", "unused", "mask"]

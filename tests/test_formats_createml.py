@@ -7,8 +7,7 @@ import pytest
 from format_files import EMPTY, actions, draw, rows, save
 
 from retinamask.dataset.annotations import AnnotationError, make_table
-from retinamask.dataset.formats import classes_of, read
-from retinamask.dataset.formats.createml import write_createml
+from retinamask.dataset.formats import classes_of, read, write_format
 
 read_createml = functools.partial(read, "createml")
 
@@ -130,7 +129,7 @@ def test_there_and_back_with_equal_names_in_two_folders(tmp_path):
         ]
     )
     classes = {"no_mask": 0, "unused": 1, "mask": 2}
-    write_createml(table, classes, tmp_path / "new", tmp_path)
+    write_format(table, classes, "createml", tmp_path / "new", tmp_path)
     written = json.loads((tmp_path / "new" / "annotations.json").read_text())
     assert [record["image"] for record in written] == ["one/a.jpg", "two/a.jpg", "two/b.jpg"]
     assert written[0]["annotations"] == [

@@ -6,8 +6,7 @@ import pytest
 from format_files import EMPTY, actions, draw, rows, save
 
 from retinamask.dataset.annotations import AnnotationError, make_table, read_annotations
-from retinamask.dataset.formats import classes_of, read
-from retinamask.dataset.formats.retinanet_csv import write_csv
+from retinamask.dataset.formats import classes_of, read, write_format
 
 read_csv = functools.partial(read, "csv")
 read_open_images = functools.partial(read, "open_images")
@@ -57,7 +56,7 @@ def test_csv_there_and_back(tmp_path):
     draw(tmp_path / "images" / "a.jpg")
     table = make_table([("images/a.jpg", 4.6, 6, 20, 25.5, "mask")])
     classes = {"no_mask": 0, "mask": 1}
-    write_csv(table, classes, tmp_path / "new" / "csv", tmp_path)
+    write_format(table, classes, "csv", tmp_path / "new" / "csv", tmp_path)
     expected = [("../../images/a.jpg", 5, 6, 20, 26, "mask")]
     assert rows(read_annotations(tmp_path / "new" / "csv" / "annotations.csv")) == expected
     back, problems = read_csv([tmp_path / "new" / "csv"], tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from format_files import draw, save
 
 from retinamask.dataset.annotations import AnnotationError, make_table, objects
-from retinamask.dataset.formats import read, write
+from retinamask.dataset.formats import read, write_format
 from retinamask.dataset.formats.class_names import unwritable
 from retinamask.dataset.sample import draw_sample
 
@@ -121,7 +121,7 @@ def test_some_mutations_of_the_other_formats(tmp_path, name):
     table = make_table([*boxes, ("images/c.png", *[None] * 5)])
     for letter in "abc":
         draw(tmp_path / "images" / f"{letter}.png")
-    write(name, table, {"mask": 0, "Öl & Maß": 1}, tmp_path / "new", tmp_path)
+    write_format(table, {"mask": 0, "Öl & Maß": 1}, name, tmp_path / "new", tmp_path)
     dice = random.Random(21)
     paths = sorted(path for path in (tmp_path / "new").rglob("*") if path.suffix != ".png" and path.is_file())
     outcomes = []

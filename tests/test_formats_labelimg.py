@@ -7,7 +7,7 @@ import pytest
 from format_files import EMPTY, draw, rows
 
 from retinamask.dataset.annotations import make_table, objects
-from retinamask.dataset.formats import classes_of, read, write
+from retinamask.dataset.formats import classes_of, read, write_format
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 QtGui = pytest.importorskip("PyQt5.QtGui", reason="PyQt5 is not installed", exc_type=ImportError)
@@ -48,7 +48,7 @@ def expected(path: str) -> list[tuple]:
 @pytest.mark.parametrize("name", ["a", "b", "empty"])
 def test_labelimg_opens_our_files(folder, name):
     for kind in ("voc", "yolo", "createml"):
-        write(kind, TABLE, CLASSES, folder / kind, folder)
+        write_format(TABLE, CLASSES, kind, folder / kind, folder)
     wanted = expected(f"images/{name}.png")
     assert shapes(pascal_voc_io.PascalVocReader(str(folder / "voc" / f"{name}.xml"))) == wanted
 

@@ -8,11 +8,13 @@ import pytest
 from format_files import EMPTY, SIZE, draw, rows, save
 
 from retinamask.cli import main
+from retinamask.dataset import formats
 from retinamask.dataset.annotations import AnnotationError, make_table, read_annotations, read_classes
-from retinamask.dataset.audit import audit, read_source
-from retinamask.dataset.formats import classes_of, guess, read, read_mapped, write
+from retinamask.dataset.audit.source import read_source
+from retinamask.dataset.formats import classes_of, guess, read, write_format
 from retinamask.detectors.darknet.folder import folder_problems
 from retinamask.detectors.darknet.template import yolov4_tiny_cfg
+from retinamask.evaluation.audit import Audit, AuditSettings
 
 BNDBOX = "<bndbox><xmin>5</xmin><ymin>6</ymin><xmax>20</xmax><ymax>25</ymax></bndbox>"
 SECOND = "<bndbox><xmin>25</xmin><ymin>6</ymin><xmax>38</xmax><ymax>25</ymax></bndbox>"
@@ -67,7 +69,7 @@ def test_an_image_annotated_twice_in_any_format(tmp_path, name, second):
     def written(folder: str, boxes: list[tuple]) -> None:
         a = [("images/a.png", *box[1:], box[0]) for box in boxes] or [("images/a.png", *EMPTY)]
         table = make_table([*a, ("images/b.png", *BOX, "mask")] if folder == "one" else a)
-        write(name, table, {"mask": 0, "no_mask": 1}, tmp_path / folder, tmp_path, **options)
+        write_format(table, {"mask": 0, "no_mask": 1}, name, tmp_path / folder, tmp_path, **options)
 
     written("one", [("mask", *BOX)])
     written("two", second)
@@ -129,7 +131,9 @@ def test_xml_that_may_hold_boxes_elsewhere_is_left_out(folder, inside, with_unan
         ("skipped file", str(bad))
     ]
     assert "line 1: " in problems[0].message
-    assert any(finding.name == "unusable annotation file" for finding in audit(read_source(folder)).findings)
+    assert any(
+        finding.name == "unusable annotation file" for finding in Audit(read_source(folder), AuditSettings()).findings
+    )
 
 
 TWICE = {
@@ -438,7 +442,7 @@ def test_labels_whose_images_are_called_like_notes_keep_their_order(tmp_path, na
 @pytest.mark.parametrize("name", ["train", "val", "classes", "labels", "images", "license"])
 def test_any_name_of_an_image_comes_back_from_yolo(tmp_path, name):
     draw(tmp_path / "images" / f"{name}.jpg")
-    write("yolo", make_table([(f"images/{name}.jpg", *BOX, "mask")]), {"mask": 0}, tmp_path / "new", tmp_path)
+    write_format(make_table([(f"images/{name}.jpg", *BOX, "mask")]), {"mask": 0}, "yolo", tmp_path / "new", tmp_path)
     for source in ("", "data.yaml", "train.txt"):
         table, problems = read("yolo", [tmp_path / "new" / source], tmp_path)
         assert problems == [] and list(table["class_name"]) == ["mask"]
@@ -465,11 +469,11 @@ def test_the_root_category_of_coco_is_no_class(folder):
         {"id": 1, "name": "mask", "supercategory": "faces"},
     ]
     save(folder / "a.json", coco(categories=categories))
-    table, classes, problems = read_mapped([folder], folder)
+    table, classes, problems = formats.read_annotations(folder, folder, {})
     assert classes == {"mask": 0} and list(table["class_name"]) == ["mask"]
     assert "category 'faces' is only the supercategory of others; it is no class" in problems[0].message
     save(folder / "a.json", coco(categories=categories, annotations=[coco()["annotations"][0] | {"category_id": 0}]))
-    assert read_mapped([folder], folder)[1] == {"faces": 0, "mask": 1}  # boxes of it make it one
+    assert formats.read_annotations(folder, folder, {})[1] == {"faces": 0, "mask": 1}  # boxes of it make it one
 
 
 @pytest.mark.parametrize(
@@ -491,7 +495,7 @@ def test_a_class_map_may_name_what_one_of_the_sources_lacks(tmp_path):
         draw(tmp_path / name / "a.jpg")
         save(tmp_path / name / "a.xml", voc(FACE.replace("mask", name, 1)))
     class_map = {"with_mask": "mask", "face": "no_mask"}
-    _, classes, _ = read_mapped([tmp_path / "with_mask", tmp_path / "face"], tmp_path, class_map=class_map)
+    _, classes, _ = formats.read_annotations([tmp_path / "with_mask", tmp_path / "face"], tmp_path, class_map=class_map)
     assert set(classes) == {"mask", "no_mask"}
 
 
@@ -509,7 +513,7 @@ def test_detections_become_no_labels(folder):
     with pytest.raises(AnnotationError, match="found.csv: detections with scores, expected annotations"):
         guess([folder])
     save(folder / "mine.csv", "good.jpg,5,6,20,25,mask\n")
-    table, problems = read_mapped([folder], folder)[::2]
+    table, problems = formats.read_annotations(folder, folder, {})[::2]
     assert rows(table) == [("good.jpg", *BOX, "mask")] and "detections with scores" in problems[0].message
 
 

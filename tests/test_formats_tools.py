@@ -10,8 +10,7 @@ from format_files import EMPTY, actions, draw, rows, save
 from test_formats_fuzz import check, mutated
 
 from retinamask.dataset.annotations import AnnotationError
-from retinamask.dataset.formats import guess, read
-from retinamask.dataset.formats.guessing import format_of
+from retinamask.dataset.formats import format_of, guess, read
 
 BOX = (5, 6, 20, 25)  # in an image of 40 x 30
 

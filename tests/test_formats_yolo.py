@@ -7,8 +7,7 @@ import yaml
 from format_files import EMPTY, SIZE, actions, draw, rows, save
 
 from retinamask.dataset.annotations import AnnotationError, make_table
-from retinamask.dataset.formats import classes_of, read
-from retinamask.dataset.formats.yolo import write_yolo
+from retinamask.dataset.formats import classes_of, read, write_format
 
 read_yolo = functools.partial(read, "yolo")
 
@@ -258,7 +257,7 @@ def dataset(tmp_path):
 @pytest.mark.parametrize("source", ["", "obj.data", "data.yaml", "train.txt"])
 def test_there_and_back(tmp_path, images, source):
     table = dataset(tmp_path)
-    write_yolo(table, CLASSES, tmp_path / "yolo", tmp_path, images)
+    write_format(table, CLASSES, "yolo", tmp_path / "yolo", tmp_path, images=images)
     folder = tmp_path / "yolo"
     if images == "copy":
         (tmp_path / "images").rename(tmp_path / "moved away")
@@ -274,11 +273,11 @@ def test_there_and_back(tmp_path, images, source):
 def test_without_images_the_list_leads_to_where_they_are(tmp_path):
     table = dataset(tmp_path)
     with pytest.raises(AnnotationError, match=r"a\.jpg: another image differs only in the extension"):
-        write_yolo(table, CLASSES, tmp_path / "yolo", tmp_path, "none")
+        write_format(table, CLASSES, "yolo", tmp_path / "yolo", tmp_path, images="none")
     assert not (tmp_path / "yolo").exists()
     table = table[table["image_path"] != "images/two/a.png"]
     (tmp_path / "images" / "two" / "a.png").unlink()
-    write_yolo(table, CLASSES, tmp_path / "yolo", tmp_path, "none")
+    write_format(table, CLASSES, "yolo", tmp_path / "yolo", tmp_path, images="none")
     listed = (tmp_path / "yolo" / "train.txt").read_text().split()
     assert listed == ["../images/one/a.jpg", "../images/two/a.jpg", "../images/two/empty.jpg"]
     back, problems = read_yolo([tmp_path / "yolo"], tmp_path, image_folder=tmp_path / "images")
@@ -293,13 +292,15 @@ def test_what_cannot_be_written(tmp_path):
         ({**CLASSES, " a": 3}, "white space around"),
     ):
         with pytest.raises(AnnotationError, match=message):
-            write_yolo(table, classes, tmp_path / "yolo", tmp_path)
+            write_format(table, classes, "yolo", tmp_path / "yolo", tmp_path)
     with pytest.raises(AnnotationError, match="images is 'move', expected one of: link, copy, none"):
-        write_yolo(table, CLASSES, tmp_path / "yolo", tmp_path, "move")
+        write_format(table, CLASSES, "yolo", tmp_path / "yolo", tmp_path, images="move")
     with pytest.raises(AnnotationError, match=r"gone\.jpg does not exist"):
-        write_yolo(make_table([("gone.jpg", *BOX, "mask")]), CLASSES, tmp_path / "yolo", tmp_path)
+        write_format(make_table([("gone.jpg", *BOX, "mask")]), CLASSES, "yolo", tmp_path / "yolo", tmp_path)
     with pytest.raises(AnnotationError, match="a box reaches past the image of 40 x 30 pixels"):
-        write_yolo(make_table([("images/one/a.jpg", 0, 0, 41, 30, "mask")]), CLASSES, tmp_path / "yolo", tmp_path)
+        write_format(
+            make_table([("images/one/a.jpg", 0, 0, 41, 30, "mask")]), CLASSES, "yolo", tmp_path / "yolo", tmp_path
+        )
     assert not (tmp_path / "yolo").exists()
 
 
@@ -308,7 +309,7 @@ def test_nothing_is_replaced(tmp_path, kind):
     table = dataset(tmp_path)
     mine = save(tmp_path / "yolo" if kind == "file" else tmp_path / "yolo" / "mine.txt", "mine")
     with pytest.raises(ValueError, match="exists; expected a new or empty folder"):
-        write_yolo(table, CLASSES, tmp_path / "yolo", tmp_path)
+        write_format(table, CLASSES, "yolo", tmp_path / "yolo", tmp_path)
     assert mine.read_text() == "mine" and sorted(path.name for path in tmp_path.iterdir()) == ["images", "yolo"]
 
 
@@ -320,19 +321,19 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     (tmp_path / "yolo").mkdir()
     monkeypatch.setattr("shutil.copyfile", fail)
     with pytest.raises(AnnotationError, match="No space left on device"):
-        write_yolo(table, CLASSES, tmp_path / "yolo", tmp_path, "copy")
+        write_format(table, CLASSES, "yolo", tmp_path / "yolo", tmp_path, images="copy")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "yolo"]
     assert list((tmp_path / "yolo").iterdir()) == []
     monkeypatch.undo()
-    write_yolo(table, CLASSES, tmp_path / "yolo", tmp_path, "copy")
+    write_format(table, CLASSES, "yolo", tmp_path / "yolo", tmp_path, images="copy")
     assert (tmp_path / "yolo" / "data.yaml").is_file()
 
 
 def test_an_image_called_classes_keeps_its_boxes(tmp_path):
     draw(tmp_path / "images" / "classes.jpg")
     table = make_table([("images/classes.jpg", *BOX, "mask")])
-    write_yolo(table, CLASSES, tmp_path / "yolo", tmp_path, "copy")
+    write_format(table, CLASSES, "yolo", tmp_path / "yolo", tmp_path, images="copy")
     back, problems = read("yolo", [tmp_path / "yolo"], tmp_path)
     assert problems == [] and len(back) == 1 and back["class_name"][0] == "mask"
     with pytest.raises(AnnotationError, match="its label file would be classes.txt"):
-        write_yolo(table, CLASSES, tmp_path / "more", tmp_path, "none")
+        write_format(table, CLASSES, "yolo", tmp_path / "more", tmp_path, images="none")

@@ -297,12 +297,12 @@ def test_class_counts_are_those_of_the_table():
 
 def test_box_sizes_are_those_of_the_model_input():
     # Both images are fitted into 200 x 200: by a factor of 2, so that the boxes' sides are 56.6 and 100.
-    figure = plots.box_sizes(BOXES, {"a.jpg": (100, 50)}, anchor_sizes=(32, 64), input_size=200)
+    figure = plots.box_sizes(BOXES, {"a.jpg": (100, 50)}, input_size=200)
     bars = [bar for bar in figure.axes[0].patches if bar.get_height()]
     spans = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars]
     for side, (low, high) in zip((800**0.5 * 2, 100), spans, strict=True):
         assert low <= side <= high
-    assert [line.get_xdata()[0] for line in figure.axes[0].lines] == [32, 64]
+    assert [line.get_xdata()[0] for line in figure.axes[0].lines] == [32, 64, 128, 256, 512]
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_box_sizes_are_those_of_the_model_input():
         lambda: plots.class_counts(make_table([]), CLASSES),
         lambda: plots.class_counts(make_table([]), {}),
         lambda: plots.class_counts(make_table([]).assign(split=None), CLASSES, "split"),
-        lambda: plots.box_sizes(NO_BOXES, {}, (32, 64), 512),
+        lambda: plots.box_sizes(NO_BOXES, {}, 512),
         lambda: plots.precision_recall_curves({}, {"per_class": {}}),
         lambda: plots.training_curves(pd.DataFrame(), pd.DataFrame()),
     ],

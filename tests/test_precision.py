@@ -9,6 +9,7 @@ import pytest
 
 from retinamask import detectors
 from retinamask.detectors import _keras
+from retinamask.detectors.faster_precision import memory
 from retinamask.training import precision
 from retinamask.training.settings import TrainingError, TrainingSettings
 
@@ -95,12 +96,12 @@ def test_auto_on_a_processor_decides_with_a_margin_and_remembers(machine, short,
 @pytest.mark.skipif(sys.platform != "linux", reason="the cache folder is elsewhere")
 def test_a_memory_that_is_damaged_or_cannot_be_written_is_measured_again(machine, short, capsys):
     machine(flags="flags : amx_bf16\n")
-    precision.memory().parent.mkdir(parents=True)
-    precision.memory().write_text("{")
+    memory().parent.mkdir(parents=True)
+    memory().write_text("{")
     assert short(([1.0] * 5, [0.5] * 5)) == "bfloat16" and short() == "bfloat16"
-    precision.memory().unlink()
-    precision.memory().parent.rmdir()
-    precision.memory().parent.write_text("a file in the place of the folder")
+    memory().unlink()
+    memory().parent.rmdir()
+    memory().parent.write_text("a file in the place of the folder")
     assert short(([1.0] * 5, [0.5] * 5)) == "bfloat16"
     assert "cannot be remembered" in capsys.readouterr().out
 

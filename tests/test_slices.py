@@ -83,6 +83,9 @@ def test_smaller_tiles_show_smaller_faces(street_rgb):
     assert [600, 480, 605, 485] in found.boxes_xyxy.tolist() and len(found.scores) == 37
     with pytest.raises(ValueError, match="slices is 31, expected a side of tiles of at least 32 pixels"):
         Slices(Shrinking(), 31)
+    for slices in (None, "a", 64.0):
+        with pytest.raises(ValueError, match=f"slices is {slices!r}, expected True, False or the side of the tiles in"):
+            model.load("a.h5", slices=slices)
 
 
 def record_of(tmp_path, detector="retinanet", settings=None):
@@ -107,7 +110,9 @@ def test_load_hands_size_backend_and_precision_on(tmp_path, monkeypatch):
 
 
 def test_backend_and_precision_are_of_exports(tmp_path):
-    with pytest.raises(ValueError, match="a.h5 runs in TensorFlow; backend and precision are of exports"):
+    with pytest.raises(ValueError, match="a.h5: backend is openvino, but it runs in TensorFlow in float32; backend"):
         model.load(record_of(tmp_path), backend="openvino")
+    with pytest.raises(ValueError, match="a.h5: precision is bfloat16, but it runs in TensorFlow in float32; backend"):
+        model.load(record_of(tmp_path), precision="bfloat16")
     with pytest.raises(ValueError, match="image_size"):
         model.load(record_of(tmp_path), image_size=0)

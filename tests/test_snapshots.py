@@ -229,7 +229,7 @@ def python(code, *arguments):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_killed_at_random_moments_while_another_process_reads(tmp_path):
-    """Twenty writers are killed; the reader never finds less than it has found before, nor an error."""
+    """Twenty writers are killed at some moment after their first snapshot; the reader never finds less than before."""
     said = python(
         """
 generator, last, parent = np.random.default_rng(0), 0, os.getpid()
@@ -242,8 +242,8 @@ for _ in range(20):
             number += 1
             save(path, str(number))
         os._exit(0)
-    until = time.monotonic() + generator.uniform(0, 0.1)
-    while time.monotonic() < until:
+    before, until = last, time.monotonic() + generator.uniform(0, 0.1)
+    while time.monotonic() < until or last == before:
         found = int(snapshots.read(path).record["training"]["text"])
         if found < last:
             raise RuntimeError(f"{found} after {last}")
@@ -255,7 +255,7 @@ print(last)
 """,
         tmp_path / "a.h5",
     )
-    assert int(said) > 20
+    assert int(said) >= 20
     save(tmp_path / "a.h5", "end")
     assert names(tmp_path) == ["a.h5", "a.json"]
 

@@ -1,6 +1,8 @@
 """`retinamask sweep`: grids are checked before anything runs; failed runs are in the table; finished ones are kept."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import nbformat
@@ -72,6 +74,35 @@ def test_a_grid_runs_on_the_workers_of_a_cluster(project, cluster):
     assert table["status"].tolist() == ["finished", "failed", "finished"]
     assert table["AP50"].tolist()[::2] == [0.1, 0.2]
     assert sorted(Path("out/log.txt").read_text().split()[::3]) == ["0.01", "0.02"]
+
+
+def deadly(run, names, own, out, notebooks_dir):
+    """A run that kills its worker at a rate of 9."""
+    if own["rate"] == "9":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run, {"seconds": 1.0, "status": "finished", "error": None, "run": run}
+
+
+def test_a_run_that_kills_each_worker_is_one_failed_run(project, processes, monkeypatch):
+    address, client = processes
+    monkeypatch.setattr("retinamask.runs.sweep._run", deadly)
+    client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 1))
+    table = sweep("a", {"rate": ["0.01", "9", "0.02", "0.03", "0.04"]}, {}, Path("out"), address)
+    assert table["status"].tolist() == ["finished", "failed", *["finished"] * 3]
+    assert table["error"][1].startswith("rate-9_") and "2 workers died of it, one after the other" in table["error"][1]
+    assert pd.read_csv("out/sweep.csv")["status"].tolist() == table["status"].tolist()
+
+
+def test_what_has_finished_is_in_the_table_of_a_sweep_that_is_stopped(project, monkeypatch):
+    def stopping(notebook, values, run_dir):
+        if values["rate"] == 0.02:
+            raise KeyboardInterrupt
+        run_without_a_kernel(notebook, values, run_dir)
+
+    monkeypatch.setattr(runner, "run_notebook", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        sweep("a", {"rate": ["0.01", "0.02", "0.03"]}, {}, Path("out"))
+    assert pd.read_csv("out/sweep.csv")["rate"].tolist() == [0.01]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,10 @@ def bright_squares(image_rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.c_[boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], boxes_xywh[:, 2] / 1000
 
 
+def in_each(tiles_rgb: list) -> list:
+    return [bright_squares(tile_rgb) for tile_rgb in tiles_rgb]
+
+
 @pytest.mark.parametrize(("length", "tile", "expected"), [(300, 300, [0]), (120, 300, [0]), (500, 300, [0, 200])])
 def test_where_tiles_begin(length, tile, expected):
     assert tiles.tile_corners(length, tile) == expected
@@ -34,24 +38,23 @@ def test_every_square_is_found_once_wherever_the_cuts_go():
     expected = [[x, y, x + 50, y + 50] for y in range(5, 950, 105) for x in range(5, 1250, 105)]
     for x1, y1, x2, y2 in expected:
         image_rgb[y1:y2, x1:x2] = 255
-    boxes_xyxy, scores = tiles.find_in_tiles(bright_squares, image_rgb, 300, 0.4)
+    boxes_xyxy, scores = tiles.merge(tiles.find_in_tiles(in_each, image_rgb, 300), 0.4)
     assert sorted(boxes_xyxy.tolist()) == sorted(expected) and (scores == 0.05).all()
 
 
 def test_what_is_larger_than_the_overlap_is_left_to_the_whole_image():
     image_rgb = np.zeros((600, 600, 3), np.uint8)
     image_rgb[50:550, 50:550] = 255
-    in_tiles = tiles.find_in_tiles(bright_squares, image_rgb, 300, 0.4)
-    assert len(in_tiles[1]) == 0
-    whole = bright_squares(image_rgb)
-    boxes_xyxy, _ = tiles.merge([whole[0], in_tiles[0]], [whole[1], in_tiles[1]], 0.4)
+    in_tiles = tiles.find_in_tiles(in_each, image_rgb, 300)
+    assert [len(scores) for _, scores in in_tiles] == [0] * 9
+    boxes_xyxy, _ = tiles.merge([bright_squares(image_rgb), *in_tiles], 0.4)
     assert boxes_xyxy.tolist() == [[50, 50, 550, 550]]
 
 
 def test_a_square_at_the_image_s_own_edge_is_not_cut():
     image_rgb = np.zeros((300, 700, 3), np.uint8)
     image_rgb[:40, :40] = image_rgb[-40:, -40:] = 255
-    boxes_xyxy, _ = tiles.find_in_tiles(bright_squares, image_rgb, 300, 0.4)
+    boxes_xyxy, _ = tiles.merge(tiles.find_in_tiles(in_each, image_rgb, 300), 0.4)
     assert sorted(boxes_xyxy.tolist()) == [[0, 0, 40, 40], [660, 260, 700, 300]]
 
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import BACKBONE, SMALL
+from darknet_networks import SMALL_CFG
 
 from retinamask import cli, detectors
 from retinamask.dataset import annotations, images
@@ -51,12 +52,18 @@ def frozen():
     return detectors.create("retinanet", CLASSES, backbone="mobilenet128_0.25", image_size=128)
 
 
-@pytest.fixture
-def batch_of(small, table, tiny):
-    """A function from settings to their first batch."""
+@pytest.fixture(scope="module")
+def quick():
+    """A detector that is built in a moment, where it does not matter which."""
+    return detectors.create("yolov4_tiny", CLASSES, cfg=SMALL_CFG)
 
-    def first(settings):
-        examples = Examples(table, tiny, small)
+
+@pytest.fixture
+def batch_of(table, tiny):
+    """A function from a detector and settings to their first batch."""
+
+    def first(detector, settings):
+        examples = Examples(table, tiny, detector)
         return next(iter(input_pipeline.dealt_out(distribution.strategy(), examples, settings, 0)))
 
     return first
@@ -91,7 +98,7 @@ def test_a_step_has_the_losses_that_keras_retinanet_computes(small, batch_of):
     from keras_retinanet import losses
 
     learner = learner_of(small)
-    batch = batch_of(learner.settings)
+    batch = batch_of(small, learner.settings)
     outputs = learner.network(small.network_input(batch["images"], batch["sizes_wh"]), training=True)
     offsets, classes = small.dense_targets(batch)
     expected = float(losses.smooth_l1()(offsets, outputs[0])), float(losses.focal()(classes, outputs[1]))
@@ -108,7 +115,7 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(frozen, batch_of):
     for learner in (learner_of(frozen), learner_of(frozen, accumulate=4)):
         taken = [tf.Variable(tf.zeros_like(weight)) for weight in learner.network.trainable_weights]
         learner.optimizer.apply = lambda given, _, taken=taken: [one.assign(g) for one, g in zip(taken, given)]  # noqa: B905
-        losses.append(float(learner.step(batch_of(PLAIN_SETTINGS), 0)["total_loss"]))
+        losses.append(float(learner.step(batch_of(frozen, PLAIN_SETTINGS), 0)["total_loss"]))
         gradients.append([one.numpy() for one in taken])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[0] > 1
     for gradient, in_parts in zip(*gradients, strict=True):
@@ -116,11 +123,11 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(frozen, batch_of):
         assert scale > 0 and np.abs(gradient - in_parts).max() < 1e-4 * scale
 
 
-def test_averages_follow_the_weights_as_worked_out_by_hand(small, batch_of):
-    learner = learner_of(small, ema=0.9)
+def test_averages_follow_the_weights_as_worked_out_by_hand(quick, batch_of):
+    learner = learner_of(quick, ema=0.9)
     expected = learner.network.get_weights()
     for step in range(3):
-        learner.step(batch_of(learner.settings), step)
+        learner.step(batch_of(quick, learner.settings), step)
         kept = (0.1, 2 / 11, 3 / 12)[step]  # (1 + step) / (10 + step) is below 0.9 so early
         pairs = zip(expected, learner.network.get_weights(), strict=True)
         expected = [kept * average + (1 - kept) * weight for average, weight in pairs]
@@ -131,7 +138,7 @@ def test_averages_follow_the_weights_as_worked_out_by_hand(small, batch_of):
 
 def test_a_resting_backbone_stays_as_it_is_and_wakes_up(small, batch_of):
     learner = learner_of(small)
-    batch, first = batch_of(learner.settings), learner.network.get_layer("conv1").get_weights()[0]
+    batch, first = batch_of(small, learner.settings), learner.network.get_layer("conv1").get_weights()[0]
     learner.freeze_backbone(True)
     before = learner.network.get_layer("P3").get_weights()[0]
     learner.step(batch, 0)
@@ -178,12 +185,12 @@ class TerminateAt(StopAt):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_sigterm_ends_training_with_one_line_and_leaves_what_resumes(small, table, tiny, tmp_path):
+def test_sigterm_ends_training_with_one_line_and_leaves_what_resumes(quick, table, tiny, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt, match="^training stopped; resume continues from .*x_checkpoint-00000002"):
-        run_of(small, table, tiny, tmp_path / "x", watchers=[TerminateAt(3)], epochs=2)
+        run_of(quick, table, tiny, tmp_path / "x", watchers=[TerminateAt(3)], epochs=2)
     assert signal.getsignal(signal.SIGTERM) == before
-    assert len(run_of(small, table, tiny, tmp_path / "x", resume=True, epochs=2).log) == 2
+    assert len(run_of(quick, table, tiny, tmp_path / "x", resume=True, epochs=2).log) == 2
 
 
 def test_a_stop_is_one_line_on_the_command_line(monkeypatch, capsys):
@@ -229,7 +236,7 @@ def test_another_run_is_not_resumed(small, table, tiny, tmp_path):
         run_of(small, table, tiny, tmp_path / "x", resume=True, **{**PLAIN, "learning_rate": 1e-2})
 
 
-def test_a_batch_that_does_not_fit_is_said_to_be_cut(small, table, tiny, tmp_path, monkeypatch):
+def test_a_batch_that_does_not_fit_is_said_to_be_cut(quick, table, tiny, tmp_path, monkeypatch):
     import tensorflow
 
     def too_large(*_):
@@ -237,11 +244,11 @@ def test_a_batch_that_does_not_fit_is_said_to_be_cut(small, table, tiny, tmp_pat
 
     monkeypatch.setattr("retinamask.training.learner.Learner.step", too_large)
     with pytest.raises(TrainingError, match="a part of 2 images does not fit into memory; .*accumulate=2"):
-        run_of(small, table, tiny, tmp_path / "x")
+        run_of(quick, table, tiny, tmp_path / "x")
 
 
-def test_decoded_images_that_vanish_are_made_anew_by_resuming(small, table, tiny, tmp_path):
-    examples = Examples(table, tiny, small, cache="file")
+def test_decoded_images_that_vanish_are_made_anew_by_resuming(quick, table, tiny, tmp_path):
+    examples = Examples(table, tiny, quick, cache="file")
     Path(examples.pixels.where).write_bytes(b"something else")
     settings = TrainingSettings(**{**PLAIN, "epochs": 1, "steps": 1})
     with pytest.raises(TrainingError, match="decoded images was damaged or removed while it was in use; resume"):

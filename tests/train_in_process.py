@@ -36,7 +36,7 @@ def main(path: Path) -> None:
     folder, stem = Path(given["folder"]), Path(given["stem"])
     classes = annotations.read_classes(folder / "classes.csv")
     table = annotations.read_annotations(folder / "annotations.csv", classes)
-    detector = detectors.create("retinanet", classes, **given["detector"])
+    detector = detectors.create(given["detector"], classes, **given["detector_settings"])
     watchers = [StepFile(stem.with_name(f"{stem.name}.step"))]
     examples = Examples(table, folder, detector)
     train(examples, settings_of(given), stem, watchers=watchers, log_csv=f"{stem}.csv", resume=True)

@@ -6,7 +6,7 @@ Each step is a function of `retinamask.labelimg`; imports stand inside the funct
 import sys
 from pathlib import Path
 
-from retinamask.commands.parsing import add_command
+from retinamask.commands import add_command
 
 
 def add_commands(subparsers) -> None:

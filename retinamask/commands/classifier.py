@@ -1,7 +1,4 @@
-"""Commands on classifiers of faces: cut faces out of annotated images, train a classifier, judge it.
-
-Functions import what they need, so that a command starts quickly.
-"""
+"""Commands on classifiers of faces: cut faces out of annotated images, train a classifier, judge it."""
 
 import argparse
 import re
@@ -9,10 +6,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from retinamask.commands.parsing import add_command
-from retinamask.commands.training import add_network_settings, add_settings, network_settings
+from retinamask.commands import add_command
+from retinamask.commands.training import add_network_settings, add_settings, settings_given
 from retinamask.dataset.files import refuse_existing
-from retinamask.setting import value_of
 
 DEFAULTS = {
     "epochs": 10,
@@ -89,28 +85,26 @@ def _add_cutting(command: argparse.ArgumentParser) -> None:
     command.add_argument("--least-side", type=int, default=8, help="boxes with fewer pixels are left out")
 
 
-def _read(given: argparse.Namespace, known: dict[str, int] | None, **options) -> tuple:
+def _read(given: argparse.Namespace, known: dict[str, int] | None, class_map: str | None = None) -> tuple:
     """Return SOURCE's table, its folder, classes and problems; a folder holds class folders unless a format is given.
 
     Its format is named, since a text file among the images must not make a YOLO data set of class folders.
     """
     from retinamask.dataset import formats
 
-    source = Path(given.source)
-    folder = source if source.is_dir() else source.parent
-    name = given.format or ("class_folders" if source.is_dir() else None)
-    table, classes, problems = formats.read_mapped([source], folder, given.images, known, format_name=name, **options)
-    if source.is_file():  # images beside a table, such as those of its other parts, are not its business
-        problems = [problem for problem in problems if not re.search("without .* left out", problem.message)]
-    return folder, table, classes, problems
-
-
-def _check_format(given: argparse.Namespace) -> None:
     if given.format and Path(given.format).suffix:
         raise ValueError(
             f"--from is {given.format}, expected the name of a format such as csv; the annotations themselves come "
             f"first: {given.format} --from csv, and for train-classifier --classes classes.csv"
         )
+    source = Path(given.source)
+    folder = source if source.is_dir() else source.parent
+    name = given.format or ("class_folders" if source.is_dir() else None)
+    options = class_map, given.images, False, name
+    table, classes, problems = formats.read_annotations(source, folder, known or {}, *options)
+    if source.is_file():  # images beside a table, such as those of its other parts, are not its business
+        problems = [problem for problem in problems if not re.search("without .* left out", problem.message)]
+    return folder, table, classes, problems
 
 
 def _report(messages: Iterable[object]) -> None:
@@ -128,7 +122,7 @@ def cut_command(given: argparse.Namespace) -> None:
 
 
 def _cut(table, folder: Path, out: str | Path, given: argparse.Namespace, classes: dict[str, int]):
-    from retinamask.dataset.crops import cut_faces
+    from retinamask.dataset.faces import cut_faces
 
     cut = cut_faces(table, folder, out, given.margin, given.least_side, classes)
     _report(cut.left_out)
@@ -137,22 +131,16 @@ def _cut(table, folder: Path, out: str | Path, given: argparse.Namespace, classe
 
 
 def train_classifier_command(given: argparse.Namespace) -> None:
-    from retinamask import detectors
     from retinamask.dataset import annotations
-    from retinamask.dataset.face_folders import read_face_folders, split_faces
+    from retinamask.dataset.faces import read_face_folders, split_faces
     from retinamask.detectors.mask_classifier import balanced_weights
-    from retinamask.evaluation.in_training import epoch_evaluation
-    from retinamask.evaluation.watchers import TensorBoardWatcher, Watcher
-    from retinamask.training.input_pipeline import Examples
-    from retinamask.training.settings import settings_of
-    from retinamask.training.train import train
+    from retinamask.evaluation.watchers import Watcher
+    from retinamask.face import train
 
-    settings = settings_of({"freeze_epochs": 0 if given.weights == "none" else FREEZE_EPOCHS, **vars(given)})
     out = Path(given.out)
     log_csv = out.with_name(f"{out.name}_log.csv")
     if log_csv.exists() and not given.resume:
         raise ValueError(f"{log_csv} exists; choose another --out, or resume that run with --resume")
-    _check_format(given)
     folder = Path(given.source)
     if given.format not in (None, "class_folders") or not folder.is_dir():
         folder = Path(given.faces or f"{given.out}_faces")
@@ -164,52 +152,46 @@ def train_classifier_command(given: argparse.Namespace) -> None:
     faces = read_face_folders(folder, given.strict)
     _report(faces.left_out)
     by_chance = given.split_by_chance
-    parts = split_faces(faces.table, folder, given.val_share, settings.seed, given.group_by, by_chance)
+    parts = split_faces(faces.table, folder, given.val_share, given.seed, given.group_by, by_chance)
     print(
         f"{len(parts.train)} images for training and {len(parts.val)} for validation, in "
         f"{parts.groups.numbers.max() + 1} groups; {len(faces.left_out)} left out or noted"
     )
-    known = detectors.settings_of_detector("mask_classifier")
-    network = network_settings(given, ["mask_classifier"])
+    settings = settings_given(given, ["mask_classifier"])
+    settings.setdefault("freeze_epochs", 0 if given.weights == "none" else FREEZE_EPOCHS)
     if given.class_weights == "balanced":
-        network["class_weights"] = balanced_weights(parts.train["class_name"], faces.classes)
-    network = {name: value_of(known[name], value) for name, value in network.items()}
-    detector = detectors.create_for("mask_classifier", faces.classes, given.weights, **network)
+        settings["class_weights"] = balanced_weights(parts.train["class_name"], faces.classes)
 
     class Tables(Watcher):  # writes when training begins: a run that is refused leaves those of another alone
         def started(self, run) -> None:
-            for name, part in (("train", parts.train), ("val", parts.val)):
+            for name, part in tables.items():
                 moved = annotations.moved(part, folder, out.parent)
                 annotations.write_annotations(moved, out.with_name(f"{out.name}_{name}.csv"))
 
-    evaluate = epoch_evaluation(detector, parts.val, folder)
-    watchers = [Tables()] + ([TensorBoardWatcher(given.tensorboard, evaluate)] if given.tensorboard else [])
-    examples = Examples(parts.train, folder, detector, settings.cache)
+    tables = {"train": parts.train, "val": parts.val}
     record = {"validation": {"split_by_chance": by_chance, "images": len(parts.val)}}
-    run = {"record": record, "log_csv": log_csv, "resume": given.resume}
-    trained = train(examples, settings, out, given.weights, evaluate, watchers, **run)
+    options = {"resume": given.resume, "tensorboard": given.tensorboard, "watchers": [Tables()], "record": record}
+    trained = train(tables, faces.classes, "mask_classifier", given.weights, out, folder, **options, **settings)
     if trained.best:  # of several workers, the first's
         print(f"best: {trained.best}\nlast: {trained.last}")
 
 
 def evaluate_classifier_command(given: argparse.Namespace) -> None:
-    from retinamask.dataset import files, formats
-    from retinamask.dataset.face_folders import no_images
+    from retinamask.dataset import files
+    from retinamask.dataset.faces import no_images
     from retinamask.detectors import snapshots
     from retinamask.evaluation import classification
     from retinamask.evaluation.plots import keep
-    from retinamask.reports import evaluate_classifier
+    from retinamask.face import evaluate_classifier
 
     out = Path(given.out) if given.out else None
     if out:
         refuse_existing(out / FIGURES, given.force)
     if given.count < 1:
         raise ValueError(f"--count is {given.count}, expected at least 1")
-    _check_format(given)
     classes = snapshots.read(given.snapshot[0]).classes
     classification.check_threshold(classes, given.threshold, given.threshold_class)  # before the work, not after it
-    class_map = formats.parse_class_map(given.class_map) if given.class_map else None
-    folder, table, _, problems = _read(given, classes, class_map=class_map)
+    folder, table, _, problems = _read(given, classes, given.class_map)
     class_folders = Path(given.source).is_dir() and given.format in (None, "class_folders")
     others = no_images(folder) if class_folders else []
     messages = [*others, *map(str, problems)]

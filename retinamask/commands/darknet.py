@@ -1,6 +1,6 @@
 """Commands for users of Darknet: a folder to train in, whether one is sound, and a snapshot as Darknet's files."""
 
-from retinamask.commands.parsing import add_command
+from retinamask.commands import add_command
 from retinamask.detectors.darknet.folder import FolderSettings, folder_problems, write_folder
 from retinamask.setting import described
 

@@ -1,7 +1,4 @@
-"""The command that detects in images or a video, and the options of what detects, which `evaluate` shares.
-
-Functions import what they need, so that a command starts quickly.
-"""
+"""The command that detects in images or a video, and the options of what detects, which `evaluate` shares."""
 
 import argparse
 import contextlib
@@ -10,10 +7,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
-from retinamask.commands.parsing import add_command
+from retinamask.commands import add_command
 from retinamask.dataset.files import refuse_existing
 
 SUPPRESS = ("any_class", "per_class")  # as in `retinamask.inference.suppression`, which loads NumPy
@@ -112,20 +110,22 @@ def load_predictor(given):
 def detect_command(given) -> int:
     from retinamask.dataset.image_files import expand, images_in
     from retinamask.detectors import snapshots
-    from retinamask.inference.detect_in_parts import detect_in_parts, drawn_paths
-    from retinamask.inference.detect_on_dask import Workers
+    from retinamask.inference.detect_in_parts import detect_in_parts, drawn_paths, finished_run
     from retinamask.inference.video_files import is_video
 
-    videos = [source for source in given.sources if not Path(source).is_dir() and is_video(source)]
+    videos = [
+        source
+        for source in given.sources
+        if is_video(source) and not (Path(source).is_dir() or (has_magic(source) and not Path(source).exists()))
+    ]
     if videos:
         return _detect_in_video(given, videos[0])
     out = Path(given.out or "detections.csv")
     parts = out.with_name(f"{out.name}.parts")
-    if given.resume and out.exists() and not any(parts.glob("part-*")):
-        print(f"{out} is finished, nothing to resume")
-        return 0
-    _check_out(given, out)
+    if not (given.resume and out.exists() and finished_run(out).exists()):
+        _check_out(given, out)
     used = [name for name in ("out_video", "counts", "frames", "track", "show") if getattr(given, name) is not None]
+    used = ["no_track" if name == "track" and not given.track else name for name in used]
     refuse_options(used, f"on images, only on a video: a file or a webcam's number; found {', '.join(given.sources)}")
     refuse_options(["anonymise"] if given.anonymise and not given.save_images else [], "without --save-images DIR")
     places, notes = expand(given.sources)
@@ -138,8 +138,6 @@ def detect_command(given) -> int:
     drawn = drawn_paths(places, paths, out.parent, given.save_images) if given.save_images else {}
     options = {name: getattr(given, name) for name in ("resume", "force", "score_threshold", "suppress", "batch_size")}
     options |= {"to": given.to, "hide": given.anonymise}
-    if given.dask:
-        options["write_parts"] = Workers.write_parts
     try:
         with contextlib.ExitStack() as stack:
             load = (lambda: _on_dask(given, stack)) if given.dask else (lambda: load_predictor(given))
@@ -150,6 +148,9 @@ def detect_command(given) -> int:
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"stopped; {message}") from None
         raise OSError(f"{out} is not finished ({error}); {message}") from None
+    if not found:
+        print(f"{out} is finished already, by a run on the same images with the same snapshot and options")
+        return 0
     for problem in found.unreadable:
         print(f"left out: {problem}", file=sys.stderr)
     faces = [f"{name} {count}" for name, count in found.faces.items()]

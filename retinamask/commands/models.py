@@ -1,13 +1,11 @@
-"""Commands on snapshots: convert, export and evaluate.
-
-Functions import what they need, so that a command starts quickly.
-"""
+"""Commands on snapshots: convert, export and evaluate."""
 
 import argparse
 import sys
 from math import isnan
 from pathlib import Path
 
+from retinamask.commands import add_command
 from retinamask.commands.detect import (
     SUPPRESS,
     add_predictor_options,
@@ -15,7 +13,6 @@ from retinamask.commands.detect import (
     predictor_options,
     refuse_options,
 )
-from retinamask.commands.parsing import add_command
 from retinamask.dataset.files import refuse_existing
 
 
@@ -66,8 +63,8 @@ def convert_command(given) -> None:
     from retinamask.detectors import snapshots
     from retinamask.inference.convert import adopt, convert
 
-    weights = Path(given.snapshot).with_suffix(".h5")
-    if given.classes and not weights.with_suffix(".json").exists():
+    weights = Path(given.snapshot)
+    if given.classes and weights.suffix == ".h5" and not weights.with_suffix(".json").exists():
         sides = given.image_min_side, given.image_max_side
         snapshot = adopt(weights, annotations.read_classes(given.classes), given.backbone, *sides)
         print(f"adopted: {snapshot}")
@@ -102,8 +99,8 @@ def _shown(value) -> str:
 def evaluate_command(given) -> None:
     from retinamask.dataset import annotations
     from retinamask.detectors import snapshots
+    from retinamask.evaluation.evaluate import evaluate
     from retinamask.inference.detect import detect
-    from retinamask.reports import evaluate
 
     if given.out:
         refuse_existing(Path(given.out), given.force)

@@ -1,7 +1,4 @@
-"""Commands that run notebooks, the demo or keras-retinanet, or report on the installation.
-
-Imports are inside the functions, so that a command starts only what it needs.
-"""
+"""Commands that run notebooks, the demo or keras-retinanet, or report on the installation."""
 
 import argparse
 import signal
@@ -9,7 +6,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from retinamask.commands.parsing import add_command
+from retinamask.commands import add_command
 from retinamask.detectors import DETECTORS
 
 
@@ -53,7 +50,6 @@ def add_commands(subparsers) -> None:
 
 def run_command(given) -> int:
     from retinamask.runs import runner
-    from retinamask.runs.enter import enter_project
     from retinamask.runs.parameters import read_parameters_file
 
     parameters = read_parameters_file(given.parameters_file) if given.parameters_file else {}
@@ -67,9 +63,7 @@ def run_command(given) -> int:
     if given.detector and given.notebook != "pipeline":
         raise ValueError("--detector chooses the training notebook of the pipeline; name that notebook instead")
     notebook = Path(given.notebook)
-    folder = notebook.parent.resolve() if notebook.parent != Path() else Path("notebooks")
-    if folder == Path("notebooks"):
-        enter_project()
+    folder = _folder_of(notebook)
     names = runner.pipeline(given.detector or "retinanet") if given.notebook == "pipeline" else notebook.stem
     return _run_and_report(names, parameters, given.name, given.force, folder, given.continued)
 
@@ -99,22 +93,27 @@ def sweep_command(given) -> int:
     return 1 if failed else 0
 
 
+def _folder_of(notebook: Path) -> Path:
+    """Return the folder of a notebook; one that is only named is in the project's, which is entered."""
+    from retinamask.runs.enter import enter_project
+
+    if notebook.parent != Path():
+        return notebook.parent.resolve()
+    enter_project()
+    return Path("notebooks")
+
+
 def parameters_help(notebook: str) -> str:
     """List the parameters of a notebook, or of the pipeline's, with types, defaults and explanations."""
     from retinamask.runs import runner
-    from retinamask.runs.enter import enter_project
     from retinamask.runs.parameters import known_parameters, settings_in_more
 
-    path = Path(notebook)
-    if path.parent == Path():
-        enter_project()
-        path = Path("notebooks", path)
-    lines = []
-    for name in runner.PIPELINE if notebook == "pipeline" else [path.stem]:
-        one = path.with_name(f"{name}.ipynb")
-        known, more = known_parameters(one), settings_in_more(one)
+    folder, lines = _folder_of(Path(notebook)), []
+    for name in runner.PIPELINE if notebook == "pipeline" else [Path(notebook).stem]:
+        path = folder / f"{name}.ipynb"
         further = "further settings, which -p takes too and puts into the parameter more:"
-        for heading, parameters in ((f"parameters of {name}:", known), (further, more)):
+        found = {f"parameters of {name}:": known_parameters(path), further: settings_in_more(path)}
+        for heading, parameters in found.items():
             lines += ["", heading] if parameters else []
             for parameter in parameters.values():
                 lines.append(f"  {parameter.name}: {parameter.type_name} = {parameter.default!r}")

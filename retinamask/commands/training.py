@@ -1,7 +1,4 @@
-"""The command that trains: every setting of training and of the detectors is an option of it.
-
-Imports stand inside the functions, so that a command starts only what it needs.
-"""
+"""The command that trains: every setting of training and of the detectors is an option of it."""
 
 import argparse
 from collections.abc import Collection, Iterable
@@ -9,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from retinamask import detectors
-from retinamask.commands.parsing import add_command
+from retinamask.commands import add_command
 from retinamask.setting import described
 from retinamask.training.settings import KNOWN, AugmentationSettings, TrainingSettings
 
@@ -64,12 +61,6 @@ def add_network_settings(
         group.add_argument(f"--{name.replace('_', '-')}", **option)
 
 
-def network_settings(given: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    """Pick the settings of the network that are given."""
-    known = {name for detector in names for name in detectors.settings_of_detector(detector)}
-    return {name: vars(given)[name] for name in sorted(known - set(KNOWN)) if name in given}
-
-
 def add_settings(command: argparse.ArgumentParser, left_out: Collection[str] = (), **defaults) -> None:
     """Add an option for every setting of training and augmentation but those ``left_out``, with other ``defaults``."""
     augmentation = command.add_argument_group("how images are varied")
@@ -88,19 +79,25 @@ def add_settings(command: argparse.ArgumentParser, left_out: Collection[str] = (
                 group.add_argument(f"--{name.replace('_', '-')}", **option)
 
 
+def settings_given(given: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Pick the settings of training, augmentation and these networks that are given."""
+    known = {*KNOWN, "augment"}.union(*map(detectors.settings_of_detector, names))
+    return {name: value for name, value in vars(given).items() if name in known}
+
+
 def train_command(given: argparse.Namespace) -> None:
     from retinamask.dataset import annotations
     from retinamask.face import train
 
+    if detectors.named(given.detector).classifies:
+        raise ValueError(f"{given.detector} learns from faces, not from boxes; use retinamask train-classifier")
     classes = annotations.read_classes(given.classes)
     folder = Path(given.annotations).parent
     parts = {"train": annotations.read_annotations(given.annotations, classes)}
     if given.val_annotations:
         validation = annotations.read_annotations(given.val_annotations, classes)
         parts["val"] = annotations.moved(validation, Path(given.val_annotations).parent, folder)
-    network = network_settings(given, detectors.DETECTORS)
     options = {name: vars(given)[name] for name in ("detector", "weights", "out", "resume", "tensorboard")}
-    settings = {name: vars(given)[name] for name in (*KNOWN, "augment") if name in given}
-    trained = train(parts, classes, folder=folder, **options, **settings, **network)
+    trained = train(parts, classes, folder=folder, **options, **settings_given(given, detectors.DETECTORS))
     if trained.best:  # of several workers, the first's
         print(f"best: {trained.best}\nlast: {trained.last}")

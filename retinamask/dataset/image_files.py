@@ -131,7 +131,9 @@ def expand(sources: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
             matched = [match for match in matches if match.is_dir() or is_image(match)]
             notes += Walk([match for match in matches if not match.is_dir()], [], []).notes()
             if not matched:
-                raise AnnotationError(f"{shown(source)} matches no folder and no file ending as images do")
+                found = f"{len(matches)} file(s) of other kinds, such as {shown(matches[0])}" if matches else "nothing"
+                expected = f"expected folders or files ending in {', '.join(images.EXTENSIONS)}"
+                raise AnnotationError(f"{shown(source)} matches {found}; {expected}")
             places += matched
         else:
             raise AnnotationError(f"{shown(source)} does not exist; expected an image or a folder of images")

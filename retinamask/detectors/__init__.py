@@ -89,10 +89,12 @@ def load(snapshot: Snapshot, kind: str, backend: str | None = None, precision: s
     """
     if snapshot.kind == "export" and kind != "training":
         return restore(snapshot), ExportedNetwork(snapshot, backend, precision)
-    if backend or precision != "auto":
-        raise SnapshotError(
-            f"{snapshot.weights} runs in TensorFlow; backend and precision are of exports (.onnx, .tflite)"
-        )
+    for name, found in (("backend", backend), ("precision", precision if precision != "auto" else None)):
+        if found:
+            raise SnapshotError(
+                f"{snapshot.weights}: {name} is {found}, but it runs in TensorFlow in float32; backend and precision "
+                "are of exports (.onnx, .tflite), see retinamask export"
+            )
     if kind == "training" and snapshot.kind != "training":
         raise SnapshotError(f"{snapshot.weights} is of the kind {snapshot.kind}; expected a training snapshot")
     detector = restore(snapshot)

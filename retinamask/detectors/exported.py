@@ -8,11 +8,11 @@ of a classifier the inference network.
 import contextlib
 import json
 import os
-import statistics
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,13 @@ from typing import Any
 import numpy as np
 
 from retinamask.dataset import files
+from retinamask.detectors.faster_precision import faster_precision, remembered
 from retinamask.detectors.snapshots import ATTRIBUTE, CHECKSUM, FORMAT, Snapshot, SnapshotError, beside, onnx_checksum
 
 FORMATS = {"onnx": ".onnx", "litert": ".tflite"}
 BACKENDS = {"openvino": ".onnx", "onnxruntime": ".onnx", "litert": ".tflite"}
 """What runs a file of which kind; the first is a dependency of the package, the others where they are installed."""
 PRECISIONS = ("auto", "float32", "bfloat16")
-MARGIN = 0.15  # of the time of a call that bfloat16 must save
-ROUNDS = 5  # timed calls of each, turn by turn; the median counts
 MANY_IMAGES = 100  # from so many on a measurement of bfloat16 pays
 
 _TENSORS = threading.Lock()  # two threads that make OpenVINO's first tensors wait for each other for ever
@@ -72,7 +71,7 @@ class ExportedNetwork:
             snapshot: an export.
             backend: one of `BACKENDS`; ``openvino`` or ``litert`` by the file if left out.
             precision: one of `PRECISIONS`; ``auto`` is float32 until `measure` has found bfloat16 faster, once on
-                each machine. Only OpenVINO computes in bfloat16.
+                each machine. Only OpenVINO computes in bfloat16; beside int8 it would gain little and cost accuracy.
 
         Raises:
             SnapshotError: the backend is unknown, not installed, for other files, or cannot run the network.
@@ -88,14 +87,17 @@ class ExportedNetwork:
         if find_spec(module) is None:
             package = module.replace("_", "-")
             raise SnapshotError(f"backend {backend} is not installed; install it with: pip install {package}")
-        if precision not in PRECISIONS or (precision == "bfloat16" and backend != "openvino"):
-            found = f"precision is {precision} of the backend {backend}"
-            raise SnapshotError(f"{found}, expected {', '.join(PRECISIONS)}; only openvino knows bfloat16")
+        known = PRECISIONS if backend == "openvino" else ("auto", "float32")
+        if precision not in known:
+            found = f"{snapshot.weights}: precision is {precision}, expected {' or '.join(known)} of {backend}"
+            raise SnapshotError(f"{found}; bfloat16 is of openvino alone, int8 is chosen when exporting")
+        if precision == "auto" and snapshot.record["export"]["precision"] == "int8":
+            precision = "float32"
         self.snapshot, self.backend, self._wanted = snapshot, backend, precision
         self.precision = "float32" if precision == "auto" else precision
         self._own = threading.local()
         if precision == "auto" and backend == "openvino":
-            self.precision = _remembered().get(self._key(), "float32")
+            self.precision = (remembered(self._key()) or {"precision": "float32"})["precision"]
         self._load()
 
     def predict_on_batch(self, batch: np.ndarray) -> list[np.ndarray]:
@@ -122,31 +124,23 @@ class ExportedNetwork:
         """Choose for ``auto`` between float32 and bfloat16 by their time for a network input, once on each machine."""
         import openvino
 
-        key = self._key()
         bfloat16 = self.backend == "openvino" and "BF16" in openvino.Core().get_property(
             "CPU", "OPTIMIZATION_CAPABILITIES"
         )
-        if self._wanted != "auto" or not bfloat16 or key in _remembered():
+        if self._wanted != "auto" or not bfloat16 or remembered(self._key()):
             return
-        seconds: dict[str, list[float]] = {"float32": [], "bfloat16": []}
         loaded = {}
-        for name in seconds:
-            self.precision = name
-            self._load()
-            loaded[name] = self._compiled
+
+        def seconds(precision: str) -> float:
+            self._compiled, begun = loaded[precision], time.perf_counter()
             self.predict_on_batch(batch)
-        for _ in range(ROUNDS):
-            for name, taken in seconds.items():
-                self._compiled = loaded[name]
-                begun = time.perf_counter()
-                self.predict_on_batch(batch)
-                taken.append(time.perf_counter() - begun)
-        of32, of16 = (statistics.median(taken) for taken in seconds.values())
-        self.precision = "bfloat16" if of16 <= (1 - MARGIN) * of32 else "float32"
+            return time.perf_counter() - begun
+
+        for self.precision in ("float32", "bfloat16"):
+            self._load()
+            loaded[self.precision] = self._compiled
+        self.precision = faster_precision(self._key(), "a call", {name: partial(seconds, name) for name in loaded})
         self._compiled = loaded[self.precision]
-        print(f"precision: {self.precision}; {of32:.3g} s in float32 and {of16:.3g} s in bfloat16", flush=True)
-        with contextlib.suppress(OSError):  # then the next run measures again
-            files.write_json(_memory(), {**_remembered(), key: self.precision})
 
     def _load(self) -> None:
         path = str(self.snapshot.weights)
@@ -192,15 +186,3 @@ class ExportedNetwork:
         return (
             f"{processor} x {os.cpu_count()}, openvino {openvino.__version__}, {self.snapshot.record['weights_sha256']}"
         )
-
-
-def _memory() -> Path:
-    import pooch
-
-    return Path(pooch.os_cache("retinamask"), "export_precision.json")
-
-
-def _remembered() -> dict[str, str]:
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(_memory().read_text(encoding="utf-8"))
-    return {}

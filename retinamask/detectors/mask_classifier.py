@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from retinamask.dataset import images
-from retinamask.dataset.crops import MARGIN
+from retinamask.dataset.faces import MARGIN
 from retinamask.detectors import _keras, mobilenet_v2_fpnlite
 from retinamask.detectors.detector import Detector
 from retinamask.detectors.retinanet import MOMENTUM, NORMALISATIONS

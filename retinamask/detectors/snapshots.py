@@ -174,6 +174,13 @@ def _quiet_log() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def refuse_export(snapshot: Snapshot) -> None:
+    """Raise `SnapshotError` for an export, of which no other file can be made."""
+    if snapshot.kind == "export":
+        made_from = snapshot.record["export"]["converted_from"]["name"]
+        raise SnapshotError(f"{snapshot.weights} is an export; expected the snapshot it was made from, {made_from}")
+
+
 def check_name(weights: Path) -> None:
     """Raise `SnapshotError` for a name that tf-keras would not read again as what it is."""
     if weights.suffix != ".h5" or weights.name.endswith(".weights.h5"):
@@ -188,6 +195,8 @@ def read(path: str | Path) -> Snapshot:
     """
     if Path(path).suffix in (".onnx", ".tflite"):
         return _read_export(Path(path))
+    if Path(path).suffix not in ("", ".h5", ".json"):
+        raise SnapshotError(f"{path}: expected a snapshot, .h5 with its .json, or an export, .onnx or .tflite")
     weights, described = Path(path).with_suffix(".h5"), Path(path).with_suffix(".json")
     import h5py
 

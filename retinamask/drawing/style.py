@@ -119,6 +119,13 @@ def shown_text(name: object) -> str:
     return f"\u200a{text}" if text.startswith("_") else text
 
 
+def short(text: str, longest: int = 22) -> str:
+    """Return the text on one line, its middle replaced by dots where it has more letters."""
+    text = " ".join(text.split())
+    kept = longest - 3
+    return text if len(text) <= longest else f"{text[: kept - kept // 2]}...{text[-(kept // 2) :]}"
+
+
 @functools.cache
 def _glyphs() -> frozenset[int]:
     return frozenset(font_manager.get_font(_FONT_FILE).get_charmap())

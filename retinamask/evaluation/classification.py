@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter
@@ -18,13 +17,12 @@ from scipy.stats import binomtest
 from sklearn import metrics
 
 from retinamask.drawing import style
-from retinamask.drawing.style import begin, class_colors, note, shown_text, styled
+from retinamask.drawing.style import begin, class_colors, note, short, shown_text, styled
 from retinamask.inference.classify import Classified
 
 BINS = 10  # of the calibration, each a tenth of the probabilities
 _CELL_SIDE, _COLUMNS = 256, 6  # of the grid of faces: pixels that a face is shown with at most, and faces in a row
 _FACE_SIDE, _PITCH_WH, _HEADING = 1.8, (2.0, 2.5), 0.45  # inches
-_SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", style.BLUE])
 
 
 def figures(
@@ -61,7 +59,7 @@ def figures(
         per_class[name]["support"] = int(support)
     right = int((labels == predicted).sum())
     # Guo et al., On Calibration of Modern Neural Networks, 2017 (https://arxiv.org/abs/1706.04599), equation 3.
-    bins = _calibration(probabilities.argmax(axis=1) == labels, probabilities.max(axis=1))
+    bins = binned(probabilities.argmax(axis=1) == labels, probabilities.max(axis=1))
     gaps = (bins["probability"] - bins["share"]).abs() * bins["images"]
     return {
         "images": len(labels),
@@ -153,7 +151,7 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, classes: Mapping[
         hold their upper edge.
     """
     return {
-        name: _calibration(labels == classes[name], probabilities[:, classes[name]])
+        name: binned(labels == classes[name], probabilities[:, classes[name]])
         for name in sorted(classes, key=classes.get)
     }
 
@@ -164,45 +162,11 @@ def mistakes(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarra
     return wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
 
 
-def _calibration(is_class: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
+def binned(is_class: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
+    """Give the table of one class for `calibration`, of ``bool`` and ``float`` arrays ``(N,)``."""
     places = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], probability)
-    binned = pd.DataFrame({"probability": probability.astype(float), "share": is_class}).groupby(places)
-    return binned.mean().assign(images=binned.size()).reset_index(drop=True)
-
-
-def all_figures(
-    classified: Classified, predicted: np.ndarray, figures: Mapping[str, Any], count: int
-) -> dict[str, Figure]:
-    """Draw all figures of this module, by name; ``count`` faces at most in each grid."""
-    judged = classified.labels, classified.probabilities, classified.classes
-    return {
-        "confusion_matrix": confusion_matrix(figures),
-        "roc_curves": roc_curves(roc(*judged), figures),
-        "calibration_curves": calibration_curves(calibration(*judged), figures),
-        "predictions": prediction_plot(classified, predicted, count),
-        "mistakes": most_confident_mistakes(classified, predicted, count),
-    }
-
-
-@styled
-def confusion_matrix(figures: Mapping[str, Any]) -> Figure:
-    """Draw how many images of each class were taken for which, shaded by their share of the true class."""
-    counts = np.array(figures["confusion"])
-    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    names = [shown_text(_short(name)) for name in figures["classes"]]
-    side = 2.2 + 0.9 * len(names)
-    figure, axes = begin(side + 1, side)
-    axes.imshow(shares, cmap=_SHADES, vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        color = "white" if shares[row, column] > 0.6 else style.INK
-        axes.text(column, row, f"{count}\n{shares[row, column]:.1%}", ha="center", va="center", color=color)
-    slanted = {} if len(names) < 3 else {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(range(len(names)), names, **slanted)
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(f"{np.trace(counts)} of {counts.sum()} right: accuracy {figures['accuracy']:.3f}")
-    axes.grid(False)
-    return figure
+    grouped = pd.DataFrame({"probability": probability.astype(float), "share": is_class}).groupby(places)
+    return grouped.mean().assign(images=grouped.size()).reset_index(drop=True)
 
 
 @styled
@@ -215,7 +179,7 @@ def roc_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str, Any]) -
         area = figures["per_class"][name]["roc_auc"]
         score = "all images or none" if area is None else f"area {area:.3f}"
         rates = curve["false_positive_rate"], curve["true_positive_rate"]
-        axes.plot(*rates, color=colors[name], label=f"{shown_text(_short(name))}: {score}")
+        axes.plot(*rates, color=colors[name], label=f"{shown_text(short(name))}: {score}")
     axes.set(title="Receiver operating characteristic", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
     axes.set_xlabel("false positive rate: share of the others taken for the class")
     axes.set_ylabel("true positive rate: share of the class that is found")
@@ -232,7 +196,7 @@ def calibration_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str,
     colors = class_colors(curves)
     for name, curve in curves.items():
         line = {"color": colors[name], "marker": "o", "markersize": 4}
-        axes.plot(curve["probability"], curve["share"], label=shown_text(_short(name)), **line)
+        axes.plot(curve["probability"], curve["share"], label=shown_text(short(name)), **line)
         counts.plot(curve["probability"], curve["images"], **line)
     axes.set(title=f"Calibration: expected error {figures['calibration_error']:.3f}", ylim=(-0.02, 1.02))
     axes.set_ylabel("share that is of the class")
@@ -287,17 +251,10 @@ def prediction_grid(classified: Classified, predicted: np.ndarray, indices: Sequ
         color = style.VERMILLION if wrong else style.GREEN
         frame = {"edgecolor": color if wrong else style.GRID, "linewidth": 3 if wrong else 1, "facecolor": "none"}
         axes.add_patch(Rectangle((0, 0), 1, 1, clip_on=False, **frame))
-        answer = f"{'✗' if wrong else '✓'} {shown_text(_short(names[number]))}"
+        answer = f"{'✗' if wrong else '✓'} {shown_text(short(names[number]))}"
         lines = [(f"{answer} {classified.probabilities[index, number]:.2f}", color, 8)]
-        lines.append((f"true: {shown_text(_short(row['class_name']))}", style.INK, 8))
-        lines.append((shown_text(_short(row["image_path"].rsplit("/", 1)[-1], 32)), style.FADED_INK, 6.5))
+        lines.append((f"true: {shown_text(short(row['class_name']))}", style.INK, 8))
+        lines.append((shown_text(short(row["image_path"].rsplit("/", 1)[-1], 32)), style.FADED_INK, 6.5))
         for line, (text, ink, size) in enumerate(lines):
             axes.text(0, 1.08 + 0.1 * line, text, color=ink, fontsize=size, va="center")
     return figure
-
-
-def _short(text: str, longest: int = 22) -> str:
-    """Return the text on one line, its middle replaced by dots where it has more letters."""
-    text = " ".join(text.split())
-    kept = longest - 3
-    return text if len(text) <= longest else f"{text[: kept - kept // 2]}...{text[-(kept // 2) :]}"

@@ -10,6 +10,7 @@ and agree with pycocotools'. Three things hold throughout:
 """
 
 import gc
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,7 @@ MEANINGS = {
     "ARl": "AR100 of large objects",
 }
 
+SIDES = (0, 8, 16, 32, 64, 128)  # of faces at the network's input, where ranges of `by_size` begin
 SUSPICIOUS_LOWEST_SCORE = 0.1  # a table that starts higher has perhaps lost its weak detections
 
 # On the last two axes of the evaluator's arrays: precision has the axes IoU, recall, class, area range and number of
@@ -121,16 +123,35 @@ def precision_recall(
     return curves
 
 
-def metrics_table(metrics: dict) -> pd.DataFrame:
-    """Return the twelve figures for reading: columns ``name``, ``meaning`` and ``value`` (NaN for None)."""
-    rows = [(name, meaning, metrics[name]) for name, meaning in MEANINGS.items()]
-    return pd.DataFrame(rows, columns=["name", "meaning", "value"]).astype({"value": float})
+def by_size(
+    annotations: pd.DataFrame, detections: pd.DataFrame, classes: dict[str, int], scales: Mapping[str, float]
+) -> pd.DataFrame:
+    """Give the figures by how large faces are for the network, of all classes together.
 
+    As COCO does for small, medium and large: a box outside a range counts neither for nor against it.
 
-def class_table(metrics: dict) -> pd.DataFrame:
-    """Return the figures of each class for reading: ``class``, its figures (NaN for None), and ``boxes``."""
-    rows = [{"class": name, **figures} for name, figures in metrics["per_class"].items()]
-    return pd.DataFrame(rows).astype(dict.fromkeys(("AP", "AP50", "AP75", "AR100"), float))
+    Args:
+        annotations, detections, classes: as for `evaluate`.
+        scales: image path to resized size / original size.
+
+    Returns:
+        A row per range of `SIDES`: ``from`` and ``to`` in pixels of the network's input (square root of the area),
+        ``boxes`` annotated, ``AP50``, ``AP`` and ``AR100``, NaN where there are none.
+    """
+    tables = [
+        table.assign(**table[BOX_COLUMNS].mul(table["image_path"].map(scales).fillna(1), axis=0))
+        for table in (annotations, detections)
+    ]
+    ranges = list(zip(SIDES, [*SIDES[1:], 1e5], strict=True))
+    found, boxes = _run(*tables, classes, sides=ranges).eval, objects(tables[0])
+    sides = np.sqrt((boxes["x2"] - boxes["x1"]) * (boxes["y2"] - boxes["y1"]))
+    rows = []
+    for place, (low, high) in enumerate(ranges):
+        precision, recall = found["precision"][:, :, :, place, -1], found["recall"][:, :, place, -1]
+        figures = [precision[0], precision, recall]
+        means = [values[values >= 0].mean() if (values >= 0).any() else np.nan for values in figures]
+        rows.append((low, high if high < 1e5 else np.inf, int(((sides >= low) & (sides < high)).sum()), *means))
+    return pd.DataFrame(rows, columns=["from", "to", "boxes", "AP50", "AP", "AR100"])
 
 
 def checked(annotations: pd.DataFrame, detections: pd.DataFrame, classes: dict[str, int]) -> None:
@@ -149,7 +170,9 @@ def checked(annotations: pd.DataFrame, detections: pd.DataFrame, classes: dict[s
         raise ValueError(f"detections: {bad} box(es) without a score from 0 to 1")
 
 
-def _run(annotations, detections, classes: dict[str, int], iou_threshold: float | None = None) -> COCOeval_faster:
+def _run(
+    annotations, detections, classes: dict[str, int], iou_threshold: float | None = None, sides: list | None = None
+) -> COCOeval_faster:
     """Return faster-coco-eval's evaluator, accumulated but not summarized."""
     checked(annotations, detections, classes)
     image_ids = {path: number for number, path in enumerate(sorted(image_paths(annotations)), start=1)}
@@ -160,6 +183,9 @@ def _run(annotations, detections, classes: dict[str, int], iou_threshold: float 
         evaluator = COCOeval_faster(truth, found, iouType="bbox", print_function=lambda *_: None)
         if iou_threshold:
             evaluator.params.iouThrs = np.array([iou_threshold], dtype=float)
+        if sides:
+            evaluator.params.areaRng = [[low**2, high**2] for low, high in sides]
+            evaluator.params.areaRngLbl = list(map(str, sides))
         evaluator.evaluate()
         evaluator.accumulate()
     finally:

@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 from PIL import Image
 
 from retinamask.dataset import files
+from retinamask.dataset.anchors import Anchors
 from retinamask.dataset.annotations import objects
 from retinamask.dataset.images import fit_scale
 from retinamask.drawing import style
-from retinamask.drawing.style import begin, class_colors, note, shown_text, styled
+from retinamask.drawing.style import begin, class_colors, note, short, shown_text, styled
 from retinamask.training.learning_rate import rate_at, suggested
 from retinamask.training.settings import TrainingError, TrainingSettings
 
@@ -164,6 +166,64 @@ def precision_recall_curves(curves: Mapping[str, pd.DataFrame], metrics: Mapping
 
 
 @styled
+def threshold_curves(tables: Mapping[str, pd.DataFrame], thresholds: Mapping[str, float]) -> Figure:
+    """Draw precision, recall and F1 of each class by the score threshold, and mark where F1 is highest.
+
+    Args:
+        tables: of `matches.by_threshold`.
+        thresholds: of `matches.best_thresholds`.
+    """
+    figure, panels = begin(1 + 4 * max(1, len(tables)), 4, 1, max(1, len(tables)), sharey=True, squeeze=False)
+    colors = {"precision": style.BLUE, "recall": style.GREEN, "F1": style.INK}
+    for axes, (name, table) in zip(panels.flat, tables.items(), strict=False):
+        for column, color in colors.items():
+            axes.step(table["score_threshold"], table[column], where="pre", color=color, label=column)
+        title = f"{shown_text(name)}: nothing is right"
+        if name in thresholds:
+            axes.axvline(thresholds[name], color=style.FADED_INK, linewidth=1, linestyle="--")
+            title = f"{shown_text(name)}: F1 {table['F1'].max():.3f} from {thresholds[name]:g} on"
+        axes.set(title=title, xlabel="score threshold", xlim=(0, 1.01), ylim=(0, 1.03))
+    panels.flat[0].legend(loc="lower left")
+    return figure
+
+
+@styled
+def confusion_matrix(counts: pd.DataFrame, text: str) -> Figure:
+    """Draw how many of each true class (rows) were taken for which (columns), shaded by their share of the row.
+
+    Cells that cannot be are NaN; ``text`` is added to the title, which counts the diagonal.
+    """
+    shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0).to_numpy()
+    figure, axes = begin(3.2 + 0.9 * counts.shape[1], 2.2 + 0.9 * len(counts))
+    axes.imshow(shares, cmap=LinearSegmentedColormap.from_list("shades", ["#ffffff", style.BLUE]), vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts.to_numpy(float)):
+        if not np.isnan(count):
+            color = "white" if shares[row, column] > 0.6 else style.INK
+            shown = f"{count:.0f}\n{shares[row, column]:.1%}"
+            axes.text(column, row, shown, ha="center", va="center", color=color)
+    slanted = {} if counts.shape[1] < 3 else {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(counts.shape[1]), [shown_text(short(name)) for name in counts.columns], **slanted)
+    axes.set_yticks(range(len(counts)), [shown_text(short(name)) for name in counts.index])
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(f"{np.nansum(np.diag(counts)):.0f} of {np.nansum(counts):.0f} right: {text}")
+    axes.grid(False)
+    return figure
+
+
+@styled
+def error_gains(gains: pd.DataFrame) -> Figure:
+    """Draw what mending each cause of `errors.gains` would bring in AP50."""
+    figure, axes = begin(7, 3.2)
+    bars = axes.barh(gains["cause"], 100 * gains["gain"], color=style.BLUE)
+    shown = [f"+{100 * gain:.1f}  ({count})" for gain, count in zip(gains["gain"], gains["count"], strict=True)]
+    axes.bar_label(bars, shown, padding=4, fontsize=9, color=style.FADED_INK)
+    axes.invert_yaxis()
+    axes.margins(x=0.2)
+    axes.set(title="What mending each cause alone would bring", xlabel="points of AP50 (number of boxes)")
+    return figure
+
+
+@styled
 def class_counts(table: pd.DataFrame, classes: dict[str, int], split_column: str | None = None) -> Figure:
     """Draw how many boxes each class has, as bars.
 
@@ -194,21 +254,13 @@ def class_counts(table: pd.DataFrame, classes: dict[str, int], split_column: str
 
 
 @styled
-def box_sizes(
-    table: pd.DataFrame,
-    image_sizes: Mapping[str, tuple[int, int]],
-    anchor_sizes: Sequence[float],
-    input_size: int,
-    anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
-) -> Figure:
-    """Draw the sizes and aspect ratios of the boxes against those of the network's anchors.
+def box_sizes(table: pd.DataFrame, image_sizes: Mapping[str, tuple[int, int]], input_size: int) -> Figure:
+    """Draw the sizes and aspect ratios of the boxes against those of a RetinaNet's anchors.
 
     Args:
         table: annotations.
         image_sizes: image path to (width, height) in pixels, for every image that has a box.
-        anchor_sizes: sides of the square anchors in pixels of the model input, drawn as vertical lines.
         input_size: side in pixels of the square that the model fits each image into.
-        anchor_ratios: height / width of the anchors.
     """
     boxes = objects(table)
     if boxes.empty:
@@ -217,9 +269,9 @@ def box_sizes(
     widths, heights = boxes["x2"] - boxes["x1"], boxes["y2"] - boxes["y1"]
     figure, (size_axes, ratio_axes) = begin(9.6, 3.6, 1, 2, width_ratios=(3, 2))
     sides = np.sqrt(widths * heights) * scales
-    _log_histogram(size_axes, sides, anchor_sizes, "{x:.0f}")
+    _log_histogram(size_axes, sides, Anchors().sizes, "{x:.0f}")
     size_axes.set(title=f"Size of {len(boxes)} boxes", xlabel=f"√area at input size {input_size}, pixels")
-    _log_histogram(ratio_axes, heights / widths, anchor_ratios, "{x:.2g}")
+    _log_histogram(ratio_axes, heights / widths, Anchors().ratios, "{x:.2g}")
     ratio_axes.set(title="Aspect ratio", xlabel="height / width")
     return figure
 
@@ -294,9 +346,12 @@ def _draw_people(axes: Axes, spells: pd.DataFrame, colors: dict[str, str]) -> No
     axes.set_title(f"{rows.max()} {'person' if rows.max() == 1 else 'people'}", fontsize=9.5, pad=4)
 
 
-def keep(figure: Figure, path: str | Path) -> Image.Image:
-    """Write a figure as PNG and return it as an image, which a notebook shows."""
+def keep(picture: Figure | Image.Image, path: str | Path) -> Image.Image:
+    """Write a figure or an image as PNG and return it as an image, which a notebook shows."""
     with files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+        if isinstance(picture, Figure):
+            picture.savefig(temporary, dpi=110)
+        else:
+            picture.save(temporary)
     with Image.open(path) as image:
         return image.copy()

@@ -10,7 +10,7 @@ import pandas as pd
 from retinamask import detectors
 from retinamask.dataset import images
 from retinamask.dataset.annotations import BOX_COLUMNS, AnnotationError, check_classes, objects
-from retinamask.dataset.crops import crop
+from retinamask.dataset.faces import crop
 from retinamask.detectors.snapshots import Snapshot, SnapshotError, read
 from retinamask.progress import track
 
@@ -22,7 +22,7 @@ class Classifier:
 
     Attributes:
         classes: name to id, in the order of the probabilities.
-        margin: to cut faces out with, see `retinamask.dataset.crops.crop`.
+        margin: to cut faces out with, see `retinamask.dataset.faces.crop`.
         flip: whether each face is also mirrored, and both answers averaged.
     """
 
@@ -105,7 +105,7 @@ class Classified(NamedTuple):
         classes: name to id; the ids are the columns of ``probabilities``.
         labels: true class ids, ``int (N,)``.
         probabilities: ``float (N, classes)``.
-        margin: that the faces were cut out with, see `retinamask.dataset.crops.crop`.
+        margin: that the faces were cut out with, see `retinamask.dataset.faces.crop`.
         left_out: a message for each image that could not be read; its boxes are not among the faces.
     """
 

@@ -9,27 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from retinamask import detectors
 from retinamask.dataset import files
 from retinamask.dataset.formats.class_names import unwritable
 from retinamask.detectors import keras_retinanet, snapshots
 from retinamask.detectors.darknet import weights as darknet_weights
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
-from retinamask.inference.detect import Predictor
-
-
-class Agreement(NamedTuple):
-    """The distance of two predictors on some images; true if to 0.001 pixels and 0.00001 in score at most."""
-
-    images: int
-    boxes: int
-    box_difference: float  # pixels, the largest over all edges
-    score_difference: float  # the largest
-
-    def __bool__(self) -> bool:
-        return self.box_difference <= 1e-3 and self.score_difference <= 1e-5
 
 
 def convert(
@@ -48,12 +33,13 @@ def convert(
         nms_threshold: of two boxes that overlap more than this (IoU) the weaker goes, also in a `Predictor`.
 
     Raises:
-        SnapshotError: the snapshot is a converted model or a classifier, or another file is in the way.
+        SnapshotError: the snapshot is a converted model, an export or a classifier, or another file is in the way.
 
     Example:
         >>> rm.convert("snapshots/mine_best.h5")
     """
     snapshot = snapshot if isinstance(snapshot, Snapshot) else snapshots.read(snapshot)
+    snapshots.refuse_export(snapshot)
     thresholds = {"score_threshold": score_threshold, "nms_threshold": nms_threshold}
     for name, threshold in thresholds.items():
         if not 0 <= threshold <= 1:
@@ -130,21 +116,6 @@ def _same_model(weights: Path, record: dict[str, Any], names: Sequence[str]) -> 
     raise SnapshotError(f"{weights} exists and is another model; choose another name or move it away")
 
 
-def agreement(
-    first: Predictor, second: Predictor, images_rgb: Sequence[np.ndarray], score_threshold: float = 0.05
-) -> Agreement:
-    """Compare two predictors box by box, by score; another number of boxes in any image is infinitely far apart."""
-    boxes, box_difference, score_difference = 0, 0.0, 0.0
-    for image in images_rgb:
-        one, other = (look([image], score_threshold, "per_class")[0] for look in (first, second))
-        if len(one.scores) != len(other.scores) or (one.labels != other.labels).any():
-            return Agreement(len(images_rgb), boxes, float("inf"), float("inf"))
-        boxes += len(one.scores)
-        box_difference = max(box_difference, np.abs(one.boxes_xyxy - other.boxes_xyxy).max(initial=0))
-        score_difference = max(score_difference, np.abs(one.scores - other.scores).max(initial=0))
-    return Agreement(len(images_rgb), boxes, float(box_difference), float(score_difference))
-
-
 class DarknetFiles(NamedTuple):
     """The files that `export_darknet` wrote."""
 
@@ -172,8 +143,7 @@ def export_darknet(snapshot: Snapshot, folder: str | Path, force: bool = False) 
     Example:
         >>> rm.export_darknet(trained.best, "exported")
     """
-    if snapshot.kind == "export":
-        raise SnapshotError(f"{snapshot.weights} is an export; expected the snapshot it was made from")
+    snapshots.refuse_export(snapshot)
     detector = detectors.restore(snapshot)
     if not hasattr(detector, "description"):
         raise SnapshotError(

@@ -11,6 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -60,38 +61,45 @@ def detect_in_parts(
     resume: bool = False,
     force: bool = False,
     to: str | None = None,
-    write_parts: Callable[..., Iterator[int]] | None = None,
     **options: Any,
-) -> Found:
+) -> Found | None:
     """Detect in images and write the detections; what a stopped run has done is kept in ``OUT.parts``.
 
+    What made a finished file is kept in ``.OUT.run.json`` beside it.
+
     Args:
-        load: gives the predictor; called when everything that can be wrong has been checked.
+        load: gives the predictor, or the `Workers` of a cluster; called when what can be wrong has been checked.
         paths: images relative to the folder of ``out``.
         out: the file to write, see `write_detections`, or with ``to`` a new folder; its own folder is made.
         run: what else decides the result, such as the weights, as plain JSON values.
         drawn: for each image where to save it with its boxes drawn, from `drawn_paths`; empty for nowhere.
         to: write an annotation format, one of `retinamask.dataset.formats.FORMATS`, of which memory holds all boxes.
-        resume: take over the parts of the same run.
+        resume: take over the parts of the same run, or the finished file.
         force: begin anew where parts or drawn images lie.
-        write_parts: writes the missing parts, as `write_here` does, which it is if left out.
         options: of `write_here`.
+
+    Returns:
+        The sums; ``None`` if ``resume`` finds that the same run has finished.
 
     Raises:
         ValueError: there are parts, and they are of another run or not to be taken over; a drawn image exists.
         AnnotationError: not a single image could be read; nothing is written then.
     """
-    parts = out.with_name(f"{out.name}.parts")
-    run = {**run, **{name: options[name] for name in ("score_threshold", "suppress")}, "images": len(paths)}
-    run["images_sha256"] = hashlib.sha256("\n".join(paths).encode()).hexdigest()
-    if any(parts.glob("part-*")) and not (force and not resume):
+    parts, finished = out.with_name(f"{out.name}.parts"), finished_run(out)
+    run = {**run, **{name: options[name] for name in ("score_threshold", "suppress")}, "to": to}
+    run |= {"images": len(paths), "images_sha256": hashlib.sha256("\n".join(paths).encode()).hexdigest()}
+    done_before = resume and out.exists() and finished.exists()
+    if done_before or (any(parts.glob("part-*")) and not (force and not resume)):
         if not resume:
             raise ValueError(f"{parts} holds parts of a run that was stopped; add --resume, or begin anew with --force")
-        before = json.loads((parts / "run.json").read_text(encoding="utf-8"))
+        before = json.loads((finished if done_before else parts / "run.json").read_text(encoding="utf-8"))
         names = [name for name in {**run, **before} if before.get(name) != run.get(name)]
-        other = [f"{name} was {before.get(name)}, now {run.get(name)}" for name in names]
-        if other:
-            raise ValueError(f"{parts} is of another run: {'; '.join(other)}. Give what it had, or leave out --resume")
+        if other := [f"{name} was {before.get(name)}, now {run.get(name)}" for name in names]:
+            found = f"{out if done_before else parts} is of another run: {'; '.join(other)}"
+            raise ValueError(f"{found}. Give what it had, or leave out --resume")
+    if done_before:
+        shutil.rmtree(parts, ignore_errors=True)  # killed while it did this itself
+        return None
     if not (resume and (parts / "run.json").exists()):
         for path in drawn.values():
             files.refuse_existing(path, force, "--save-images")
@@ -102,6 +110,7 @@ def detect_in_parts(
         from retinamask.dataset.formats.writing import check_names
 
         check_names(predictor.class_names, paths)
+    finished.unlink(missing_ok=True)
     if not resume:
         shutil.rmtree(parts, ignore_errors=True)
     files.write_json(parts / "run.json", run)
@@ -109,10 +118,16 @@ def detect_in_parts(
     names = [f"part-{start:09}.parquet" for start in range(0, len(paths), PART)]
     missing = {parts / name: paths[PART * n :][:PART] for n, name in enumerate(names) if name not in there}
     done = len(paths) - sum(map(len, missing.values()))
-    written = (write_parts or write_here)(predictor, missing, out.parent, drawn, options)
+    write_parts = getattr(predictor, "write_parts", partial(write_here, predictor))
+    written = write_parts(missing, out.parent, drawn, options)
     for _ in track(written, "detecting", "image", len(paths), done, count=int):
         pass
     return _joined([parts / name for name in names], out, to, predictor.class_names)
+
+
+def finished_run(out: Path) -> Path:
+    """Name the file that says what made a finished ``out``; hidden, so that nothing takes it for annotations."""
+    return out.with_name(f".{out.name}.run.json")
 
 
 def write_here(
@@ -190,9 +205,10 @@ def _joined(parts: list[Path], out: Path, to: str | None, class_names: Sequence[
         thin = boxes.areas(boxes.whole_pixels(table[BOX_COLUMNS].to_numpy())) == 0
         found.thin = int(thin.sum())
         table.loc[thin, BOX_COLUMNS] = np.nan
-        formats.write(to, table, {name: label for label, name in enumerate(class_names)}, out, out.parent)
+        formats.write_format(table, {name: label for label, name in enumerate(class_names)}, to, out, out.parent)
     else:
         write_detections(tables(), out)
+    (parts[0].parent / "run.json").replace(finished_run(out))
     shutil.rmtree(parts[0].parent)
     return found
 

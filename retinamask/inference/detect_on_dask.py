@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -116,22 +117,26 @@ def check_workers(client: Any, shared: Iterable[Path]) -> Callable[[], str | Non
     return problem
 
 
-def finished(client: Any, tasks: Iterator[tuple[Any, ...]]) -> Iterator[Any]:
+def finished(
+    client: Any, tasks: Iterator[tuple[Any, ...]], killed: Callable[[str, str], Any] | None = None
+) -> Iterator[Any]:
     """Call functions on the workers and yield what they return, in the order in which they finish.
 
     Args:
         client: from `connected`.
-        tasks: a name for messages, a function and its arguments; taken as workers become free, however many there are.
+        tasks: a name, a function and its arguments; one for each free thread at a time, since Dask holds all tasks that
+            a worker has when it dies responsible.
+        killed: gives what is yielded for a task whose workers died again and again, of its name and a message.
 
     Raises:
-        ValueError: a task's workers died again and again, or the scheduler is gone; and what a function raises.
+        ValueError: there was such a task and no ``killed``, or the scheduler is gone; and what a function raises.
     """
     import distributed
 
     running: dict[Any, str] = {}
     while True:
-        room = max(0, 2 * sum(client.nthreads().values()) + 1 - len(running))
-        for name, function, *arguments in itertools.islice(tasks, room):
+        room = max(1, sum(client.nthreads().values())) - len(running)
+        for name, function, *arguments in itertools.islice(tasks, max(0, room)):
             running[client.submit(function, *arguments, pure=False)] = name
         if not running:
             return
@@ -139,43 +144,44 @@ def finished(client: Any, tasks: Iterator[tuple[Any, ...]]) -> Iterator[Any]:
             done = distributed.wait(list(running), LOOK_SECONDS, "FIRST_COMPLETED").done
         except TimeoutError:
             if not client.nthreads():
-                print("no worker is left; waiting for one", file=sys.stderr, flush=True)
+                how = f"start one with: dask worker {client.scheduler.address}"
+                print(f"no worker is left, what is done is kept; {how}", file=sys.stderr, flush=True)
             continue
-        try:
-            for future in done:
-                name = running.pop(future)
-                yield future.result()
-        except distributed.KilledWorker as error:
-            raise ValueError(
-                f"{name}: {error.allowed_failures + 1} workers died of it, one after the other; "
-                "their own output says why, want of memory perhaps"
-            ) from None
-        except CancelledError:
-            raise ValueError("the scheduler of Dask is gone; what is done is kept, start again") from None
+        for future in done:
+            name = running.pop(future)
+            try:
+                result = future.result()
+            except distributed.KilledWorker as error:
+                died = f"{error.allowed_failures + 1} workers died of it, one after the other"
+                message = f"{name}: {died}; their own output says why, want of memory perhaps"
+                if not killed:
+                    raise ValueError(message) from None
+                result = killed(name, message)
+            except CancelledError:
+                raise ValueError("the scheduler of Dask is gone; what is done is kept, start again") from None
+            yield result
 
 
+@dataclass
 class Workers:
-    """The workers of a Dask cluster in the place of a predictor; `write_parts` is for `detect_in_parts`."""
+    """The workers of a Dask cluster in the place of a predictor, for `detect_in_parts`.
 
-    def __init__(self, client: Any, load: Callable[[], Any], key: str, snapshot: Path, class_names: Sequence[str]):
-        """Say what the workers load.
+    Attributes:
+        client: from `connected`.
+        load: gives the predictor, in a worker; it names files by absolute paths.
+        key: tells one predictor from another: a worker keeps the last that it has loaded.
+        snapshot: the file that ``load`` reads.
+        class_names: of the predictor.
+    """
 
-        Args:
-            client: from `connected`.
-            load: gives the predictor, in a worker; it names files by absolute paths.
-            key: tells one predictor from another: a worker keeps the last that it has loaded.
-            snapshot: the file that ``load`` reads.
-            class_names: of the predictor.
-        """
-        self.client, self.load, self.key = client, load, key
-        self.snapshot, self.class_names = snapshot, class_names
+    client: Any
+    load: Callable[[], Any]
+    key: str
+    snapshot: Path
+    class_names: Sequence[str]
 
     def write_parts(
-        self,
-        missing: Mapping[Path, Sequence[str]],
-        folder: Path,
-        drawn: Mapping[str, Path],
-        options: Mapping[str, Any],
+        self, missing: Mapping[Path, Sequence[str]], folder: Path, drawn: Mapping[str, Path], options: Mapping[str, Any]
     ) -> Iterator[int]:
         """Let the workers write the parts, as `write_here` does; yield how many images each has.
 
@@ -189,7 +195,7 @@ class Workers:
         problem = check_workers(self.client, [path for path in shared if path.is_file()])
         tasks = (
             (f"images {paths[0]} to {paths[-1]}", _write_part, problem, self.load, self.key, part.absolute(), paths)
-            + (folder, {path: drawn[path] for path in paths if drawn}, dict(options))
+            + (folder, {path: drawn[path] for path in paths if drawn}, options)
             for part, paths in missing.items()
         )
         yield from finished(self.client, tasks)

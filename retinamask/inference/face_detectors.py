@@ -75,8 +75,8 @@ class FaceDetector:
         if self.tiling == "auto" and not tiles.faces_would_vanish(size_wh, found[0][found[1] >= _SURE], *look):
             return found
         side = tiles.tile_side(size_wh, self.network_side)
-        in_tiles = tiles.find_in_tiles(self._checked, image_rgb, side, self.nms_threshold)
-        return tiles.merge(*map(list, zip(found, in_tiles, strict=True)), self.nms_threshold)
+        in_tiles = tiles.find_in_tiles(lambda tiles_rgb: map(self._checked, tiles_rgb), image_rgb, side)
+        return tiles.merge([found, *in_tiles], self.nms_threshold)
 
     def look(self, image_rgb: np.ndarray) -> Found:
         """Return boxes and scores as the detector gives them; they may be weak, overlap and reach outside."""

@@ -8,8 +8,6 @@ from retinamask.inference import tiles
 from retinamask.inference.detect import Detections, Predictor
 from retinamask.inference.suppression import non_maximum
 
-_AT_ONCE = 4  # tiles in a call of the network
-
 
 class Slices:
     """A `Predictor` that looks at images larger than its network's input a second time, in tiles.
@@ -44,16 +42,15 @@ class Slices:
         side = self.tile or tiles.tile_side(size_wh, self.predictor.detector.settings.image_size)
         if max(size_wh) <= side:
             return whole
-        every, parts = [whole], tiles.cut(image_rgb, side)
-        for start in range(0, len(parts), _AT_ONCE):
-            corners_xy, pixels = zip(*parts[start : start + _AT_ONCE], strict=True)
-            in_tiles = self.predictor(list(pixels), score_threshold, suppress)
-            for corner_xy, tile_rgb, found in zip(corners_xy, pixels, in_tiles, strict=True):
-                kept = tiles.uncut(found.boxes_xyxy, corner_xy, tile_rgb.shape[1::-1], size_wh)
-                boxes_xyxy = found.boxes_xyxy[kept] + np.tile(corner_xy, 2)
-                every.append(Detections(boxes_xyxy, found.scores[kept], found.labels[kept], found.best_score))
-        *columns, best_scores = zip(*every, strict=True)
-        boxes_xyxy, scores, labels = map(np.concatenate, columns)
+        best_scores = [whole.best_score]
+
+        def find(tiles_rgb: list[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
+            in_tiles = self.predictor(tiles_rgb, score_threshold, suppress)
+            best_scores.extend(found.best_score for found in in_tiles)
+            return [found[:3] for found in in_tiles]
+
+        found = [whole[:3], *tiles.find_in_tiles(find, image_rgb, side)]
+        boxes_xyxy, scores, labels = map(np.concatenate, zip(*found, strict=True))
         faces = np.zeros_like(labels) if suppress == "any_class" else labels
         kept = []
         for face in np.unique(faces):

@@ -4,7 +4,7 @@ A face that is whole in some tile is found there. What a tile's edge cuts is dro
 in the next tile, or the whole image does if it is larger than that.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from retinamask.inference.suppression import non_maximum
 
 TILING = ("auto", "always", "never")
 
+_AT_ONCE = 4  # tiles in a call of a network
 _TILES_ALONG = 4  # about as many along the longer side at most, for the time that it takes
 _NEAR = 1.5  # times the least size that a network finds
 _OVERLAP = 0.25  # of a tile's side, with the next tile
@@ -63,25 +64,24 @@ def uncut(
 
 
 def find_in_tiles(
-    find: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], image_rgb: np.ndarray, tile: int, nms_threshold: float
-) -> tuple[np.ndarray, np.ndarray]:
+    find: Callable[[list[np.ndarray]], Iterable[tuple[np.ndarray, ...]]], image_rgb: np.ndarray, tile: int
+) -> list[tuple[np.ndarray, ...]]:
     """Find faces in all tiles, ``tile`` pixels square, in pixels of the whole image; those that are cut are left out.
 
-    ``find`` gives boxes ``(N, 4)`` and scores ``(N,)`` of one tile.
+    ``find`` gives for each of up to four tiles what is returned for each of all: boxes ``(N, 4)``, and ``(N,)`` scores
+    and whatever else.
     """
-    found_boxes, found_scores = [np.empty((0, 4))], [np.empty(0)]
-    for corner_xy, part in cut(image_rgb, tile):
-        boxes_xyxy, scores = find(part)
-        whole = uncut(boxes_xyxy, corner_xy, part.shape[1::-1], image_rgb.shape[1::-1])
-        found_boxes.append(boxes_xyxy[whole] + np.tile(corner_xy, 2))
-        found_scores.append(scores[whole])
-    return merge(found_boxes, found_scores, nms_threshold)
+    every, parts = [], cut(image_rgb, tile)
+    for start in range(0, len(parts), _AT_ONCE):
+        corners_xy, pixels = zip(*parts[start : start + _AT_ONCE], strict=True)
+        for corner_xy, tile_rgb, (boxes_xyxy, *others) in zip(corners_xy, pixels, find(list(pixels)), strict=True):
+            whole = uncut(boxes_xyxy, corner_xy, tile_rgb.shape[1::-1], image_rgb.shape[1::-1])
+            every.append((boxes_xyxy[whole] + np.tile(corner_xy, 2), *(column[whole] for column in others)))
+    return every
 
 
-def merge(
-    boxes_xyxy: list[np.ndarray], scores: list[np.ndarray], nms_threshold: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Join what several passes over one image found, without repetitions and parts of the same face."""
-    all_boxes, all_scores = np.concatenate(boxes_xyxy), np.concatenate(scores)
-    kept = non_maximum(all_boxes, all_scores, nms_threshold, inside=INSIDE)
-    return all_boxes[kept], all_scores[kept]
+def merge(found: Iterable[tuple[np.ndarray, np.ndarray]], nms_threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Join the boxes and scores of several passes over one image, without repetitions and parts of the same face."""
+    boxes_xyxy, scores = map(np.concatenate, zip(*found, strict=True))
+    kept = non_maximum(boxes_xyxy, scores, nms_threshold, inside=INSIDE)
+    return boxes_xyxy[kept], scores[kept]

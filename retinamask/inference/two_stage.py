@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from retinamask.dataset import boxes, crops
+from retinamask.dataset import boxes
+from retinamask.dataset.faces import crop, squares
 from retinamask.detectors.snapshots import Snapshot
 from retinamask.inference.classify import Classifier
 from retinamask.inference.detect import Detections
@@ -23,7 +24,7 @@ class TwoStage:
             probabilities ``(N, classes)`` of ``N`` images.
         box_margin: boxes are enlarged on each side by this share of their own side, as far as the image goes,
             when the classifier has seen them: face detectors draw tighter than people who annotate heads.
-        margin: what the classifier sees around a face, see `retinamask.dataset.crops.crop`; its own if left out.
+        margin: what the classifier sees around a face, see `retinamask.dataset.faces.crop`; its own if left out.
 
     Attributes:
         class_names: those of the classifier, in the order of their ids.
@@ -73,11 +74,11 @@ class TwoStage:
         faces, cut = [], []
         for image_rgb in images_rgb:
             boxes_xyxy, scores = self.find_faces(image_rgb)
-            parts = crops.squares(boxes_xyxy, image_rgb.shape[1::-1], self.margin)
+            parts = squares(boxes_xyxy, image_rgb.shape[1::-1], self.margin)
             inside = (parts[:, 2:] > parts[:, :2]).all(axis=1)
             keep = (scores >= min(score_threshold, scores.max(initial=0))) & inside  # the best one gives `best_score`
             faces.append((boxes_xyxy[keep], scores[keep]))
-            cut += crops.crop(image_rgb, boxes_xyxy[keep], self.margin)
+            cut += crop(image_rgb, boxes_xyxy[keep], self.margin)
         probabilities = np.asarray(self.classifier(cut)) if cut else np.empty((0, len(self.class_names)))
         ends = np.cumsum([len(scores) for _, scores in faces])
         detections = []

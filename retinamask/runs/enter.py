@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from retinamask import detectors
-from retinamask.dataset import annotations, files, splits
+from retinamask.dataset import annotations, splits
 from retinamask.detectors import snapshots
 from retinamask.detectors._keras import device_line
 from retinamask.detectors.mask_classifier import balanced_weights
@@ -87,12 +87,7 @@ class NotebookRun:
 
     def keep(self, picture: Image.Image | Figure, name: str) -> Image.Image:
         """Save a picture in the run's folder and return it, for the notebook to show; renew the page of the run."""
-        path = self.folder / name
-        if isinstance(picture, Figure):
-            picture = plots.keep(picture, path)
-        else:
-            with files.replacing(path) as temporary:
-                picture.save(temporary)
+        picture = plots.keep(picture, self.folder / name)
         if (self.folder / PAGE_NAME).exists():  # of an earlier `retinamask run`, which writes it when all is done
             write_page(self.folder)
         return picture

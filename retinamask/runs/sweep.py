@@ -36,7 +36,7 @@ def sweep(
         grid: texts by the names of parameters, of settings that ``more`` takes, or ``detector``, which chooses the
             pipeline or the training notebook of each.
         parameters: values that all runs have.
-        out: the folder of the runs; ``sweep.csv`` in it is the table.
+        out: the folder of the runs; ``sweep.csv`` in it is the table, written after each run.
         dask: runs one after the other if left out, or on the workers of this scheduler, see `connected`.
         notebooks_dir: the folder of the notebooks; workers must see it under the same path.
 
@@ -45,7 +45,8 @@ def sweep(
         ``seconds``, ``status``, ``error`` and ``run``.
 
     Raises:
-        ValueError: a name or value is wrong; nothing has been run then. And see `connected` and `check_workers`.
+        ValueError: a name or value is wrong; nothing has been run then. And see `connected`, `check_workers` and
+            `finished`; the table of what has finished is kept.
     """
     if "run_dir" in {**grid, **parameters}:
         raise ValueError("run_dir is each run's own folder: choose the folder of all by --out")
@@ -79,16 +80,15 @@ def sweep(
             client = stack.enter_context(connected(dask))
             every = {name for names, _, _ in runs.values() for name in names}
             check_workers(client, [notebooks_dir / f"{name}.ipynb" for name in sorted(every)])
-            done = finished(client, tasks)
-        found = dict(track(done, "running", "run", len(runs)))
-    rows = []
-    for run, (_, _, values) in runs.items():
-        chosen = dict(zip(grid, values, strict=True))
-        rows.append({**chosen, **found[run], **chosen})
-    last = ["seconds", "status", "error", "run"]
-    table = pd.DataFrame(rows)
-    table = table[[name for name in table if name not in last] + last]
-    files.write_text(out / "sweep.csv", table.to_csv(index=False, lineterminator="\n"))
+            done = finished(client, tasks, _failed)
+        rows = {}
+        for run, row in track(done, "running", "run", len(runs)):
+            chosen = dict(zip(grid, runs[run][2], strict=True))
+            rows[run] = {**chosen, **row, **chosen}
+            table = pd.DataFrame([rows[each] for each in runs if each in rows])
+            last = ["seconds", "status", "error", "run"]
+            table = table[[name for name in table if name not in last] + last]
+            files.write_text(out / "sweep.csv", table.to_csv(index=False, lineterminator="\n"))
     return table
 
 
@@ -101,7 +101,7 @@ def _run(run: str, names: Sequence[str], own: Mapping[str, Any], out: Path, note
         except (runner.NotebookError, ValueError, OSError) as error:
             print(f"{run}: {error}", file=sys.stderr, flush=True)
             if not _record(out / run):
-                return run, {"seconds": None, "status": "failed", "error": str(error), "run": run}
+                return _failed(run, str(error))
     record = _record(out / run)
     figures = record["metrics"] or {}
     if not figures and (out / run / "log.csv").is_file():
@@ -110,6 +110,11 @@ def _run(run: str, names: Sequence[str], own: Mapping[str, Any], out: Path, note
         figures = log.loc[log[judged].idxmax()].to_dict() if judged else log.iloc[-1].to_dict()
     figures = {name: figure for name, figure in figures.items() if isinstance(figure, int | float)}
     return run, {**figures, **{name: record[name] for name in ("seconds", "status", "error")}, "run": run}
+
+
+def _failed(run: str, error: str) -> tuple[str, dict[str, Any]]:
+    """Give the row of a run that has left no record."""
+    return run, {"seconds": None, "status": "failed", "error": error, "run": run}
 
 
 def _record(run_dir: Path) -> dict[str, Any]:

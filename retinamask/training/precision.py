@@ -10,15 +10,12 @@ import json
 import logging
 import os
 import re
-import statistics
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-import pooch
-
-from retinamask.dataset import files
 from retinamask.detectors import _keras
+from retinamask.detectors.faster_precision import faster_precision, memory, remembered
 from retinamask.training import distribution
 from retinamask.training.input_pipeline import Examples
 from retinamask.training.settings import TrainingError, TrainingSettings
@@ -28,8 +25,6 @@ log = logging.getLogger(__name__)
 PROCESSOR = Path("/proc/cpuinfo")
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 ONEDNN_OPTION = "auto_mixed_precision_onednn_bfloat16"
-MARGIN = 0.15  # of the time of a step that bfloat16 must save; timings on a busy machine differ by a few percent
-ROUNDS = 5  # timed steps of each, turn by turn; the median counts
 SHORT_PIXELS = 150_000_000  # a run that shows fewer takes minutes even with ResNet50; to measure would lengthen it
 
 
@@ -46,31 +41,12 @@ def precision_to_use(examples: Examples, settings: TrainingSettings, steps: int,
     if steps * settings.batch_size * width * height < SHORT_PIXELS:
         print("precision: float32; the run is too short for a measurement of bfloat16 to pay", flush=True)
         return "float32"
-    key, decisions = _key(examples, settings), {}
-    with contextlib.suppress(OSError, ValueError):
-        decisions = json.loads(memory().read_text(encoding="utf-8"))
-    if known := decisions.get(key):
+    key = _key(examples, settings)
+    if known := remembered(key):
         print(f"precision: {known['precision']}, as measured before: {known['why']}; {memory()}", flush=True)
         return known["precision"]
-
     print("precision auto: measuring steps in float32 and bfloat16 ...", flush=True)
-    timed = timers(examples, settings, strategy)
-    for step in timed.values():
-        step()  # the first one builds the graph
-    rounds = [{name: step() for name, step in timed.items()} for _ in range(ROUNDS)]
-    seconds = {name: statistics.median(taken[name] for taken in rounds) for name in timed}
-    saved = 1 - seconds["bfloat16"] / seconds["float32"]
-    chosen = "bfloat16" if saved >= MARGIN else "float32"
-    why = f"a step takes {seconds['float32']:.3g} s in float32 and {seconds['bfloat16']:.3g} s in bfloat16, " + (
-        f"{saved:.0%} less" if chosen == "bfloat16" else f"which does not save {MARGIN:.0%}"
-    )
-    try:
-        files.write_json(memory(), {**decisions, key: {"precision": chosen, "why": why}})
-        kept = f"; remembered in {memory()}"
-    except OSError as error:
-        kept = f"; cannot be remembered ({error}), so the next run measures again"
-    print(f"precision: {chosen}; {why}{kept}", flush=True)
-    return chosen
+    return faster_precision(key, "a step", timers(examples, settings, strategy))
 
 
 def choose(wanted: str) -> str:
@@ -95,11 +71,6 @@ def choose(wanted: str) -> str:
             "(3.7 times slower than float32 in a measurement on a processor); float32 or auto would be faster"
         )
     return wanted
-
-
-def memory() -> Path:
-    """Give the file of remembered decisions, in the user's cache folder."""
-    return Path(pooch.os_cache("retinamask"), "precision.json")
 
 
 def _key(examples: Examples, settings: TrainingSettings) -> str:

@@ -1,11 +1,11 @@
-"""The checks on annotation files, images, boxes, classes and anchors: each is a function that gives findings.
+"""The checks on annotation files, images, boxes, classes and anchors: each is a function that gives cases of `KINDS`.
 
 `copy_checks` has those on copies and splits.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ from retinamask.dataset import boxes, images
 from retinamask.dataset.anchors import POSITIVE_OVERLAP, Anchors, best_overlaps, coverage, suggest
 from retinamask.dataset.annotations import BOX_COLUMNS, count_boxes, image_paths, objects, relative_path
 from retinamask.dataset.audit.source import Look, Source
-from retinamask.dataset.formats import Problem
 from retinamask.dataset.formats.reading import CLIP_LIMIT
 
 SEVERITIES = ("error", "warning", "note")  # makes training wrong; makes it worse; good to know
@@ -27,68 +26,91 @@ LARGER = (1.5, 2.0)  # input sizes, as multiples of the one asked for, that cove
 LEAST_GAIN = 0.005  # share of the boxes that a suggestion must cover more to be worth a change
 
 # fmt: off
-_ACTIONS = {
-    "skipped file": ("unusable annotation file", "error", "files",
-                     "Left out, with its image: see each for the reason. Mend the file or draw its boxes again."),
-    "dropped box": ("unusable box", "error", "boxes", "Left out: see each for the reason. Draw it again."),
-    "clipped box": ("box past the edge", "warning", "boxes", "A few pixels over, as drawn by hand; cut at the edge."),
+KINDS = {
+    "missing image": ("error", "images", "The table names images that are not there: training on it stops or leaves "
+        "them out. Put them back, or leave them out of the table."),
+    "unreadable image": ("error", "images", "Not an image of a known format. Replace the files or leave them out."),
+    "damaged image": ("error", "images", "Cut short or broken inside. Fetch the files again or leave them out."),
+    "too many pixels": ("error", "images", "More pixels than an image may have: a decompression bomb, or a scan that "
+        "is to be made smaller. Such files are not decoded; make them smaller or leave them out."),
+    "turned by EXIF": ("warning", "images", "labelImg, OpenCV and retinamask turn these images as EXIF asks; "
+        "keras-retinanet's own reader, PIL and tf.io do not, and see their boxes in the wrong place. Store the pixels "
+        "upright and drop the EXIF orientation."),
+    "CMYK image": ("warning", "images", "Made for print: readers disagree about the colours. Save the images as RGB."),
+    "16-bit image": ("warning", "images", "retinamask scales them to 8 bits, keras-retinanet's reader cuts grey ones "
+        "off at 255, which leaves them white. Save the images with 8 bits."),
+    "black-and-white image": ("warning", "images", "Only black and white, no grey between: a scan rather than a "
+        "photograph. Look whether they belong here."),
+    "palette image": ("note", "images", "At most 256 colours; read as RGB without harm."),
+    "transparent pixels": ("warning", "images", "Transparency is dropped when the network reads an image, and colours "
+        "that no viewer shows come up. Flatten the images onto a background."),
+    "alpha channel": ("note", "images", "All of it is opaque, so that nothing is lost when it is dropped."),
+    "annotation of another size": ("error", "images", "The image was changed after it was annotated, or the annotation "
+        "belongs to another: its boxes are likely to be shifted. Look at the boxes; scale or redraw them."),
+    "unusable annotation file": ("error", "files", "Left out, with its image: see each for the reason. Mend the file "
+        "or draw its boxes again."),
+    "unusable box": ("error", "boxes", "Left out: see each for the reason. Draw it again."),
+    "XML without a size": ("note", "files", "The image's own size is used."),
+    "said while reading the annotations": ("note", "remarks", "What reading the files had to say."),
+    "image without annotation": ("note", "images", "They are looked at, but not trained on. Annotate them, or take "
+        "them away."),
+    "boxes of the unturned image": ("error", "images", "Drawn on the image as stored, without the turn that EXIF asks "
+        "for: retinamask, labelImg and OpenCV turn it, and the boxes no longer fit. Store the pixels upright, as the "
+        "boxes need them, and drop the EXIF orientation."),
+    "box outside the image": ("error", "boxes", f"More than {CLIP_LIMIT} pixels past the edge, or not on the image at "
+        "all: boxes of another image or of another size of it. Redraw or drop them."),
+    "two classes for one box": ("error", "boxes", "Nearly the same box with two classes: at least one is wrong. Look, "
+        "and delete it."),
+    "box past the edge": ("warning", "boxes", f"Up to {CLIP_LIMIT} pixels past the edge, as drawn by hand. Clip them; "
+        "the readers of annotation files do."),
+    "tiny box": ("warning", "boxes", "A side of less than {tiny_side:g} pixels once the image is fitted into "
+        "{image_size} pixels: hardly anything is left to learn from. Use a larger image size, cut the images into "
+        "tiles, or drop such boxes."),
+    "same box twice": ("warning", "boxes", "Two boxes of one class that overlap by an IoU above {same_overlap:g}: one "
+        "face, counted twice. Delete one of them."),
+    "image without objects": ("note", "images", "Backgrounds are welcome, up to a point. Look whether their faces were "
+        "forgotten."),
+    "class names alike": ("error", "groups of names", "Names that differ only in case, white space, hyphens or "
+        "underscores are likely to be one class: the network would learn to tell it from itself. Rename the labels."),
+    "unknown class": ("error", "classes", "The class list ({classes}) lacks these. Add them to it or fix the labels."),
+    "class without boxes": ("warning", "classes", "In the class list, and on no image: it cannot be learnt. Add "
+        "images, or take it off the list."),
+    "rare class": ("warning", "classes", "Fewer than {rare_share:.0%} of the boxes of the largest class: it is seldom "
+        "seen in training and easily lost. Add images."),
+    "same picture in two splits": ("error", "groups", "The network is judged on pictures that it has memorised: "
+        "figures of such a test are too good. Split again so that groups of copies stay together."),
+    "split image not in the table": ("warning", "images", "They are looked at here, but without their boxes. Audit the "
+        "table that the splits were made from."),
+    "image in no split": ("note", "images", "In the table, and in none of the splits."),
+    "exact copies labelled differently": ("error", "pairs", "The same file with other annotations: at least one is "
+        "wrong. Compare, and delete a file or mend its labels."),
+    "near-copies labelled differently": ("warning", "pairs", "Nearly the same picture with other annotations: look "
+        "whether a face was forgotten or mistaken."),
+    "exact file copies": ("warning", "groups", "The same bytes under several names: {exact[files]} files, of which "
+        "{exact[surplus]} are one too many. Keep one of each."),
+    "near-duplicate images": ("warning", "groups", "The same picture scaled, compressed, cropped a little, mirrored, "
+        "or nearly so: {near[files]} files (exact copies included), of which {near[surplus]} are one too many. Keep "
+        "each group on one side of a split, or a test measures what was memorised."),
+    "missed by the anchors": ("warning", "boxes", "No anchor overlaps them by half, so that they are never learnt. "
+        "Boxes covered by {coverage}. Train at a larger image size, or with suggested anchors where there are some."),
 }
-_TROUBLES = {
-    "missing": ("missing image", "The table names images that are not there: training on it stops or leaves them out. "
-                "Put them back, or leave them out of the table."),
-    "unreadable": ("unreadable image", "Not an image of a known format. Replace the files or leave them out."),
-    "damaged": ("damaged image", "Cut short or broken inside. Fetch the files again or leave them out."),
-    "too large": ("too many pixels", "More pixels than an image may have: a decompression bomb, or a scan that is "
-                  "to be made smaller. Such files are not decoded; make them smaller or leave them out."),
-}
-_TRAITS = {
-    "CMYK": ("CMYK image", "warning", "Made for print: readers disagree about the colours. Save the images as RGB."),
-    "16 bits": ("16-bit image", "warning", "retinamask scales them to 8 bits, keras-retinanet's reader cuts grey ones "
-                "off at 255, which leaves them white. Save the images with 8 bits."),
-    "1 bit": ("black-and-white image", "warning", "Only black and white, no grey between: a scan rather than a "
-              "photograph. Look whether they belong here."),
-    "palette": ("palette image", "note", "At most 256 colours; read as RGB without harm."),
-    "transparent": ("transparent pixels", "warning", "Transparency is dropped when the network reads an image, and "
-                    "colours that no viewer shows come up. Flatten the images onto a background."),
-    "opaque alpha": ("alpha channel", "note", "All of it is opaque, so that nothing is lost when it is dropped."),
-}
+"""What may be wrong: how bad that is, what there are so many of, and what follows from it and what to do."""
 # fmt: on
+_TRAITS = {
+    "CMYK": "CMYK image",
+    "16 bits": "16-bit image",
+    "1 bit": "black-and-white image",
+    "palette": "palette image",
+    "transparent": "transparent pixels",
+    "opaque alpha": "alpha channel",
+}
+_ACTIONS = {
+    "skipped file": "unusable annotation file",
+    "dropped box": "unusable box",
+    "clipped box": "box past the edge",
+}
 # notes of the readers that other checks find by themselves
 _IN_CHECKS = re.compile("no <size>|is turned by EXIF|without .* left out|differ only in case")
-_LONELY = "They are looked at, but not trained on. Annotate them, or take them away."
-_TURNED = (
-    "labelImg, OpenCV and retinamask turn these images as EXIF asks; keras-retinanet's own reader, PIL and tf.io "
-    "do not, and see their boxes in the wrong place. Store the pixels upright and drop the EXIF orientation."
-)
-_RESIZED = (
-    "The image was changed after it was annotated, or the annotation belongs to another: its boxes "
-    "are likely to be shifted. Look at the boxes; scale or redraw them."
-)
-_UNTURNED = (
-    "Drawn on the image as stored, without the turn that EXIF asks for: retinamask, labelImg and OpenCV turn it, and "
-    "the boxes no longer fit. Store the pixels upright, as the boxes need them, and drop the EXIF orientation."
-)
-_OUTSIDE = (
-    f"More than {CLIP_LIMIT} pixels past the edge, or not on the image at all: boxes of another image or of another "
-    "size of it. Redraw or drop them."
-)
-_PAST = f"Up to {CLIP_LIMIT} pixels past the edge, as drawn by hand. Clip them; the readers of annotation files do."
-_TINY = (
-    "A side of less than {:g} pixels once the image is fitted into {} pixels: hardly anything is left to learn from. "
-    "Use a larger image size, cut the images into tiles, or drop such boxes."
-)
-_TWICE = "Two boxes of one class that overlap by an IoU above {:g}: one face, counted twice. Delete one of them."
-_QUARREL = "Nearly the same box with two classes: at least one is wrong. Look, and delete it."
-_EMPTY = "Backgrounds are welcome, up to a point. Look whether their faces were forgotten."
-_ALIKE = (
-    "Names that differ only in case, white space, hyphens or underscores are likely to be one class: the network "
-    "would learn to tell it from itself. Rename the labels."
-)
-_UNKNOWN = "The class list ({}) lacks these. Add them to it or fix the labels."
-_UNUSED = "In the class list, and on no image: it cannot be learnt. Add images, or take it off the list."
-_RARE = (
-    "Fewer than {:.0%} of the boxes of the largest class: it is seldom seen in training and easily lost. Add images."
-)
 
 
 class Example(NamedTuple):
@@ -104,7 +126,7 @@ class Finding:
     """One kind of trouble.
 
     Attributes:
-        name: what it is, in a few words.
+        name: what it is, a key of `KINDS`.
         severity: one of `SEVERITIES`.
         count: how many cases there are; ``unit`` says of what.
         unit: such as ``images`` or ``boxes``, in the plural.
@@ -133,14 +155,21 @@ class Finding:
         return {**asdict(self), "examples": shown}
 
 
-def found(name: str, severity: str, unit: str, message: str, examples: Sequence[Example]) -> list[Finding]:
-    """A finding of these cases, or none if there are no cases; its examples are of as many files as there are."""
-    if not examples:
-        return []
-    first_of_file: dict[tuple[str, ...], Example] = {}
-    others = [example for example in examples if first_of_file.setdefault(example.files, example) is not example]
-    chosen = (*first_of_file.values(), *others)[:MOST_EXAMPLES]
-    return [Finding(name, severity, len(examples), unit, message, chosen)]
+Case = tuple[str, Example]  # a key of `KINDS`, and one case of it
+
+
+def findings_of(cases: Iterable[Case], facts: Mapping[str, Any]) -> list[Finding]:
+    """Gather cases in findings, the worst first, with examples of many files; ``facts`` are for the messages."""
+    by_kind, findings = defaultdict(list), []
+    for name, example in cases:
+        by_kind[name].append(example)
+    for name, (severity, unit, message) in KINDS.items():
+        if examples := by_kind[name]:
+            first_of_file: dict[tuple[str, ...], Example] = {}
+            others = [each for each in examples if first_of_file.setdefault(each.files, each) is not each]
+            chosen = (*first_of_file.values(), *others)[:MOST_EXAMPLES]
+            findings.append(Finding(name, severity, len(examples), unit, message.format(**facts), chosen))
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))  # stable
 
 
 def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
@@ -166,86 +195,72 @@ def by_image(table: pd.DataFrame) -> Iterator[ImageBoxes]:
         yield ImageBoxes(path, boxes_xyxy[positions[path]], names[positions[path]].tolist())
 
 
-def check_image_files(source: Source, looks: dict[str, Look], settings) -> Iterator[Finding]:
+def check_image_files(source: Source, looks: dict[str, Look]) -> Iterator[Case]:
     """Find what cannot be read, what EXIF turns, what is stored unusually, and images of another size than written."""
-    seen = looks.values()
-    for trouble, (name, message) in _TROUBLES.items():
-        cases = [Example((look.path,), look.message) for look in seen if look.trouble == trouble]
-        yield from found(name, "error", "images", message, cases)
-    turned = [
-        Example((look.path,), f"EXIF orientation {look.orientation}, stored as {_size(look.size_wh)}")
-        for look in seen
-        if look.orientation != 1
-    ]
-    yield from found("turned by EXIF", "warning", "images", _TURNED, turned)
-    for trait, (name, severity, message) in _TRAITS.items():
-        cases = [Example((look.path,)) for look in seen if trait in look.traits]
-        yield from found(name, severity, "images", message, cases)
-    resized = [
-        Example((path,), f"it says {_size(written_wh)}, the image has {_size(looks[path].upright_wh)}")
-        for path, written_wh in source.written_sizes.items()
-        if looks[path].upright_wh and written_wh not in (looks[path].upright_wh, looks[path].size_wh)
-    ]
-    yield from found("annotation of another size", "error", "images", _RESIZED, resized)
+    for look in looks.values():
+        if look.trouble:
+            yield look.trouble, Example((look.path,), look.message)
+        if look.orientation != 1:
+            detail = f"EXIF orientation {look.orientation}, stored as {_size(look.size_wh)}"
+            yield "turned by EXIF", Example((look.path,), detail)
+        for trait in look.traits:
+            yield _TRAITS[trait], Example((look.path,))
+    for path, written_wh in source.written_sizes.items():
+        upright_wh = looks[path].upright_wh
+        if upright_wh and written_wh not in (upright_wh, looks[path].size_wh):
+            detail = f"it says {_size(written_wh)}, the image has {_size(upright_wh)}"
+            yield "annotation of another size", Example((path,), detail)
 
 
-def check_annotation_files(source: Source, looks: dict[str, Look], settings) -> Iterator[Finding]:
+def check_annotation_files(source: Source) -> Iterator[Case]:
     """Find what was wrong with the annotation files, by what was done about it."""
-
-    def case(problem: Problem) -> Example:
-        file, line = re.fullmatch(r"(.*?)(?: (line \d+))?", problem.where, flags=re.DOTALL).groups()
-        image = [problem.image_path] if problem.image_path else []
-        detail = f"{line}: {problem.message}" if line else problem.message
-        return Example((relative_path(file, source.folder), *image), detail)
-
-    for action, (name, severity, unit, message) in _ACTIONS.items():
-        cases = [case(problem) for problem in source.problems if problem.action == action]
-        yield from found(name, severity, unit, message, cases)
-    notes = [problem for problem in source.problems if problem.action == "note" and not problem.written_wh]
-    unsized = [case(problem) for problem in notes if "no <size>" in problem.message]
-    yield from found("XML without a size", "note", "files", "The image's own size is used.", unsized)
-    others = [case(problem) for problem in notes if not _IN_CHECKS.search(problem.message)]
-    name = "said while reading the annotations"
-    yield from found(name, "note", "remarks", "What reading the files had to say.", others)
+    for problem in source.problems:
+        name = _ACTIONS.get(problem.action)
+        if problem.action == "note" and not problem.written_wh:
+            if "no <size>" in problem.message:
+                name = "XML without a size"
+            elif not _IN_CHECKS.search(problem.message):
+                name = "said while reading the annotations"
+        if name:
+            file, line = re.fullmatch(r"(.*?)(?: (line \d+))?", problem.where, flags=re.DOTALL).groups()
+            image = [problem.image_path] if problem.image_path else []
+            detail = f"{line}: {problem.message}" if line else problem.message
+            yield name, Example((relative_path(file, source.folder), *image), detail)
     known = {problem.image_path for problem in source.problems}
-    lonely = [Example((path,)) for path in source.unannotated if path not in known]
-    yield from found("image without annotation", "note", "images", _LONELY, lonely)
+    for path in source.unannotated:
+        if path not in known:
+            yield "image without annotation", Example((path,))
 
 
-def check_boxes(source: Source, looks: dict[str, Look], settings) -> Iterator[Finding]:
+def check_boxes(source: Source, looks: dict[str, Look], settings) -> Iterator[Case]:
     """Find boxes in wrong places, tiny or twice; those of unreadable images are judged only against each other."""
-    unturned, outside, past, tiny, twice, quarrels = [], [], [], [], [], []
     for image in by_image(source.table):
         look, boxes_xyxy = looks[image.path], image.boxes_xyxy
         if look.upright_wh:
             reaches = boxes.reach_outside(boxes_xyxy, look.upright_wh)
             gone = boxes.areas(boxes.clip(boxes_xyxy, look.upright_wh)) == 0
             if drawn := _drawn_unturned(source.written_sizes.get(image.path), look, boxes_xyxy):
-                unturned.append(Example((image.path,), drawn))
+                yield "boxes of the unturned image", Example((image.path,), drawn)
             else:
                 for position in np.flatnonzero(reaches > 0):
                     detail = f"reaches {reaches[position]:g} px past {_size(look.upright_wh)}"
                     is_bad = gone[position] or reaches[position] > CLIP_LIMIT
-                    (outside if is_bad else past).append(_case(image, position, detail))
+                    name = "box outside the image" if is_bad else "box past the edge"
+                    yield name, _case(image, position, detail)
             scale = images.fit_scale(look.upright_wh, settings.image_size)
             sides = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) * scale
             for position in np.flatnonzero(sides.min(axis=1) < settings.tiny_side):
                 detail = f"becomes {sides[position, 0]:.1f} x {sides[position, 1]:.1f}"
-                tiny.append(_case(image, position, detail))
+                yield "tiny box", _case(image, position, detail)
         overlaps = np.triu(boxes.overlaps(boxes_xyxy, boxes_xyxy), k=1)
         for first, second in np.argwhere(overlaps > settings.same_overlap):
             names = list(dict.fromkeys([image.class_names[first], image.class_names[second]]))
             box = tuple(boxes_xyxy[first].tolist())
             detail = f"{' and '.join(names)} at {_box(box)}, IoU {overlaps[first, second]:.2f}"
-            (twice if len(names) == 1 else quarrels).append(Example((image.path,), detail, box))
-    yield from found("boxes of the unturned image", "error", "images", _UNTURNED, unturned)
-    yield from found("box outside the image", "error", "boxes", _OUTSIDE, outside)
-    yield from found("two classes for one box", "error", "boxes", _QUARREL, quarrels)
-    yield from found("box past the edge", "warning", "boxes", _PAST, past)
-    yield from found("tiny box", "warning", "boxes", _TINY.format(settings.tiny_side, settings.image_size), tiny)
-    yield from found("same box twice", "warning", "boxes", _TWICE.format(settings.same_overlap), twice)
-    empty = [Example((path,)) for path in image_paths(source.table[source.table["x1"].isna()])]
-    yield from found("image without objects", "note", "images", _EMPTY, empty)
+            kind = "same box twice" if len(names) == 1 else "two classes for one box"
+            yield kind, Example((image.path,), detail, box)
+    for path in image_paths(source.table[source.table["x1"].isna()]):
+        yield "image without objects", Example((path,))
 
 
 def _case(image: ImageBoxes, position: int, detail: str) -> Example:
@@ -266,7 +281,7 @@ def _drawn_unturned(written_wh: tuple[int, int] | None, look: Look, boxes_xyxy: 
     return ""
 
 
-def check_classes(source: Source, looks: dict[str, Look], settings) -> Iterator[Finding]:
+def check_classes(source: Source, settings) -> Iterator[Case]:
     """Find slips of the pen in class names, classes without boxes, and rare ones."""
     rows, classes = objects(source.table), source.classes
     names = list(dict.fromkeys([*classes, *sorted(set(rows["class_name"]))]))
@@ -280,23 +295,18 @@ def check_classes(source: Source, looks: dict[str, Look], settings) -> Iterator[
     def case(group: list[str], detail: str) -> Example:
         return Example(tuple(first_files[name] for name in group if name in first_files), detail)
 
-    groups = [
-        case(group, ", ".join(f"{counted[name].replace(': ', ' (', 1)})" for name in group))
-        for group in alike.values()
-        if len(group) > 1
-    ]
-    yield from found("class names alike", "error", "groups of names", _ALIKE, groups)
-    unknown = [case([name], counted[name]) for name in names if name not in classes]
-    yield from found("unknown class", "error", "classes", _UNKNOWN.format(", ".join(classes)), unknown)
-    unused = [case([name], repr(name)) for name in names if name in classes and not counts[name]]
-    yield from found("class without boxes", "warning", "classes", _UNUSED, unused)
+    for group in alike.values():
+        if len(group) > 1:
+            detail = ", ".join(f"{counted[name].replace(': ', ' (', 1)})" for name in group)
+            yield "class names alike", case(group, detail)
     most = counts.max() if len(counts) else 0
-    rare = [
-        case([name], f"{counted[name]} against {most} of {counts.idxmax()!r}")
-        for name in names
-        if 0 < counts[name] < settings.rare_share * most
-    ]
-    yield from found("rare class", "warning", "classes", _RARE.format(settings.rare_share), rare)
+    for name in names:
+        if name not in classes:
+            yield "unknown class", case([name], counted[name])
+        elif not counts[name]:
+            yield "class without boxes", case([name], repr(name))
+        if 0 < counts[name] < settings.rare_share * most:
+            yield "rare class", case([name], f"{counted[name]} against {most} of {counts.idxmax()!r}")
 
 
 class AnchorReport(NamedTuple):
@@ -306,7 +316,7 @@ class AnchorReport(NamedTuple):
     """One record a setting: ``anchors``, ``image_size``, ``covered`` (boxes), ``boxes``, ``share`` (0 to 1) and
     ``mean_overlap``; the first is keras-retinanet's defaults at the size asked for."""
     suggestion: Anchors | None  # anchors that cover more boxes at that size, where they are needed and found
-    finding: list[Finding]  # the boxes that the defaults miss, if too many
+    missed: list[Example]  # the boxes that the defaults miss, if too many
 
 
 def check_anchors(source: Source, looks: dict[str, Look], settings) -> AnchorReport:
@@ -346,12 +356,7 @@ def check_anchors(source: Source, looks: dict[str, Look], settings) -> AnchorRep
         for at in np.argsort(overlaps, kind="stable")
         if overlaps[at] < POSITIVE_OVERLAP
     ]
-    figures = "; ".join(f"{record['anchors']} at {record['image_size']}: {record['share']:.1%}" for record in covered)
-    message = (
-        "No anchor overlaps them by half, so that they are never learnt. Boxes covered by "
-        f"{figures}. Train at a larger image size, or with suggested anchors where there are some."
-    )
-    return AnchorReport(covered, suggestion, found("missed by the anchors", "warning", "boxes", message, missed))
+    return AnchorReport(covered, suggestion, missed)
 
 
 def _size(size_wh: tuple[int, int]) -> str:

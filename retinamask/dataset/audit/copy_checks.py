@@ -13,24 +13,10 @@ import numpy as np
 
 from retinamask.dataset import boxes, copies
 from retinamask.dataset.annotations import image_paths
-from retinamask.dataset.audit.checks import MOST_EXAMPLES, Example, Finding, ImageBoxes, by_image, found
+from retinamask.dataset.audit.checks import MOST_EXAMPLES, Case, Example, ImageBoxes, by_image
 from retinamask.dataset.audit.source import Look, Source
 
 SAME_PLACE = 0.5  # IoU from which boxes of two copies are taken for the same face
-
-_EXACT = "The same bytes under several names: {} files, of which {} are one too many. Keep one of each."
-_NEAR = (
-    "The same picture scaled, compressed, cropped a little, mirrored, or nearly so: {} files (exact copies included), "
-    "of which {} are one too many. Keep each group on one side of a split, or a test measures what was memorised."
-)
-_QUARREL = "The same file with other annotations: at least one is wrong. Compare, and delete a file or mend its labels."
-_QUARREL_NEAR = "Nearly the same picture with other annotations: look whether a face was forgotten or mistaken."
-_LEAK = (
-    "The network is judged on pictures that it has memorised: figures of such a test are too good. Split again "
-    "so that groups of copies stay together."
-)
-_STRANGER = "They are looked at here, but without their boxes. Audit the table that the splits were made from."
-_NO_SPLIT = "In the table, and in none of the splits."
 
 
 @dataclass(frozen=True)
@@ -84,23 +70,20 @@ def find_copies(looks: dict[str, Look], near_bits: int = copies.NEAR_BITS) -> Co
     return Copies(exact, [group for group in members.values() if len(group) > 1], pairs)
 
 
-def check_splits(source: Source, looks: dict[str, Look], same: Copies) -> Iterator[Finding]:
+def check_splits(source: Source, looks: dict[str, Look], same: Copies) -> Iterator[Case]:
     """Find pictures in more than one split, in none, and those that the table lacks."""
     grouped, listed = {path for group in same.near for path in group}, set(image_paths(source.table))
-    leaks = []
     for group in [*same.near, *([path] for path in looks if path not in grouped)]:
         sides = {name: [path for path in group if path in members] for name, members in source.splits.items()}
         sides = {name: members for name, members in sides.items() if members}
         if len(sides) > 1:
             files = dict.fromkeys([members[0] for members in sides.values()] + sum(sides.values(), []))
             detail = "; ".join(f"{name}: {_listed(members)}" for name, members in sides.items())
-            leaks.append(Example(tuple(files), detail))
-    yield from found("same picture in two splits", "error", "groups", _LEAK, leaks)
+            yield "same picture in two splits", Example(tuple(files), detail)
     in_splits = set().union(*source.splits.values())
-    strangers = [Example((path,)) for path in sorted(in_splits - listed)]
-    yield from found("split image not in the table", "warning", "images", _STRANGER, strangers)
-    outside = [Example((path,)) for path in looks if path in listed - in_splits and source.splits]
-    yield from found("image in no split", "note", "images", _NO_SPLIT, outside)
+    yield from (("split image not in the table", Example((path,))) for path in sorted(in_splits - listed))
+    outside = [path for path in looks if path in listed - in_splits and source.splits]
+    yield from (("image in no split", Example((path,))) for path in outside)
 
 
 def _listed(paths: list[str]) -> str:
@@ -108,11 +91,10 @@ def _listed(paths: list[str]) -> str:
     return ", ".join(paths[:MOST_EXAMPLES]) + (f" and {more} more" if more > 0 else "")
 
 
-def check_copies(source: Source, looks: dict[str, Look], same: Copies) -> Iterator[Finding]:
+def check_copies(source: Source, looks: dict[str, Look], same: Copies) -> Iterator[Case]:
     """Find copies, and those whose annotations disagree."""
     known = {path: ImageBoxes(path, np.zeros((0, 4)), []) for path in image_paths(source.table)}
     known |= {image.path: image for image in by_image(source.table)}
-    exact, near = [], []
     for one, other, mirrored in same.pairs:
         if one in known and other in known:
             same_bytes = looks[one].sha256 == looks[other].sha256
@@ -122,20 +104,13 @@ def check_copies(source: Source, looks: dict[str, Look], same: Copies) -> Iterat
                 units[1] = units[1][:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [1, 0, 1, 0]
             names = known[one].class_names, known[other].class_names
             if detail := _difference(*names, boxes.overlaps(*units), strict=same_bytes):
-                (exact if same_bytes else near).append(Example((one, other), detail))
-    yield from found("exact copies labelled differently", "error", "pairs", _QUARREL, exact)
-    yield from found("near-copies labelled differently", "warning", "pairs", _QUARREL_NEAR, near)
+                kind = "exact copies labelled differently" if same_bytes else "near-copies labelled differently"
+                yield kind, Example((one, other), detail)
     turned = {path for *pair, mirrored in same.pairs if mirrored for path in pair}
-    for name, message, groups, flipped in (
-        ("exact file copies", _EXACT, same.exact, set()),
-        ("near-duplicate images", _NEAR, same.near, turned),
-    ):
-        message = message.format(sum(map(len, groups)), sum(len(group) - 1 for group in groups))
-        cases = [
-            Example(tuple(group), f"{len(group)} files" + ", some mirrored" * (not flipped.isdisjoint(group)))
-            for group in sorted(groups, key=len, reverse=True)  # stable: equals keep their order
-        ]
-        yield from found(name, "warning", "groups", message, cases)
+    for name, groups in (("exact file copies", same.exact), ("near-duplicate images", same.near)):
+        for group in sorted(groups, key=len, reverse=True):  # stable: equals keep their order
+            mirrored = name == "near-duplicate images" and not turned.isdisjoint(group)
+            yield name, Example(tuple(group), f"{len(group)} files" + ", some mirrored" * mirrored)
 
 
 def _difference(names: list[str], other_names: list[str], overlaps: np.ndarray, strict: bool) -> str:

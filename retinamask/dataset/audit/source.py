@@ -77,9 +77,8 @@ def read_source(
     class_list = Path(classes_csv) if classes_csv else (source if source.is_dir() else source.parent) / "classes.csv"
     classes = annotations.read_classes(class_list) if classes_csv or class_list.is_file() else None
     if source.is_dir():
-        format_name = formats.guess([source])
-        table, problems = formats.read(format_name, [source], source, image_folder)
-        classes = formats.classes_of(format_name, [source], table) if classes is None else classes
+        table, own, problems = formats.read_annotations(source, source, {}, image_folder=image_folder)
+        classes = own if classes is None else classes
         known = set(image_paths(table))
         paths = [annotations.relative_path(path, source) for path in walk(image_folder or source).images()]
         read = Source(str(source), table, source, classes, [path for path in paths if path not in known], problems)
@@ -109,7 +108,7 @@ class Look(NamedTuple):
     upright_wh: tuple[int, int] | None = None  # after the turn that EXIF asks for
     orientation: int = 1  # EXIF's, 1 to 8
     traits: tuple[str, ...] = ()  # see `images.Inspection`
-    trouble: str = ""  # "missing", "unreadable", "damaged" or "too large"
+    trouble: str = ""  # a key of `checks.KINDS`
     message: str = ""  # the trouble in words
     sha256: bytes = b""  # of the file, 32 bytes
     hashes: bytes = b""  # of the image and of its mirror image, 20 bytes
@@ -120,7 +119,7 @@ def look_at(paths: Sequence[str], folder: str | Path, max_pixels: int = images.M
 
     Images of more than ``max_pixels`` are not decoded. The order is that of the paths.
     """
-    troubles = {images.DamagedImageError: "damaged", images.TooManyPixelsError: "too large"}
+    troubles = {images.DamagedImageError: "damaged image", images.TooManyPixelsError: "too many pixels"}
 
     def look(path: str) -> Look:
         full, sha256 = Path(folder, path), b""
@@ -129,11 +128,11 @@ def look_at(paths: Sequence[str], folder: str | Path, max_pixels: int = images.M
             seen = images.inspect_image(full, max_pixels, DECODED_SIDE)
         except images.ImageError as error:
             message = str(error).removeprefix(f"{full}: ")
-            return Look(path, trouble=troubles.get(type(error), "unreadable"), message=message, sha256=sha256)
+            return Look(path, trouble=troubles.get(type(error), "unreadable image"), message=message, sha256=sha256)
         except FileNotFoundError:
-            return Look(path, trouble="missing", message="no such file")
+            return Look(path, trouble="missing image", message="no such file")
         except OSError as error:
-            return Look(path, trouble="unreadable", message=f"cannot be read ({error.strerror})")
+            return Look(path, trouble="unreadable image", message=f"cannot be read ({error.strerror})")
         hashes = packed_hashes(seen.image_rgb).tobytes()
         return Look(path, seen.size_wh, seen.upright_wh, seen.orientation, seen.traits, sha256=sha256, hashes=hashes)
 

@@ -56,28 +56,21 @@ def parse_class_map(text: str) -> dict[str, str]:
     return names
 
 
-def apply_class_map(table: pd.DataFrame, class_map: dict[str, str], known: Iterable[str] | None = None) -> pd.DataFrame:
-    """The table with classes renamed, old to new; several may become one, and those not in the map stay.
+def apply_class_map(
+    table: pd.DataFrame, classes: dict[str, int], class_map: dict[str, str]
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Rename classes, old to new; several may become one, and those not in the map stay.
+
+    Returns:
+        The table, and the classes numbered anew in the order in which the old ids first lead to them.
 
     Raises:
-        AnnotationError: an old name is not among the known classes, or without these those of the table.
+        AnnotationError: an old name is not among the classes.
     """
-    _check_class_map(class_map, class_ids(table) if known is None else known)
-    return table.assign(class_name=table["class_name"].map(lambda name: class_map.get(name, name)).astype(object))
-
-
-def map_classes(classes: dict[str, int], class_map: dict[str, str]) -> dict[str, int]:
-    """The classes after the map, numbered anew in the order in which the old ids first lead to them."""
-    _check_class_map(class_map, classes)
-    ordered = sorted(classes, key=classes.get)
-    return {name: number for number, name in enumerate(dict.fromkeys(class_map.get(old, old) for old in ordered))}
-
-
-def _check_class_map(class_map: dict[str, str], known: Iterable[str]) -> None:
-    """Raise `AnnotationError` if the map speaks of a class that there is not."""
-    known = list(known)
-    unknown = [name for name in class_map if name not in known]
+    unknown = [name for name in class_map if name not in classes]
     if unknown:
-        raise AnnotationError(
-            f"class map: found no class {', '.join(map(repr, unknown))}; the classes are {', '.join(map(repr, known))}"
-        )
+        known = ", ".join(map(repr, classes))
+        raise AnnotationError(f"class map: found no class {', '.join(map(repr, unknown))}; the classes are {known}")
+    new_names = dict.fromkeys(class_map.get(old, old) for old in sorted(classes, key=classes.get))
+    renamed = table["class_name"].map(lambda name: class_map.get(name, name)).astype(object)
+    return table.assign(class_name=renamed), {name: number for number, name in enumerate(new_names)}

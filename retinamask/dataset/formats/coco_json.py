@@ -3,13 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from retinamask.dataset import boxes, files
 from retinamask.dataset.annotations import relative_path
-from retinamask.dataset.formats import parsing, writing
-from retinamask.dataset.formats.entries import Asked, Entry, FoundObject, Problem, ending, found_object
-from retinamask.dataset.image_files import walk
+from retinamask.dataset.formats import parsing
+from retinamask.dataset.formats.entries import Asked, Entry, FoundObject, Problem, found_object
+from retinamask.dataset.formats.writing import Picture
 
 FILE_NAME = "annotations.json"
 
@@ -26,8 +24,9 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
     if annotations and all(isinstance(record, dict) and "caption" in record for record in annotations):
         yield Problem("note", str(path), "captions, no boxes; nothing is read from it")
         return
-    categories = _categories(document)
-    for name in _roots(document):
+    categories, roots = _categories(document), _roots(document)
+    asked.class_list.update(dict.fromkeys(name for name in categories.values() if name not in roots))
+    for name in roots:
         yield Problem("note", str(path), f"category {name!r} is only the supercategory of others; it is no class")
     images: dict[int | str, tuple] = {}
     records = parsing.member(document, "images", list)
@@ -63,30 +62,11 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem]:
         yield Entry(path, where, found[image_id], name, size_wh=size, size_label="width and height")
 
 
-def classes(sources: list[Path]) -> list[str]:
-    """Names of the categories in the order of their ids; files after the first only add what is new."""
-    names: dict[str, None] = {}
-    for source in sources:
-        for path in sorted(ending(".json")(walk(source).files)) if source.is_dir() else [source]:
-            try:
-                document = parsing.load_json(path, dict)
-                parsing.member(document, "annotations", list)
-                categories, roots = _categories(document), _roots(document)
-                names |= dict.fromkeys(name for name in categories.values() if name not in roots)
-            except ValueError:
-                continue  # the reader reports it
-    return list(names)
-
-
-def write_coco(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, csv_folder: str | Path) -> None:
-    """Write ``annotations.json``; ``file_name`` is the image's path relative to it, all ids are 1, 2, 3, ...
-
-    See `retinamask.dataset.formats.write`.
-    """
-    folder = Path(folder).resolve()
+def write_coco(new: Path, pictures: list[Picture], classes: dict[str, int], folder: Path) -> None:
+    """Write ``annotations.json``; ``file_name`` is the image's path relative to it, all ids are 1, 2, 3, ..."""
     ordered = sorted(classes, key=classes.get)
     images, annotations = [], []
-    for image_id, picture in enumerate(writing.pictures(table, classes, csv_folder), 1):
+    for image_id, picture in enumerate(pictures, 1):
         width, height = picture.size_wh
         file_name = relative_path(picture.path, folder)
         images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
@@ -102,8 +82,7 @@ def write_coco(table: pd.DataFrame, classes: dict[str, int], folder: str | Path,
         "annotations": annotations,
         "categories": [{"id": number, "name": name, "supercategory": ""} for number, name in enumerate(ordered, 1)],
     }
-    with files.new_folder(folder) as new:
-        files.write_json(new / FILE_NAME, record)
+    files.write_json(new / FILE_NAME, record)
 
 
 def _categories(document: dict) -> dict[int | str, str]:

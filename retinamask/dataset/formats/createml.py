@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from retinamask.dataset import files
 from retinamask.dataset.annotations import write_classes
-from retinamask.dataset.formats import parsing, writing
+from retinamask.dataset.formats import parsing
 from retinamask.dataset.formats.entries import Asked, Entry, Problem, entry_each, found_object
+from retinamask.dataset.formats.writing import Picture, stems
 
 FILE_NAME = "annotations.json"
 
@@ -38,22 +37,19 @@ def _object(annotation) -> tuple[str, tuple[float, ...]]:
     return name, (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
-def write_createml(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, csv_folder: str | Path) -> None:
+def write_createml(new: Path, pictures: list[Picture], classes: dict[str, int], folder: Path) -> None:
     """Write ``annotations.json``, and ``classes.csv``, which keeps the order of the classes.
 
     Images of one folder are called by their file name, which is what labelImg looks for; those of several folders
-    have what differs of the folders before it. See `retinamask.dataset.formats.write`.
+    have what differs of the folders before it.
     """
-    pictures = writing.pictures(table, classes, csv_folder)
-    stems = writing.stems([picture.path for picture in pictures])
-    records = []
+    stem_of, records = stems([picture.path for picture in pictures]), []
     for picture in pictures:
         found = []
         for (x1, y1, x2, y2), name in zip(picture.boxes_xyxy.tolist(), picture.class_names, strict=True):
             values = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
             found.append({"label": name, "coordinates": dict(zip(_SIDES, values, strict=True))})
-        name = (Path(stems[picture.path]).parent / picture.path.name).as_posix()
+        name = (Path(stem_of[picture.path]).parent / picture.path.name).as_posix()
         records.append({"image": name, "annotations": found})
-    with files.new_folder(folder) as new:
-        files.write_json(new / FILE_NAME, records)
-        write_classes(classes, new / "classes.csv")
+    files.write_json(new / FILE_NAME, records)
+    write_classes(classes, new / "classes.csv")

@@ -48,6 +48,7 @@ class Asked(NamedTuple):
     root: Path  # the folder that the user named, or that of the file
     classes: dict[str, int] | None  # if given, there are no others
     memory: dict  # lives as long as one reading: for what is to be looked up once
+    class_list: dict[str, None]  # gets the classes that the files list, in their order
 
 
 class Format(NamedTuple):
@@ -60,8 +61,8 @@ class Format(NamedTuple):
     expected: str  # and what they say is missing
     kind: str  # how they call an image's annotation
     counted: str  # and several
-    classes: Callable[[list[Path]], list[str]] | None = None  # those that sources list; without it, see ``classes.csv``
     write: Callable[..., None] | None = None
+    """Writes into a new folder: takes it, the pictures, the classes, the folder that it will be, and options."""
     suffix: str = ""  # the ending of its files, where each is about the image that has its stem
 
 

@@ -13,6 +13,7 @@ Of an absolute path only the file's name counts besides, since it may be of anot
 out of the named folders too, but only in a folder of images that the user named.
 """
 
+import functools
 import os
 import re
 import unicodedata
@@ -34,8 +35,7 @@ class Places:
 
     def __init__(self, image_folder: Path | None):
         self.image_folder = image_folder
-        self._listed: dict[Path, tuple[set[str], dict[str, list[str]]]] = {}
-        self._known: dict[tuple, list[Path]] = {}
+        self._folders, self._names = functools.cache(self._folders), functools.cache(self._names)
 
     def find(self, entry: Entry, root: Path) -> Path:
         """The image of an entry: of the written name, else, if the entry allows it, of the annotation's own stem.
@@ -47,7 +47,7 @@ class Places:
         Raises:
             ValueError: there is none, or several of one stem.
         """
-        folders = self._folders(entry, root)
+        folders = self._folders(entry.source.parent, root, entry.folder)
         limits = [folder for folder in (root, self.image_folder) if folder is not None]
 
         def named(path: Path) -> Path | None:
@@ -72,18 +72,12 @@ class Places:
 
     def of_own_stem(self, entry: Entry, root: Path) -> Path | None:
         """The image that has the annotation file's own stem: labelImg goes by that alone."""
-        for folder in self._folders(entry, root) if entry.own_stem else ():
+        for folder in self._folders(entry.source.parent, root, entry.folder) if entry.own_stem else ():
             if found := self._of_stem(folder, entry.source.stem):
                 return found
         return None
 
-    def _folders(self, entry: Entry, root: Path) -> list[Path]:
-        key = entry.source.parent, root, entry.folder
-        if key not in self._known:
-            self._known[key] = self._look(*key)
-        return self._known[key]
-
-    def _look(self, here: Path, root: Path, written_folder: str) -> list[Path]:
+    def _folders(self, here: Path, root: Path, written_folder: str) -> list[Path]:
         given = self.image_folder
         if given is None:
             return [here, *_parallel(here, root)]
@@ -113,17 +107,15 @@ class Places:
 
     def _names(self, folder: Path) -> tuple[set[str], dict[str, list[str]]]:
         """All names in a folder, and those of images by their stem."""
-        if folder not in self._listed:
-            try:
-                names = sorted(os.listdir(folder))
-            except (OSError, ValueError):  # no such folder, or a name that no folder can have
-                names = []
-            by_stem = defaultdict(list)
-            for name in names:
-                if is_image(Path(name)) and not name.startswith("."):
-                    by_stem[os.path.splitext(name)[0]].append(name)
-            self._listed[folder] = set(names), by_stem
-        return self._listed[folder]
+        try:
+            names = sorted(os.listdir(folder))
+        except (OSError, ValueError):  # no such folder, or a name that no folder can have
+            names = []
+        by_stem = defaultdict(list)
+        for name in names:
+            if is_image(Path(name)) and not name.startswith("."):
+                by_stem[os.path.splitext(name)[0]].append(name)
+        return set(names), by_stem
 
     def _missing(self, entry: Entry, folders: list[Path]) -> str:
         name = re.split(r"[/\\]", entry.written_name)[-1]

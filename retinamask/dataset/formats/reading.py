@@ -43,6 +43,7 @@ class _Reading:
     doubtful: set[str] = field(default_factory=set)  # stems of images whose annotation could not be used
     names: dict[str, None] = field(default_factory=dict)  # classes as they are written
     memory: dict = field(default_factory=dict)  # what the format has looked up
+    class_list: dict[str, None] = field(default_factory=dict)  # the classes that the files list
     list_lost: bool = False  # a file about many images could not be read: nobody knows about which
     _real: dict[Path, str] = field(default_factory=dict)
 
@@ -130,7 +131,7 @@ def _parsed(paths: dict[Path, Path], reading: _Reading) -> Iterator[tuple[Entry,
     """Entries with the folder that the user named, one by one, so that images are decoded meanwhile."""
     for path, root in sorted(paths.items()):
         try:
-            items = list(reading.form.entries(path, Asked(root, reading.classes, reading.memory)))
+            items = list(reading.form.entries(path, Asked(root, reading.classes, reading.memory, reading.class_list)))
         except ValueError as error:
             image_path = None
             if reading.form.suffix:
@@ -182,7 +183,9 @@ def _table(
         listed = first_lines(list(map(str, reading.problems)))
         raise AnnotationError(f"none of the {count} {reading.form.counted} could be used:\n{listed}")
     reading.problems += [Problem("note", where, slip) for slip in likely_slips(reading.names, reading.classes)]
-    return make_table(reading.rows), reading.problems
+    table = make_table(reading.rows)
+    table.attrs["class_list"] = list(reading.class_list)
+    return table, reading.problems
 
 
 def _take(

@@ -4,12 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
-from retinamask.dataset import annotations, files
+from retinamask.dataset import annotations
 from retinamask.dataset.annotations import BOX_COLUMNS
-from retinamask.dataset.formats import writing
 from retinamask.dataset.formats.entries import Asked, Entry, FoundObject
+from retinamask.dataset.formats.writing import Picture
 from retinamask.dataset.image_files import is_image
 
 FILE_NAME = "annotations.csv"
@@ -52,13 +50,12 @@ def refuse_detections(path: Path) -> None:
     )
 
 
-def write_csv(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, csv_folder: str | Path) -> None:
-    """Write ``annotations.csv`` (whole pixels, image paths relative to it) and ``classes.csv``.
-
-    See `retinamask.dataset.formats.write`.
-    """
-    writing.pictures(table, classes, csv_folder)  # for its checks
-    moved = annotations.moved(table, csv_folder, folder)
-    with files.new_folder(folder) as new:
-        annotations.write_annotations(moved, new / FILE_NAME)
-        annotations.write_classes(classes, new / CLASSES_NAME)
+def write_csv(new: Path, pictures: list[Picture], classes: dict[str, int], folder: Path) -> None:
+    """Write ``annotations.csv`` (whole pixels, image paths relative to it) and ``classes.csv``."""
+    rows = []
+    for picture in pictures:
+        image_path, boxes = annotations.relative_path(picture.path, folder), picture.boxes_xyxy.tolist()
+        rows += [(image_path, *box, name) for box, name in zip(boxes, picture.class_names, strict=True)]
+        rows += [(image_path, *[None] * 5)] * (not boxes)
+    annotations.write_annotations(annotations.make_table(rows), new / FILE_NAME)
+    annotations.write_classes(classes, new / CLASSES_NAME)

@@ -10,13 +10,12 @@ from xml.sax.handler import ContentHandler
 from xml.sax.saxutils import escape
 
 import numpy as np
-import pandas as pd
 
 from retinamask.dataset import boxes, files
 from retinamask.dataset.annotations import AnnotationError, number, write_classes
-from retinamask.dataset.formats import writing
 from retinamask.dataset.formats.entries import Asked, Entry, FoundObject
 from retinamask.dataset.formats.parsing import parse_xml
+from retinamask.dataset.formats.writing import Picture, stems
 
 MAX_BYTES = 16 * 1024 * 1024  # a labelImg file with 10,000 boxes has 4 MB
 
@@ -116,23 +115,21 @@ def _number(text: str | None) -> float:
     return number(text) if text else math.nan
 
 
-def write_voc_folder(table: pd.DataFrame, classes: dict[str, int], folder: str | Path, csv_folder: str | Path) -> None:
+def write_voc_folder(new: Path, pictures: list[Picture], classes: dict[str, int], folder: Path) -> None:
     """Write one XML an image as labelImg would, and ``classes.csv``, which keeps the order of the classes.
 
     Whole pixels, halves up. Images stay where they are; as in labelImg's files only their names are recorded, so
     that reading back takes the folder of the images. What images in several folders have in common is left out of
-    the XML files' paths, the rest are folders here. See `retinamask.dataset.formats.write`.
+    the XML files' paths, the rest are folders here.
     """
-    pictures = writing.pictures(table, classes, csv_folder)
-    stems = writing.stems([picture.path for picture in pictures])
-    with files.new_folder(folder) as new:
-        for picture in pictures:
-            whole = boxes.whole_pixels(picture.boxes_xyxy)
-            if not boxes.areas(whole).all():
-                raise AnnotationError(f"{picture.path}: a box vanishes when rounded to whole pixels; remove it")
-            xml_path = new / f"{stems[picture.path]}.xml"
-            write_voc(xml_path, picture.path, picture.size_wh, whole, picture.class_names)
-        write_classes(classes, new / "classes.csv")
+    stem_of = stems([picture.path for picture in pictures])
+    for picture in pictures:
+        whole = boxes.whole_pixels(picture.boxes_xyxy)
+        if not boxes.areas(whole).all():
+            raise AnnotationError(f"{picture.path}: a box vanishes when rounded to whole pixels; remove it")
+        xml_path = new / f"{stem_of[picture.path]}.xml"
+        write_voc(xml_path, picture.path, picture.size_wh, whole, picture.class_names)
+    write_classes(classes, new / "classes.csv")
 
 
 def write_voc(

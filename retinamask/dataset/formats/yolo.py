@@ -12,15 +12,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 import yaml
 
 from retinamask.dataset import files, images
 from retinamask.dataset.annotations import AnnotationError, number, relative_path
-from retinamask.dataset.formats import writing
 from retinamask.dataset.formats.entries import Asked, Entry, FoundObject, Problem, folders_up_to, found_object
 from retinamask.dataset.formats.parsing import read_text
 from retinamask.dataset.formats.places import labels_of
+from retinamask.dataset.formats.writing import Picture, stems
 from retinamask.dataset.image_files import is_image, walk
 
 NAME_LISTS = (".names", ".labels")
@@ -79,6 +78,7 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem | Path]:
     for name in missing:
         yield Problem("skipped file", str(path), f"{name!r} does not exist; put it there")
     own = described_names(path)
+    asked.class_list.update(dict.fromkeys(filter(None, own or ())))
     for image_path in found:
         label_path = next(iter(labels_of(image_path, ".txt")), None)
         if label_path is None:
@@ -93,7 +93,12 @@ def entries(path: Path, asked: Asked) -> Iterator[Entry | Problem | Path]:
 
 def _labels(path: Path, asked: Asked, own: list[str] | None = None) -> Iterator[Entry | Problem]:
     """Yield the entry of one label file, and notes on its class list."""
-    names = (own or _names(path, asked)) if read_text(path).strip() else []
+    try:
+        names = own or _names(path, asked)
+    except ValueError:
+        if read_text(path).strip():
+            raise
+        names = []  # an image without objects needs none
     for name, count in Counter(names).items():
         if count > 1:
             message = f"class {name!r} stands in the class list {count} times; these are taken as one"
@@ -125,26 +130,6 @@ def _object(fields: list[str], names: list[str]) -> tuple[str, tuple[float, ...]
 # --- Lists of classes ---
 
 
-def classes(sources: list[Path]) -> list[str]:
-    """The classes in the order of their numbers; where label files have different lists, later ones add to it."""
-    found: dict[str, None] = {}
-    for source in sources:
-        try:
-            if own := described_names(source) if source.is_file() else None:
-                found |= dict.fromkeys(filter(None, own))
-                continue
-            asked = Asked(source if source.is_dir() else source.parent, None, {})
-            labels = label_files(walk(source).files) if source.is_dir() else [source]
-        except ValueError:
-            continue  # the reader reports it
-        for path in sorted(labels):
-            try:
-                found |= dict.fromkeys(filter(None, _names(path, asked)))
-            except ValueError:
-                continue
-    return list(found)
-
-
 def _names(path: Path, asked: Asked) -> list[str]:
     """The class list of a label file, from its own folder or those between it and the folder that the user named.
 
@@ -164,6 +149,7 @@ def _names(path: Path, asked: Asked) -> list[str]:
                 shown = ", ".join(map(str, folders))
                 raise ValueError(f"no class list; expected classes.txt, obj.names or data.yaml in one of {shown}")
             asked.memory[path.parent] = lists[0]
+            asked.class_list.update(dict.fromkeys(filter(None, lists[0])))
         except ValueError as error:
             asked.memory[path.parent] = error
     if isinstance(asked.memory[path.parent], ValueError):
@@ -287,56 +273,47 @@ def located(base: Path, entry: str) -> Path | None:
 # --- Writing ---
 
 
-def write_yolo(
-    table: pd.DataFrame, classes: dict[str, int], folder: str | Path, csv_folder: str | Path, images: str = "link"
-) -> None:
+def write_yolo(new: Path, pictures: list[Picture], classes: dict[str, int], folder: Path, images: str = "link") -> None:
     """Write label files, their class list in every form, and the list of images.
 
     ``obj_train_data/`` holds a ``.txt`` an image and ``classes.txt`` (labelImg); beside it lie ``obj.names``,
     ``obj.data`` and ``train.txt`` (Darknet, to be started in that folder) and ``data.yaml`` (Ultralytics). Both
-    demand the images beside the label files: they are there as ``images`` says. Ten decimals.
-
-    Args:
-        table, classes, folder, csv_folder: see `retinamask.dataset.formats.write`; ids are YOLO's class numbers.
-        images: ``link`` (symbolic links, which Windows gives only with special rights), ``copy``, or ``none``: then
-            ``train.txt`` names the images where they are, which is enough for labelImg and for reading back with
-            the folder of the images.
+    demand the images beside the label files: they are there as ``images`` says: ``link`` (symbolic links, which Windows
+    gives only with special rights), ``copy``, or ``none``: then ``train.txt`` names the images where they are, which is
+    enough for labelImg and for reading back with the folder of the images. Ten decimals.
     """
     if images not in IMAGES:
         raise AnnotationError(f"images is {images!r}, expected one of: {', '.join(IMAGES)}")
-    folder = Path(folder).resolve()
-    pictures = writing.pictures(table, classes, csv_folder)
-    stems = writing.stems([picture.path for picture in pictures])
     # the class list lies among the label files
-    stems = {path: f"{stem}_" if Path(stem).name.lower() == "classes" else stem for path, stem in stems.items()}
-    renamed = [path for path, stem in stems.items() if Path(stem).name != path.stem]
+    found = stems([picture.path for picture in pictures]).items()
+    stem_of = {path: f"{stem}_" if Path(stem).name.lower() == "classes" else stem for path, stem in found}
+    renamed = [path for path, stem in stem_of.items() if Path(stem).name != path.stem]
     if images == "none" and renamed:  # a label file is found by the stem of its image
         raise AnnotationError(
             f"{renamed[0]}: another image differs only in the extension, or its label file would be classes.txt; "
             "use images copy or link"
         )
+    listed = []
+    for picture in pictures:
+        label_path = new / LABEL_FOLDER / f"{stem_of[picture.path]}.txt"
+        files.write_text(label_path, label_lines(picture, classes))
+        placed = label_path.with_name(Path(stem_of[picture.path]).name + picture.path.suffix)
+        place_image(picture.path, placed, images)
+        inside = f"./{placed.relative_to(new).as_posix()}"  # Ultralytics counts only ./ from the list's folder
+        listed.append(relative_path(picture.path, folder) if images == "none" else inside)
     names = sorted(classes, key=classes.get)
     name_lines = "".join(f"{name}\n" for name in names)
-    with files.new_folder(folder) as new:
-        listed = []
-        for picture in pictures:
-            label_path = new / LABEL_FOLDER / f"{stems[picture.path]}.txt"
-            files.write_text(label_path, label_lines(picture, classes))
-            placed = label_path.with_name(Path(stems[picture.path]).name + picture.path.suffix)
-            place_image(picture.path, placed, images)
-            inside = f"./{placed.relative_to(new).as_posix()}"  # Ultralytics counts only ./ from the list's folder
-            listed.append(relative_path(picture.path, folder) if images == "none" else inside)
-        for label_folder in sorted({(new / LABEL_FOLDER / stem).parent for stem in stems.values()}):
-            files.write_text(label_folder / "classes.txt", name_lines)
-        files.write_text(new / "obj.names", name_lines)
-        data = {"classes": len(names), "train": "train.txt", "names": "obj.names", "backup": "backup"}
-        files.write_text(new / "obj.data", "".join(f"{key} = {value}\n" for key, value in data.items()))
-        files.write_text(new / "train.txt", "".join(f"{line}\n" for line in listed))
-        record = {"train": "train.txt", "val": "train.txt", "nc": len(names), "names": dict(enumerate(names))}
-        files.write_text(new / "data.yaml", _NOTE + yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
+    for label_folder in sorted({(new / LABEL_FOLDER / stem).parent for stem in stem_of.values()}):
+        files.write_text(label_folder / "classes.txt", name_lines)
+    files.write_text(new / "obj.names", name_lines)
+    data = {"classes": len(names), "train": "train.txt", "names": "obj.names", "backup": "backup"}
+    files.write_text(new / "obj.data", "".join(f"{key} = {value}\n" for key, value in data.items()))
+    files.write_text(new / "train.txt", "".join(f"{line}\n" for line in listed))
+    record = {"train": "train.txt", "val": "train.txt", "nc": len(names), "names": dict(enumerate(names))}
+    files.write_text(new / "data.yaml", _NOTE + yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
 
 
-def label_lines(picture: writing.Picture, classes: dict[str, int], digits: int = 10) -> str:
+def label_lines(picture: Picture, classes: dict[str, int], digits: int = 10) -> str:
     """The text of an image's label file; empty for one without objects."""
     width, height = picture.size_wh
     lines = []

@@ -162,12 +162,11 @@ def _copy_folder(entry: PublicData, source: Path, staging: Path) -> None:
 def _convert(name: str, entry: PublicData, archive: Path, staging: Path, target: Path) -> Fetched:
     """Write annotations.csv, classes.csv and the record beside the files."""
     try:
-        table, problems = formats.read(entry.format, [staging], staging)
+        table, classes, problems = formats.read_annotations(staging, staging, {}, format_name=entry.format)
     except ValueError as error:  # its paths are about to go
         raise annotations.AnnotationError(str(error).replace(str(staging), name)) from None
     if annotations.objects(table).empty:
         raise annotations.AnnotationError(f"{archive}: not one box is left; {formats.summary(problems)}")
-    classes = formats.classes_of(entry.format, [staging], table)
     annotations.write_classes(classes, staging / "classes.csv")
     annotations.write_annotations(table, staging / "annotations.csv")
     found = {
