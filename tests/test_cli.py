@@ -116,7 +116,7 @@ def test_nothing_readable_is_a_mistake(trained, tmp_path, capsys):
 def test_train_passes_everything_on(tiny, tmp_path, monkeypatch):
     given = {}
 
-    def remember(examples, settings, stem, weights, evaluate, watchers, log_csv, resume):
+    def remember(examples, settings, stem, weights, evaluate, watchers, record, log_csv, resume):
         given.update(locals())
         return type("Trained", (), {"best": "best", "last": "last"})
 

@@ -159,14 +159,13 @@ def _read(given, sources: list[str], csv_folder, image_folder, known: dict[str, 
 
 def audit_command(given) -> None:
     from retinamask.dataset import files
-    from retinamask.dataset.images import MAX_PIXELS
     from retinamask.evaluation.audit import audit
 
     for path, option in ((given.json, "--json"), (given.html, "--html")):
         if path:
             refuse_existing(Path(path), given.force, option)
-    max_pixels = MAX_PIXELS if given.max_pixels is None else given.max_pixels
-    settings = {"image_size": given.image_size, "max_pixels": max_pixels, "tiny_side": given.tiny}
+    settings = {"image_size": given.image_size, "tiny_side": given.tiny}
+    settings |= {} if given.max_pixels is None else {"max_pixels": given.max_pixels}
     found = audit(given.source, given.classes, given.images, given.splits, **settings)
     _print_findings(found)
     if given.json:

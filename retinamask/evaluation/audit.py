@@ -26,6 +26,7 @@ from retinamask.drawing.boxes import draw_boxes
 from retinamask.drawing.style import PAPER, class_colors
 from retinamask.evaluation import plots
 from retinamask.evaluation.page import embedded, templates
+from retinamask.setting import check_settings, setting
 
 MOST_PICTURES = 6  # of one finding
 MOST_OF_EXAMPLE = 3  # pictures of one example, such as a group of copies
@@ -129,30 +130,20 @@ def audit(
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """From where on something is a finding.
+    """From where on something is a finding."""
 
-    ``image_size`` is the side of the square that the model fits an image into, in pixels; ``max_pixels`` the most
-    that an image may have; ``tiny_side`` the least side of a box in the model's input; ``near_bits`` the most bits,
-    of 80, by which the hashes of two copies differ; ``same_overlap`` the IoU above which two boxes are one;
-    ``rare_share`` and ``low_coverage`` are shares of boxes, 0 to 1.
-    """
-
-    image_size: int = 512
-    max_pixels: int = images.MAX_PIXELS
-    tiny_side: float = 8
-    near_bits: int = copies.NEAR_BITS
-    same_overlap: float = 0.9
-    rare_share: float = 0.1
-    low_coverage: float = 0.95
+    image_size: int = setting(512, "side of the square that the model fits images into, in pixels", 64, 4096)
+    max_pixels: int = setting(
+        images.MAX_PIXELS, "images with more are not decoded; training reads no larger ones", 1, images.MAX_PIXELS
+    )
+    tiny_side: float = setting(8.0, "least side of a box in pixels of the model's input", 0)
+    near_bits: int = setting(copies.NEAR_BITS, "bits, of 80, by which the hashes of two copies differ at most", 0, 80)
+    same_overlap: float = setting(0.9, "IoU above which two boxes are one", 0, 1)
+    rare_share: float = setting(0.1, "a class with a smaller share of the boxes of the largest one is rare", 0, 1)
+    low_coverage: float = setting(0.95, "share of the boxes that anchors have to reach", 0, 1)
 
     def __post_init__(self):
-        if not 64 <= self.image_size <= 4096:
-            raise ValueError(f"image_size is {self.image_size}, expected 64 to 4096 pixels")
-        if not 1 <= self.max_pixels <= images.MAX_PIXELS:
-            limit = f"{images.MAX_PIXELS:,}"
-            raise ValueError(f"max_pixels is {self.max_pixels:,}, expected 1 to {limit}: training reads no larger ones")
-        if not self.tiny_side >= 0:
-            raise ValueError(f"tiny_side is {self.tiny_side}, expected 0 or more pixels")
+        check_settings(self)
 
 
 class Audit:
