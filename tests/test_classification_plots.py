@@ -177,7 +177,7 @@ def test_strange_names_can_be_drawn(tmp_path):
     figures = classification.figures(*judged)
     face = np.zeros((9, 9, 3), dtype=np.uint8)
     drawn = [
-        classification.confusion_matrix(figures),
+        plots.confusion_matrix(pd.DataFrame(figures["confusion"], figures["classes"], figures["classes"]), ""),
         classification.roc_curves(classification.roc(*judged), figures),
         classification.calibration_curves(classification.calibration(*judged), figures),
         prediction_grid(

@@ -250,7 +250,7 @@ def test_an_overlap_out_of_range_is_refused(iou_threshold):
 
 def test_metrics_table_explains_twelve_figures():
     table = evaluate(ONE_HIT, ONE_FACE, CLASSES).table()
-    assert list(table.columns) == ["name", "meaning", "value"]
+    assert list(table.columns) == ["name", "meaning", "value", "low", "high"]
     assert list(table["name"]) == list(coco.MEANINGS)
     assert table["value"].isna().sum() == 4  # small and medium faces: there are none
     assert table["meaning"].str.len().min() > 15
@@ -258,7 +258,8 @@ def test_metrics_table_explains_twelve_figures():
 
 def test_the_table_of_classes_has_a_row_for_each():
     table = evaluate(ONE_HIT, ONE_FACE, CLASSES).class_table()
-    assert list(table.columns) == ["class", "AP", "AP50", "AP75", "AR100", "boxes"]
+    best = ["threshold", "precision", "recall", "F1"]
+    assert list(table.columns) == ["class", "AP", "AP50", "AP75", "AR100", "boxes", *best]
     assert list(table["class"]) == list(CLASSES) and list(table["boxes"]) == [1, 0, 0]
     assert table["AP"].iloc[0] == pytest.approx(1) and table["AP"].iloc[1:].isna().all()
 

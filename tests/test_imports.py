@@ -173,7 +173,7 @@ def imported(module: str) -> set[str]:
 
 
 def test_both_ways_of_importing_are_seen():
-    assert imported("commands.models") >= {"dataset.annotations", "face", "commands.detect"}
+    assert imported("commands.models") >= {"dataset.annotations", "evaluation.evaluate", "commands.detect"}
     assert imported("commands.training") >= {"dataset.annotations", "face"}
     assert imported("detectors") >= {"detectors.retinanet", "detectors.snapshots"}
 

@@ -96,6 +96,8 @@ def gains(
     """
 
     def ap50(truth: pd.DataFrame, boxes: pd.DataFrame) -> float:
+        if objects(truth).empty:  # all were missed
+            return 1.0
         return float(np.nanmean(average_precision(match(truth, boxes, classes))[0]))
 
     before, boxes, rows = ap50(annotations, detections), causes[causes["cause"] != MISSED], []

@@ -1,0 +1,65 @@
+"""What an evaluation says beside COCO's figures, by hand and against other libraries."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_coco import CLASSES, pycocotools_evaluator, random_tables
+from test_matches import FOUND, TRUTH
+
+import retinamask as rm
+from retinamask.dataset.annotations import BOX_COLUMNS, DETECTION_COLUMNS, make_table
+from retinamask.evaluation import coco
+
+
+def test_tables_show_intervals_and_best_thresholds():
+    found = rm.evaluate(FOUND, TRUTH, CLASSES)
+    table = found.table().set_index("name")
+    assert table.loc["AP50", ["low", "high"]].tolist() == list(found.intervals["AP50"])
+    assert table.loc["AR1", ["low", "high"]].isna().all()
+    mask, no_mask, _ = found.class_table().to_dict("records")
+    assert [mask[name] for name in ("threshold", "precision", "recall", "F1")] == pytest.approx([0.9, 1, 0.5, 2 / 3])
+    assert np.isnan(no_mask["threshold"]) and no_mask["boxes"] == 1
+
+
+def test_confusion_by_hand():
+    """Each face has one box, of its best class: one is taken for mask, one is missed, one box is on nothing."""
+    faces = [("a.jpg", 0, 0, 10, 10, "mask"), ("a.jpg", 50, 0, 60, 10, "no_mask"), ("b.jpg", 0, 0, 9, 9, "mask")]
+    found = [
+        ("a.jpg", 0, 0, 10, 10, "mask", 0.9),
+        ("a.jpg", 0, 0, 10, 10, "no_mask", 0.6),  # the same face
+        ("a.jpg", 50, 0, 60, 10, "no_mask", 0.5),
+        ("a.jpg", 50, 0, 60, 10, "mask", 0.95),
+        ("b.jpg", 50, 50, 60, 60, "mask", 0.92),
+    ]
+    counts = rm.evaluate(make_table(found, DETECTION_COLUMNS), make_table(faces), CLASSES).confusion()
+    expected = pd.DataFrame(0.0, [*CLASSES, "background"], [*CLASSES, "missed"])
+    expected.loc["mask"] = [1, 0, 0, 1]
+    expected.loc["no_mask", "mask"] = expected.loc["background", "mask"] = 1
+    expected.loc["background", "missed"] = np.nan
+    pd.testing.assert_frame_equal(counts, expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_figures_by_size_are_pycocotools_of_the_resized_boxes(seed):
+    """With COCO's own ranges, whose edges 32 and 96 are put in the place of ours."""
+    annotations, detections = random_tables(seed)
+    scales = {path: 0.5 + 0.1 * number for number, path in enumerate(sorted(set(annotations["image_path"])))}
+    resized = [
+        table.assign(**table[BOX_COLUMNS].mul(table["image_path"].map(scales), axis=0))
+        for table in (annotations, detections)
+    ]
+    expected = pycocotools_evaluator(*resized).stats
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coco, "SIDES", (0, 32, 96))
+        table = coco.by_size(annotations, detections, CLASSES, scales)
+    assert table["AP"].tolist() == pytest.approx(expected[3:6]) and table["AR100"].tolist() == pytest.approx(
+        expected[9:12]
+    )
+    assert table["boxes"].sum() == annotations["x1"].notna().sum()
+
+
+def test_pictures_are_drawn_of_anything():
+    for tables in (random_tables(1), (TRUTH, FOUND.iloc[:0])):
+        annotations, detections = tables
+        pictures = rm.evaluate(detections, annotations, CLASSES).plots()
+        assert list(pictures) == ["precision_recall", "thresholds", "confusion_matrix", "calibration", "errors"]
