@@ -61,5 +61,5 @@ def test_figures_by_size_are_pycocotools_of_the_resized_boxes(seed):
 def test_pictures_are_drawn_of_anything():
     for tables in (random_tables(1), (TRUTH, FOUND.iloc[:0])):
         annotations, detections = tables
-        pictures = rm.evaluate(detections, annotations, CLASSES).plots()
+        pictures = rm.evaluate(detections, annotations, CLASSES).pictures()
         assert list(pictures) == ["precision_recall", "thresholds", "confusion_matrix", "calibration", "errors"]

@@ -139,7 +139,7 @@ def test_from_annotations_to_figures(tmp_path, monkeypatch):
     figures = rm.evaluate(detections, parts["test"], classes, folder=".")
     assert 0 <= figures["AP50"] <= 1 and list(figures.table()["name"][:2]) == ["AP", "AP50"]
     assert rm.count_boxes(table, classes)["boxes"].sum() == table["x1"].count()
-    pictures = [rm.plot_classes(parts), rm.plot_box_sizes(table, 64), figures.plot()]
+    pictures = [rm.plot_classes(parts), rm.plot_box_sizes(table, 64), *figures.pictures().values()]
     assert all(isinstance(picture, Figure) for picture in pictures)
     assert rm.contact_sheet(detections, parts["test"], images=2, columns=2, score_threshold=0.5).width > 500
     assert rm.compare(trained.best, rm.convert(trained.best), parts["test"], most=1)

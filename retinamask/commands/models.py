@@ -124,7 +124,11 @@ def evaluate_command(given) -> None:
     for remark in metrics.remarks:
         print(remark, file=sys.stderr)
     for figure in metrics.table().itertuples():
-        print(f"{figure.name:<6} {'-' if isnan(figure.value) else format(figure.value, '.3f'):>5}  {figure.meaning}")
-    print(metrics.class_table().to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+        interval = "" if isnan(figure.low) else f"{figure.low:.3f} to {figure.high:.3f}"
+        value = "-" if isnan(figure.value) else format(figure.value, ".3f")
+        print(f"{figure.name:<6} {value:>5}  {interval:<15}  {figure.meaning}")
+    shown = {"index": False, "float_format": "{:.3f}".format, "na_rep": "-"}
+    print("", metrics.class_table().to_string(**shown), sep="\n")
+    print("", metrics.gains.to_string(**shown), sep="\n")
     if given.out:
         metrics.save(given.out)

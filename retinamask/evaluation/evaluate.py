@@ -138,7 +138,7 @@ class Evaluation(dict):
         counts[-1, -1] = np.nan  # background that is found as such is not counted
         return pd.DataFrame(counts, [*names, "background"], [*names, "missed"])
 
-    def plots(self) -> dict[str, Figure]:
+    def pictures(self) -> dict[str, Figure]:
         """Draw ``precision_recall``, ``thresholds``, ``confusion_matrix``, ``calibration`` and ``errors``."""
         found, curves = self.matches, {}
         for name, label in found.classes.items():
