@@ -543,11 +543,10 @@ def test_control_c_while_a_picture_is_encoded_tears_none_apart(seconds, tmp_path
     """An alarm stands for the key; x264 needs far longer for these pictures than all else here."""
     noise = np.random.default_rng(0).integers(0, 256, (240, 640, 3), dtype=np.uint8)
     signal.signal(signal.SIGALRM, signal.default_int_handler)
-    with video_file(tmp_path / "new.mp4") as file:
+    with video_file(tmp_path / "new.mp4") as file, pytest.raises(KeyboardInterrupt):
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        with pytest.raises(KeyboardInterrupt):
-            for number in range(1000):
-                file.write(noise[:, 2 * number % 320 : 2 * number % 320 + 320], number / 25, 0.04)
+        for number in range(1000):
+            file.write(noise[:, 2 * number % 320 : 2 * number % 320 + 320], number / 25, 0.04)
     read, remark = all_frames(tmp_path / "new.mp4")
     assert not remark and number - 1 <= len(read) <= number + 1
     for frame in read:
