@@ -125,6 +125,7 @@ ORDER = [
     "evaluation.in_training",
     "evaluation.plots",
     "evaluation.classification",
+    "evaluation.leaks",
     "evaluation.evaluate",
     "evaluation.watchers",
     "evaluation.page",

@@ -53,6 +53,8 @@ def add_commands(subparsers) -> None:
     evaluate.add_argument("--score-threshold", type=float, default=argparse.SUPPRESS, help=text)
     text = "per_class, as COCO counts (if left out), or any_class, the boxes that detect shows"
     evaluate.add_argument("--suppress", choices=SUPPRESS, default=argparse.SUPPRESS, help=text)
+    text = "judge also on pictures that the snapshot was trained on, and say so; they are refused if left out"
+    evaluate.add_argument("--allow-leak", action="store_true", help=text)
     evaluate.add_argument("--out", help="also write the figures to this JSON file")
     evaluate.add_argument("--force", action="store_true", help="replace an existing JSON file")
     add_predictor_options(evaluate)
@@ -100,28 +102,33 @@ def evaluate_command(given) -> None:
     from retinamask.dataset import annotations
     from retinamask.detectors import snapshots
     from retinamask.evaluation.evaluate import evaluate
+    from retinamask.evaluation.leaks import find_leaks
     from retinamask.inference.detect import detect
 
     if given.out:
         refuse_existing(Path(given.out), given.force)
     options = {name: vars(given)[name] for name in ("score_threshold", "suppress") if name in given}
     if given.detections:
-        refuse_options([*options, *predictor_options(given)], "on --detections, which were made before")
+        leak = ["allow_leak"] if given.allow_leak else []
+        refuse_options([*options, *leak, *predictor_options(given)], "on --detections, which were made before")
     classes = annotations.read_classes(given.classes)
     table = annotations.read_annotations(given.annotations, classes)
     paths, folder = annotations.image_paths(table), Path(given.annotations).parent
+    remarks, more = [], {}
     if given.detections:
         detections = annotations.read_detections(given.detections)
         detections = annotations.moved(detections, Path(given.detections).parent, folder)
     else:
-        snapshots.check_classes(snapshots.read(given.snapshot), classes)
+        snapshot = snapshots.read(given.snapshot)
+        snapshots.check_classes(snapshot, classes)
+        more["leaked_images"], remarks = find_leaks(snapshot, table, folder, given.allow_leak)
         options = {"score_threshold": 0.05, "suppress": "per_class", **options}
         detections, unreadable = detect(load_predictor(given), paths, folder, **options)
         for message in unreadable:
             print(f"counted as without detections: {message}", file=sys.stderr)
         print(f"detections from score {options['score_threshold']:g} on, suppressed {options['suppress']}")
     metrics = evaluate(detections, table, classes, folder)
-    for remark in metrics.remarks:
+    for remark in remarks + metrics.remarks:
         print(remark, file=sys.stderr)
     for figure in metrics.table().itertuples():
         interval = "" if isnan(figure.low) else f"{figure.low:.3f} to {figure.high:.3f}"
@@ -131,4 +138,4 @@ def evaluate_command(given) -> None:
     print("", metrics.class_table().to_string(**shown), sep="\n")
     print("", metrics.gains.to_string(**shown), sep="\n")
     if given.out:
-        metrics.save(given.out)
+        metrics.save(given.out, **more)
