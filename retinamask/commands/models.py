@@ -53,6 +53,8 @@ def add_commands(subparsers) -> None:
     evaluate.add_argument("--score-threshold", type=float, default=argparse.SUPPRESS, help=text)
     text = "per_class, as COCO counts (if left out), or any_class, the boxes that detect shows"
     evaluate.add_argument("--suppress", choices=SUPPRESS, default=argparse.SUPPRESS, help=text)
+    text = "training images: learn on them how boxes must move and grow to be those of this data set"
+    evaluate.add_argument("--fit-boxes", metavar="CSV", help=text)
     evaluate.add_argument("--out", help="also write the figures to this JSON file")
     evaluate.add_argument("--force", action="store_true", help="replace an existing JSON file")
     add_predictor_options(evaluate)
@@ -100,12 +102,15 @@ def evaluate_command(given) -> None:
     from retinamask.dataset import annotations
     from retinamask.detectors import snapshots
     from retinamask.evaluation.evaluate import evaluate
+    from retinamask.inference.box_fit import Fitted, fit_boxes
     from retinamask.inference.detect import detect
 
     if given.out:
         refuse_existing(Path(given.out), given.force)
     options = {name: vars(given)[name] for name in ("score_threshold", "suppress") if name in given}
+    used = {"box_fit": given.box_fit} if "box_fit" in given else {}
     if given.detections:
+        refuse_options(["fit_boxes"] if given.fit_boxes else [], "on --detections, which were made before")
         refuse_options([*options, *predictor_options(given)], "on --detections, which were made before")
     classes = annotations.read_classes(given.classes)
     table = annotations.read_annotations(given.annotations, classes)
@@ -116,7 +121,15 @@ def evaluate_command(given) -> None:
     else:
         snapshots.check_classes(snapshots.read(given.snapshot), classes)
         options = {"score_threshold": 0.05, "suppress": "per_class", **options}
-        detections, unreadable = detect(load_predictor(given), paths, folder, **options)
+        predictor = load_predictor(given)
+        if given.fit_boxes:
+            training = annotations.read_annotations(given.fit_boxes)
+            learnt_on, _ = detect(predictor, annotations.image_paths(training), Path(given.fit_boxes).parent, 0.5)
+            predictor = Fitted(predictor, fit_boxes(learnt_on, training))
+            used["box_fit"] = predictor.box_fit
+            shown = ",".join(f"{number:g}" for number in predictor.box_fit)
+            print(f"boxes fitted to those of {given.fit_boxes}: --box-fit {shown}")
+        detections, unreadable = detect(predictor, paths, folder, **options)
         for message in unreadable:
             print(f"counted as without detections: {message}", file=sys.stderr)
         print(f"detections from score {options['score_threshold']:g} on, suppressed {options['suppress']}")
@@ -131,4 +144,4 @@ def evaluate_command(given) -> None:
     print("", metrics.class_table().to_string(**shown), sep="\n")
     print("", metrics.gains.to_string(**shown), sep="\n")
     if given.out:
-        metrics.save(given.out)
+        metrics.save(given.out, **used)
