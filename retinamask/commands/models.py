@@ -53,6 +53,8 @@ def add_commands(subparsers) -> None:
     evaluate.add_argument("--score-threshold", type=float, default=argparse.SUPPRESS, help=text)
     text = "per_class, as COCO counts (if left out), or any_class, the boxes that detect shows"
     evaluate.add_argument("--suppress", choices=SUPPRESS, default=argparse.SUPPRESS, help=text)
+    text = "training images: learn on them how boxes must move and grow to be those of this data set"
+    evaluate.add_argument("--fit-boxes", metavar="CSV", help=text)
     text = "judge also on pictures that the snapshot was trained on, and say so; they are refused if left out"
     evaluate.add_argument("--allow-leak", action="store_true", help=text)
     evaluate.add_argument("--out", help="also write the figures to this JSON file")
@@ -103,27 +105,37 @@ def evaluate_command(given) -> None:
     from retinamask.detectors import snapshots
     from retinamask.evaluation.evaluate import evaluate
     from retinamask.evaluation.leaks import find_leaks
+    from retinamask.inference.box_fit import Fitted, fit_boxes
     from retinamask.inference.detect import detect
 
     if given.out:
         refuse_existing(Path(given.out), given.force)
     options = {name: vars(given)[name] for name in ("score_threshold", "suppress") if name in given}
+    used = {"box_fit": given.box_fit} if "box_fit" in given else {}
     if given.detections:
-        leak = ["allow_leak"] if given.allow_leak else []
-        refuse_options([*options, *leak, *predictor_options(given)], "on --detections, which were made before")
+        more = [name for name in ("fit_boxes", "allow_leak") if getattr(given, name)]
+        refuse_options([*options, *more, *predictor_options(given)], "on --detections, which were made before")
     classes = annotations.read_classes(given.classes)
     table = annotations.read_annotations(given.annotations, classes)
     paths, folder = annotations.image_paths(table), Path(given.annotations).parent
-    remarks, more = [], {}
+    remarks = []
     if given.detections:
         detections = annotations.read_detections(given.detections)
         detections = annotations.moved(detections, Path(given.detections).parent, folder)
     else:
         snapshot = snapshots.read(given.snapshot)
         snapshots.check_classes(snapshot, classes)
-        more["leaked_images"], remarks = find_leaks(snapshot, table, folder, given.allow_leak)
+        used["leaked_images"], remarks = find_leaks(snapshot, table, folder, given.allow_leak)
         options = {"score_threshold": 0.05, "suppress": "per_class", **options}
-        detections, unreadable = detect(load_predictor(given), paths, folder, **options)
+        predictor = load_predictor(given)
+        if given.fit_boxes:
+            training = annotations.read_annotations(given.fit_boxes)
+            learnt_on, _ = detect(predictor, annotations.image_paths(training), Path(given.fit_boxes).parent, 0.5)
+            predictor = Fitted(predictor, fit_boxes(learnt_on, training))
+            used["box_fit"] = predictor.box_fit
+            shown = ",".join(f"{number:g}" for number in predictor.box_fit)
+            print(f"boxes fitted to those of {given.fit_boxes}: --box-fit {shown}")
+        detections, unreadable = detect(predictor, paths, folder, **options)
         for message in unreadable:
             print(f"counted as without detections: {message}", file=sys.stderr)
         print(f"detections from score {options['score_threshold']:g} on, suppressed {options['suppress']}")
@@ -138,4 +150,4 @@ def evaluate_command(given) -> None:
     print("", metrics.class_table().to_string(**shown), sep="\n")
     print("", metrics.gains.to_string(**shown), sep="\n")
     if given.out:
-        metrics.save(given.out, **more)
+        metrics.save(given.out, **used)

@@ -76,12 +76,12 @@ class Fitted:
     """A predictor whose boxes are moved and scaled by a `BoxFit`, and cut to the image."""
 
     def __init__(self, predictor, box_fit: Sequence[float]):
-        """``box_fit`` are the four numbers of a `BoxFit`."""
+        """``box_fit`` has the four numbers of a `BoxFit`."""
         if len(box_fit) != 4 or not min(box_fit[2:]) > 0:
             raise ValueError(f"box_fit is {box_fit}, expected right, down and two positive factors: 0,-0.1,1.3,1.4")
         self.predictor, self.box_fit = predictor, BoxFit(*box_fit)
         self.class_names, self.measure = predictor.class_names, predictor.measure
-        self.concurrent = getattr(predictor, "concurrent", False)
+        self.concurrent = getattr(predictor, "concurrent", False)  # a `TwoStage` is not
 
     def __call__(
         self, images_rgb: Sequence[np.ndarray], score_threshold: float = 0.05, suppress: str = "any_class"

@@ -22,27 +22,17 @@ class TwoStage:
         find_faces: from `retinamask.inference.face_detectors.face_detector`, or anything that is called as such.
         classifier: a `Classifier`, an `Ensemble`, or anything that has ``classes`` and ``margin`` and gives
             probabilities ``(N, classes)`` of ``N`` images.
-        box_margin: boxes are enlarged on each side by this share of their own side, as far as the image goes,
-            when the classifier has seen them: face detectors draw tighter than people who annotate heads.
         margin: what the classifier sees around a face, see `retinamask.dataset.faces.crop`; its own if left out.
 
     Attributes:
         class_names: those of the classifier, in the order of their ids.
 
     Raises:
-        ValueError: a margin is not 0 to 5.
+        ValueError: the margin is not 0 to 5.
     """
 
-    def __init__(
-        self,
-        find_faces: Callable[[np.ndarray], Found],
-        classifier: Classifier,
-        box_margin: float = 0.0,
-        margin: float | None = None,
-    ):
-        if not 0 <= box_margin <= 5:
-            raise ValueError(f"box_margin is {box_margin}, expected 0 to 5, as a share of a box's sides")
-        self.find_faces, self.classifier, self.box_margin = find_faces, classifier, box_margin
+    def __init__(self, find_faces: Callable[[np.ndarray], Found], classifier: Classifier, margin: float | None = None):
+        self.find_faces, self.classifier = find_faces, classifier
         self.margin = classifier.margin if margin is None else margin
         self.class_names = sorted(classifier.classes, key=classifier.classes.get)
 
@@ -52,7 +42,6 @@ class TwoStage:
         snapshot: str | Path | Snapshot,
         name: str,
         files: Files = (),
-        box_margin: float = 0.0,
         margin: float | None = None,
         backend: str | None = None,
         precision: str = "auto",
@@ -60,7 +49,7 @@ class TwoStage:
     ) -> "TwoStage":
         """Load a classifier from its snapshot or export, and `face_detector(name, files, **options)`."""
         classifier = Classifier.load(snapshot, backend=backend, precision=precision)  # first: it says when it is none
-        return cls(face_detector(name, files, **options), classifier, box_margin, margin)
+        return cls(face_detector(name, files, **options), classifier, margin)
 
     def __call__(
         self, images_rgb: Sequence[np.ndarray], score_threshold: float = 0.05, suppress: str = "any_class"
@@ -84,10 +73,8 @@ class TwoStage:
         detections = []
         for image_rgb, (boxes_xyxy, scores), end in zip(images_rgb, faces, ends, strict=True):
             class_scores = scores[:, None] * probabilities[end - len(scores) : end]
-            grow_wh = self.box_margin * (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2])
-            enlarged = np.concatenate([boxes_xyxy[:, :2] - grow_wh, boxes_xyxy[:, 2:] + grow_wh], axis=1)
-            enlarged = boxes.clip(enlarged, image_rgb.shape[1::-1])
-            found = filter_detections(enlarged, class_scores, score_threshold, 1.0, suppress, class_scores.size)
+            inside = boxes.clip(boxes_xyxy, image_rgb.shape[1::-1])
+            found = filter_detections(inside, class_scores, score_threshold, 1.0, suppress, class_scores.size)
             detections.append(Detections(*found, float(class_scores.max(initial=0))))
         return detections
 
