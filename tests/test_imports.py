@@ -143,6 +143,7 @@ ORDER = [
     "runs.enter",
     "runs.runner",
     "runs.sweep",
+    "runs.ledger",
     "face",
     "doctor",
     "commands.data",
