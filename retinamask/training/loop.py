@@ -51,7 +51,7 @@ class Loop:
     ):
         self.learner, self.detector, self.settings = learner, learner.detector, learner.settings
         self.examples, self.steps, self.stem, self._strategy = examples, steps, stem, strategy
-        self._evaluate, self._log_csv, self.record = evaluate, log_csv and Path(log_csv), record
+        self._evaluate, self._log_csv, self.record = evaluate, log_csv, record
         self._is_chief = distribution.is_chief(strategy)
         self._watchers = watchers if self._is_chief else []
         self.rows: list[dict[str, Any]] = []
