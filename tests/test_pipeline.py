@@ -94,8 +94,13 @@ def test_every_detector_is_trained_and_shows_its_pictures(tiny, tmp_path, monkey
         common = {"snapshots_dir": str(folder), "run_dir": str(run_dir)}
         run_cells("03_convert_snapshot", monkeypatch, score_threshold=0.01, **common)
         done = run_cells("05_evaluate", monkeypatch, **common)
-        assert done.variables["model"].snapshot.kind == "inference" and len(done.pictures) == 1
-        assert json.loads((run_dir / "metrics.json").read_text())["images"] > 0
+        assert done.variables["model"].snapshot.kind == "inference" and len(done.pictures) == 5
+        metrics = json.loads((run_dir / "metrics.json").read_text())
+        assert metrics["images"] > 0 and metrics["leaked_images"] == 0
+        done = run_cells("05_evaluate", monkeypatch, split="train", **common)
+        metrics = json.loads((run_dir / "metrics.json").read_text())
+        assert metrics["leaked_images"] == metrics["images"] == 8
+        assert "LEAK: 8 of 8" in done.variables["leaks"].remarks[0]
 
 
 def test_both_stages_go_from_annotations_to_figures(tiny, tmp_path, monkeypatch, capsys):
@@ -237,7 +242,7 @@ def test_training_never_saw_the_test_images(pipeline):
 
 def test_every_picture_is_shown_in_the_notebooks(pipeline):
     """A figure that is not its cell's last expression is written and never seen; 02 shows a live figure too."""
-    expected = {"01_build_annotations": 3, "02_train_retinanet": 4, "04_visualise_detections": 1, "05_evaluate": 1}
+    expected = {"01_build_annotations": 3, "02_train_retinanet": 4, "04_visualise_detections": 1, "05_evaluate": 5}
     for name in PIPELINE:
         pictures = ["image/png" in output.get("data", {}) for output in outputs_of(pipeline[0] / f"{name}.ipynb")]
         assert sum(pictures) == expected.get(name, 0), name
