@@ -158,7 +158,7 @@ def _input_shape(network, side: int | None) -> tuple[int | None, ...]:
 
 
 def _onnx_models(network, side: int | None, inputs: _Calibration | None) -> Iterator[Any]:
-    """Yield the network in ONNX; in int8 first all of it, then with the layers that predict left in float32."""
+    """Yield the network in ONNX; in int8 first all of it, then with more and more layers left in float32."""
     import tensorflow as tf
     import tf2onnx
 
@@ -176,8 +176,10 @@ def _onnx_models(network, side: int | None, inputs: _Calibration | None) -> Iter
     whole = nncf.AdvancedQuantizationParameters(
         activations_quantization_params=nncf.quantization.advanced_parameters.QuantizationParameters(per_channel=False)
     )
-    for kept in (None, nncf.IgnoredScope(names=_predicting(model))):
-        options = {"preset": nncf.QuantizationPreset.MIXED, "subset_size": len(inputs), "ignored_scope": kept}
+    predicting = _predicting(model)
+    for kept in ([], predicting, predicting + _sensitive(model)):
+        options = {"preset": nncf.QuantizationPreset.MIXED, "subset_size": len(inputs)}
+        options["ignored_scope"] = nncf.IgnoredScope(names=kept)
         yield nncf.quantize(model, dataset, advanced_parameters=whole, **options)
 
 
@@ -192,6 +194,13 @@ def _predicting(model) -> list[str]:
         elif node is not None:
             waiting += node.input
     return sorted(found)
+
+
+def _sensitive(model) -> list[str]:
+    """Name the convolutions of an ONNX graph that lose most in int8: the first, and those with a filter per channel."""
+    every = [node for node in model.graph.node if node.op_type == "Conv"]
+    groups = [sum(attribute.i for attribute in node.attribute if attribute.name == "group") for node in every]
+    return [node.name for place, node in enumerate(every) if place == 0 or groups[place] > 1]
 
 
 def _litert_models(network, side: int | None, inputs: _Calibration | None) -> Iterator[bytes]:

@@ -103,7 +103,7 @@ class Model:
 
 
 def load(
-    snapshot: str | Path | snapshots.Snapshot,
+    snapshot: str | Path | snapshots.Snapshot | None = None,
     face_detector: str | None = None,
     face_model: Iterable[str | Path] = (),
     image_size: int | None = None,
@@ -116,7 +116,8 @@ def load(
     """Load a detector, or a face detector with a classifier of its faces, from snapshots or exports.
 
     Args:
-        snapshot: a training or inference snapshot or its ``.h5``, or an export, ``.onnx`` or ``.tflite``.
+        snapshot: a training or inference snapshot or its ``.h5``, or an export, ``.onnx`` or ``.tflite``; if left out
+            the detector that comes with the project, with a face detector its classifier.
         face_detector: for a classifier: ``haar``, ``res10``, ``yunet``, ``yolov4``, ``yolov4_tiny`` or ``snapshot``.
         face_model: the face detector's files; what ``retinamask fetch`` fetched if left out.
         image_size: side in pixels that a detector resizes images to; that of its training if left out.
@@ -133,11 +134,14 @@ def load(
         ValueError: a classifier without a face detector, or the other way round; ``slices`` is no such number.
 
     Example:
+        >>> rm.load().detect("photo.jpg")
         >>> rm.load("snapshots/mine_best.h5")
         Model(snapshots/mine_best.h5 (retinanet resnet50, training model, 512 px, classes mask, no_mask))
     """
     if not isinstance(slices, (int, np.integer)):
         raise ValueError(f"slices is {slices!r}, expected True, False or the side of the tiles in pixels")
+    if snapshot is None:
+        snapshot = snapshots.shipped("mask_classifier" if face_detector else "mask_detector")
     found = snapshot if isinstance(snapshot, snapshots.Snapshot) else snapshots.read(snapshot)
     runtime = {"backend": backend, "precision": precision}
     if face_detector:

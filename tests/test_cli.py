@@ -299,9 +299,9 @@ def test_every_command_explains_itself(command, capsys):
 
 
 def commands_of_the_pages() -> list[str]:
-    """Lines of code blocks of the README and docs/ that call this program, and those in sentences, without comments."""
+    """Lines of code blocks of the pages that call this program, and those in sentences, without comments."""
     found = []
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in [ROOT / "README.md", *sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("snapshots/**/*.md")])]:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         lines = [re.sub(r"^[A-Z_]+=\S+ ", "", line.split("  #")[0].strip()) for line in text.splitlines()]
         lines += re.findall(r"`(retinamask [a-z-]+ [^`]*--[^`]*)`", text.replace("\n", " "))

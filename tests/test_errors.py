@@ -52,6 +52,16 @@ def test_what_mending_brings_by_hand():
     assert table["gain"].to_dict() == pytest.approx({**dict.fromkeys(CAUSES, 0), "wrong class": 0.5, "poor box": 0.25})
 
 
+def test_an_image_whose_only_face_is_missed_keeps_its_boxes_on_background():
+    """Without that face the mask of a.jpg, in second place, is all that there is: precision 1/2 instead of AP50 1/4."""
+    truth = TRUTH.iloc[[0, 2]]
+    rows = [("b.jpg", 50, 50, 60, 60, "mask", 0.9), ("a.jpg", 0, 0, 10, 10, "mask", 0.8)]
+    found = make_table(rows, DETECTION_COLUMNS)
+    table = gains(truth, found, CLASSES, find_causes(truth, found, CLASSES)).set_index("cause")
+    # Recall 1/2 at precision 1/2: 51 of COCO's 101 recalls have 1/2.
+    assert table.loc["missed", "gain"] == pytest.approx(1 / 2 - 51 / 101 / 2)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_every_box_has_one_cause_and_mending_never_harms(seed):
     annotations, detections = random_tables(seed)

@@ -155,6 +155,18 @@ def test_int8_is_smaller_calibrated_and_compared(name, request, table, tiny, tmp
     assert len(most) >= 10 and max(most) <= 2  # of the 10 images with faces, read again in each pass
 
 
+def test_the_first_layer_and_those_with_a_filter_for_each_channel_lose_most_in_int8():
+    make = onnx.helper.make_node
+    nodes = [
+        make("Pad", ["image"], ["a"], name="pad"),
+        make("Conv", ["a", "w"], ["b"], name="first"),
+        make("Conv", ["b", "w"], ["c"], name="depthwise", group=32),
+        make("Conv", ["c", "w"], ["d"], name="pointwise", group=1),
+    ]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], []))
+    assert exports._sensitive(model) == ["first", "depthwise"]
+
+
 def test_every_face_calibrates_a_classifier_and_every_image_with_faces_a_detector(table, tiny, monkeypatch):
     settings = {"image_height": 64, "image_width": 48}
     for name, given, count, shape in (

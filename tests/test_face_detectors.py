@@ -291,7 +291,7 @@ def test_impossible_options(tmp_path, monkeypatch):
         ("res10", {"tiling": "maybe"}, "tiling is 'maybe', expected one of: auto, always, never"),
         ("res10", {}, "lacks deploy.prototxt, res10_.*; run: retinamask fetch res10, or give"),
         ("yunet", {}, "lacks face_detection_yunet_2023mar.onnx; run: retinamask fetch yunet"),
-        ("snapshot", {}, "0 files, expected one"),
+        ("snapshot", {"files": ["a.h5", "b.h5"]}, "2 files, expected one"),
     ):
         with pytest.raises(ValueError, match=message):
             face_detector(name, **options)

@@ -474,9 +474,22 @@ def test_proposals_through_the_command(folder, window, monkeypatch, capsys):
     assert list(read_annotations(folder / "annotations.csv")["image_path"]) == ["images/a.jpg", "images/b.jpg"]
     assert read_classes(folder / "classes.csv") == CLASSES
 
-    (folder / "classes.csv").write_text("no_mask,0\nmask,1\n")
+    (folder / "classes.csv").write_text("mask,0\nbare,1\n")
     assert command(folder, "--snapshot", "net.h5") == 2
-    assert "was trained for the classes 0 mask, 1 no_mask" in capsys.readouterr().err
+    assert "net.h5 proposes boxes of no_mask, which" in capsys.readouterr().err
+
+
+def test_the_detector_of_the_project_proposes_by_names(folder, window, monkeypatch, capsys):
+    """What is found, and the class list in another order than its own."""
+    monkeypatch.setattr("retinamask.inference.detect.Predictor.load", lambda given: Seer(MASK[1]))
+    (folder / "classes.csv").write_text("mask,0\nno_mask,1\nincorrect,2\n")
+    window["seen"] = {folder / "images" / "b.jpg"}
+    assert command(folder, "--propose") == 0
+    assert "boxes proposed in 2 of 2 images" in capsys.readouterr().out
+    record = json.loads((folder / "labels" / "preannotated.json").read_text())
+    assert record["proposals"]["b.xml"]["snapshot"] == "mask_detector.onnx"
+    table = read_annotations(folder / "annotations.csv")
+    assert list(table["class_name"]) == ["mask", "mask"]
 
 
 def test_boxes_that_stand_in_the_csv_alone_are_not_proposed_anew(folder, window, monkeypatch, capsys):

@@ -117,7 +117,7 @@ def test_known_parameters(training):
         ("self.epochs: int = 3", "found 'self.epochs: int = 3'"),
         ("import os", "found 'import os'"),
         ("%matplotlib inline", "line 2 of the parameters cell is not Python"),
-        ("epochs: set = {1}", "epochs is set, expected one of: str, int, float, bool, list[str], dict"),
+        ("epochs: set = {1}", "epochs is set, expected one of: str, int, float, bool, list[str], list[float], dict"),
         ("epochs: int = '3'", "epochs is int, its default is no such literal: '3'"),
         ("epochs: int = True", "epochs is int, its default is no such literal: True"),
         ("epochs: int = None", "epochs is int, its default is no such literal: None"),
@@ -195,6 +195,15 @@ def test_a_dict_is_read_from_text_as_yaml():
     for wrong in ("mosaic", "{mosaic", "[0.5]", ""):
         with pytest.raises(ValueError, match=r"more is dict, got .* \(str\)"):
             converted("more", wrong, "dict")
+
+
+def test_numbers_are_read_from_text_with_commas():
+    assert converted("box_fit", "0, -0.1,1.3,1", "list[float]") == [0.0, -0.1, 1.3, 1.0]
+    assert converted("box_fit", "", "list[float]") == []
+    assert list(map(type, converted("box_fit", [1, 0.5], "list[float]"))) == [float, float]
+    for wrong in ("1,,2", "wide", [True], [None], "nan"):
+        with pytest.raises(ValueError, match="box_fit is "):
+            converted("box_fit", wrong, "list[float]")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ def add_commands(subparsers) -> None:
     )
     annotate.add_argument("--annotations", help=place)
     annotate.add_argument("--classes", help="class list; new classes are added at its end; as above if left out")
-    annotate.add_argument("--snapshot", help="let this detector propose boxes in images that have no annotation yet")
+    text = "let the detector that comes with the project propose boxes in images that have no annotation yet"
+    annotate.add_argument("--propose", action="store_true", help=text)
+    annotate.add_argument("--snapshot", help="let this detector propose them")
     annotate.add_argument("--score-threshold", type=float, default=0.5, help="propose detections from this score on")
     annotate.add_argument("--port-format", choices=["voc", "yolo"], default="voc", help="what labelImg saves")
     annotate.add_argument("--out", help="the CSV; rows of other images in it are kept; as above if left out")
@@ -39,14 +41,19 @@ def annotate_command(given) -> int:
 
     if not 0 <= given.score_threshold <= 1:
         raise ValueError(f"--score-threshold is {given.score_threshold}, expected 0 to 1")
+    if given.propose and not given.snapshot:
+        given.snapshot = snapshots.shipped("mask_detector")
     snapshot = snapshots.read(given.snapshot) if given.snapshot else None
     out = Path(given.out or data_folder(given.images) / "annotations.csv")
     classes_csv = Path(given.classes or data_folder(given.images) / "classes.csv")
     known = dict(snapshot.classes) if snapshot else {}
     if classes_csv.exists():
         known = annotations.read_classes(classes_csv)
-        if snapshot:
-            snapshots.check_classes(snapshot, known)
+    if snapshot and (unknown := ", ".join(name for name in snapshot.classes if name not in known)):
+        raise ValueError(
+            f"{given.snapshot} proposes boxes of {unknown}, which {classes_csv} does not have, only "
+            f"{', '.join(known)}; add it there, or take another snapshot"
+        )
     session = prepare(given.images, given.annotations, given.port_format, known)
     in_csv = _annotated_in_csv(session, out)
     read_record(session.annotation_folder)  # a broken one is reported before the work, not after it

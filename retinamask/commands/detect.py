@@ -34,7 +34,10 @@ _NETWORK = {  # option: parameter of `retinamask.model.load`, and of argparse
 }
 _PREDICTOR = {  # option: parameter of `retinamask.model.load`, type, number of values, its name, help
     "face-detector": ("face_detector", str, None, "NAME", "haar, res10, yunet, yolov4, yolov4_tiny or snapshot (ours)"),
-    "face-model": ("face_model", str, "+", "PATH", "its files; those of retinamask fetch res10 or yunet if left out"),
+    "face-model": (
+        *("face_model", str, "+", "PATH"),
+        "its files; if left out those of retinamask fetch res10 or yunet, for snapshot the detector of the project",
+    ),
     "face-score-threshold": ("score_threshold", float, None, "T", "weaker faces are dropped"),
     "face-nms-threshold": ("nms_threshold", float, None, "T", "IoU from which the weaker of two faces goes"),
     "face-classes": ("classes", str, "+", "NAME", "classes of yolov4 that are faces"),
@@ -49,7 +52,11 @@ def add_commands(subparsers) -> None:
     detect = add_command(subparsers, "detect", detect_command, text)
     text = "images, folders, 'globs', lists of images (.txt, .lst: a path a line; - on standard input), or one video"
     detect.add_argument("sources", nargs="+", metavar="SOURCE", help=text)
-    detect.add_argument("--snapshot", required=True, help="snapshot, or export: .onnx or .tflite")
+    text = (
+        "snapshot, or export: .onnx or .tflite; if left out the detector that comes with the project, with "
+        "--face-detector its mask classifier"
+    )
+    detect.add_argument("--snapshot", help=text)
     text = (
         ".csv, .parquet or .json, or a new folder with --to; detections.csv if left out, beside an --out-video its .csv"
     )
@@ -86,7 +93,7 @@ def add_predictor_options(command: argparse.ArgumentParser) -> None:
     for name, (_, option) in _NETWORK.items():
         group.add_argument(f"--{name}", **option, default=argparse.SUPPRESS)
     text = "the score is the face's times the class's probability; options left out are the face detector's own"
-    group = command.add_argument_group("with the snapshot of a mask classifier", text)
+    group = command.add_argument_group("with a mask classifier", text)
     for name, (_, kind, count, value, text) in _PREDICTOR.items():
         option = {"type": kind, "nargs": count, "metavar": value, "help": text, "default": argparse.SUPPRESS}
         group.add_argument(f"--{name}", **option)
@@ -141,6 +148,9 @@ def detect_command(given) -> int:
     notes += more
     for note in notes:
         print(f"left out: {note}", file=sys.stderr)
+    given.snapshot = given.snapshot or snapshots.shipped(
+        "mask_classifier" if "face_detector" in given else "mask_detector"
+    )
     run = {"weights_sha256": snapshots.read(given.snapshot).record["weights_sha256"], **predictor_options(given)}
     run |= {"save_images": given.save_images, "anonymise": given.anonymise}
     drawn = drawn_paths(places, paths, out.parent, given.save_images) if given.save_images else {}

@@ -242,6 +242,21 @@ def read(path: str | Path) -> Snapshot:
     )
 
 
+def shipped(name: str) -> Path:
+    """Find a model that comes with the project: ``mask_detector``, or ``mask_classifier`` for faces cut out.
+
+    Raises:
+        SnapshotError: it is not there, as where the package was installed without the rest of the repository.
+    """
+    path = Path(__file__).parents[2] / "snapshots" / f"{name}.onnx"
+    if not path.is_file():
+        raise SnapshotError(
+            f"no snapshot is named, and {path}, which comes with the project, does not exist; name a snapshot, or "
+            "install from a clone of the repository: pip install -e ."
+        )
+    return path
+
+
 def _read_export(path: Path) -> Snapshot:
     again = "export the snapshot again with retinamask export"
     if not path.is_file():

@@ -104,7 +104,8 @@ def gains(
     for cause, meaning in CAUSES.items():
         truth, mended, of_cause = annotations, boxes, causes["cause"] == cause
         if cause == MISSED:
-            truth = annotations.drop(index=causes.loc[of_cause, "annotation"])
+            missed = annotations.index.isin(causes.loc[of_cause, "annotation"])
+            truth = annotations.assign(x1=annotations["x1"].mask(missed))  # their images stay
         else:
             right = set(boxes.loc[boxes["cause"] == RIGHT, "annotation"])
             first = causes[of_cause].sort_values("score", ascending=False).drop_duplicates("annotation")

@@ -19,6 +19,7 @@ from retinamask.dataset import files as disk
 from retinamask.dataset.public.catalogue import FACE_MODELS
 from retinamask.dataset.public.fetch import kept_files
 from retinamask.detectors.darknet import cfg, weights
+from retinamask.detectors.snapshots import shipped
 from retinamask.inference import tiles
 from retinamask.inference.detect import Predictor
 from retinamask.inference.suppression import non_maximum
@@ -219,15 +220,15 @@ class Darknet(FaceDetector):
 
 
 class OwnSnapshot(FaceDetector):
-    """Any of this project's detectors, by its ``.h5`` or ``.json``; all of its classes are faces."""
+    """Any of this project's detectors, the one that comes with it if none is named; all of its classes are faces."""
 
     name = "snapshot"
 
     def __init__(self, files: Files = (), **options: Any):
         super().__init__(**options)
-        if len(files) != 1:
-            raise FaceModelError(f"{len(files)} files, expected one: the .h5 or .json of a snapshot")
-        self.predictor = Predictor.load(files[0])
+        if len(files) > 1:
+            raise FaceModelError(f"{len(files)} files, expected one: the .h5 or .json of a snapshot, or an export")
+        self.predictor = Predictor.load(files[0] if files else shipped("mask_detector"))
 
     def look(self, image_rgb: np.ndarray) -> Found:
         (found,) = self.predictor([image_rgb], self.score_threshold)

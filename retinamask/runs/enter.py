@@ -54,7 +54,7 @@ def enter(notebook: str, given: dict[str, Any]) -> "NotebookRun":
         if statement.targets[0].id not in declared:
             raise ValueError(unknown(statement.targets[0].id, declared))
     for name, kind in declared.items():
-        given[name] = converted(name, given[name], "list[str]" if kind == list[str] else kind.__name__)
+        given[name] = converted(name, given[name], str(kind) if kind in (list[str], list[float]) else kind.__name__)
     run = NotebookRun(given)
     record_by_hand(run.folder, notebook, run.parameters)
     return run

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from retinamask.setting import value_of
 
 StrPath = str | os.PathLike[str]
-_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list[str]": list, "dict": dict}
+_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list[str]": list, "list[float]": list, "dict": dict}
 
 
 class Parameter(NamedTuple):
@@ -134,8 +134,10 @@ def converted(name: str, value: Any, type_name: str) -> Any:
     meant = value
     if isinstance(value, str) and type_name == "bool":
         meant = {"true": True, "false": False}.get(value.lower(), value)
-    elif isinstance(value, str) and type_name == "list[str]":
+    elif isinstance(value, str) and type_name in ("list[str]", "list[float]"):
         meant = [item.strip() for item in value.split(",")] if value.strip() else []
+        if type_name == "list[float]":
+            meant = [converted(name, item, "float") for item in meant]
     elif isinstance(value, str) and type_name in ("int", "float"):
         with contextlib.suppress(ValueError):  # a text stays one, and is of the wrong type
             meant = _TYPES[type_name](value)
@@ -159,6 +161,8 @@ def _typed(value: Any, type_name: str) -> Any:
         value = float(value)
     if type(value) is not _TYPES.get(type_name):  # the very type: to `isinstance` a bool is an int
         raise ValueError
+    if type_name == "list[float]":
+        value = [_typed(item, "float") for item in value]
     if type_name == "float" and not math.isfinite(value):
         raise ValueError("it must be finite")
     if type_name == "list[str]" and not all(type(item) is str and item for item in value):

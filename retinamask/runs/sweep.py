@@ -64,7 +64,7 @@ def sweep(
         for path in (notebooks_dir / f"{name}.ipynb" for name in names):
             known |= settings_in_more(path) | known_parameters(path)
         for name in grid:
-            if name in known and known[name].type_name in ("dict", "list[str]"):
+            if name in known and known[name].type_name in ("dict", "list[str]", "list[float]"):
                 raise ValueError(f"--grid {name}: is {known[name].type_name}, which no comma can divide; give it by -p")
         checked = runner.changed_values([notebooks_dir / f"{name}.ipynb" for name in names], own, {})
         identity = hashlib.sha256(json.dumps([names, checked], sort_keys=True).encode()).hexdigest()[:8]

@@ -1,0 +1,91 @@
+"""The models that come with the project: what a fresh clone finds with them, and that their recipes say how."""
+
+import subprocess
+import sys
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import retinamask as rm
+from retinamask.cli import main
+from retinamask.dataset.annotations import image_paths, objects
+from retinamask.detectors import snapshots
+from retinamask.runs.parameters import check_parameters, read_parameters_file, training_settings
+
+NOTEBOOKS = {"mask_detector": "06_train_ssd_mobilenet_v2_fpnlite", "mask_classifier": "08_train_mask_classifier"}
+ALONE = (  # neither TensorFlow nor a network
+    "import socket, sys; sys.modules['tensorflow'] = None; socket.socket.connect = None; "
+    "from retinamask.cli import main; sys.exit(main())"
+)
+
+
+def test_a_clone_finds_masks_in_drawn_scenes_without_tensorflow_or_a_network(tmp_path):
+    scenes = [str(ROOT / f"data/sample/images/scene_{number:04}.jpg") for number in range(10)]
+    command = [sys.executable, "-c", ALONE, "detect", *scenes, "--out", "found.csv", "--save-images", "drawn"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.startswith("10 images: "), done.stderr
+    detections = rm.read_detections(tmp_path / "found.csv")
+    assert len(image_paths(detections)) == len(list((tmp_path / "drawn").rglob("*.jpg"))) == 10
+    shown = objects(detections)
+    assert set(shown["class_name"]) == {"no_mask", "mask"} and shown["score"].between(0.5, 1).all()
+
+
+def test_photographs_of_a_set_that_it_never_saw(shared_data, tmp_path):
+    """There people drew whole heads, so the boxes of ten photographs are fitted by ten others."""
+    files = sorted((shared_data / "praveen" / "annotations").glob("*.xml"))
+    options = {"folder": tmp_path, "known": {"no_mask": 0, "mask": 1}, "class_map": {"noMask": "no_mask"}}
+    options["image_folder"] = shared_data / "praveen" / "images"
+    (ten, classes, _), (others, _, _) = (rm.read_annotations(files[first::55], **options) for first in (0, 7))
+    model = rm.load()
+    fit = rm.fit_boxes(model.detect(others, folder=tmp_path), others)
+    detections = rm.load(box_fit=fit).detect(ten, 0.05, "per_class", folder=tmp_path)
+    assert rm.evaluate(detections, ten, classes)["AP50"] > 0.8
+
+
+@pytest.mark.parametrize(("name", "megabytes"), [("mask_detector", 12), ("mask_classifier", 6)])
+def test_a_shipped_file_is_small_and_as_good_as_what_it_was_made_from(name, megabytes):
+    snapshot = snapshots.read(snapshots.shipped(name))
+    assert snapshot.weights.stat().st_size < megabytes * 1e6 and list(snapshot.classes) == ["no_mask", "mask"]
+    check = snapshot.record["export"]["check"]
+    before, after = check["AP"] if name == "mask_detector" else check["accuracy"]
+    assert after >= before - 0.003 and before > 0.5
+
+
+@pytest.mark.parametrize("face_detector", ["haar", "snapshot"])
+def test_two_stages_as_cloned(face_detector):
+    model = rm.load(face_detector=face_detector)
+    scene = ROOT / "data/sample/images/scene_0000.jpg"
+    assert model.snapshot.classifies and len(model.detect(scene, score_threshold=0.01)) >= 1
+    (detections,) = model.predictor([np.full((120, 120, 3), 127, np.uint8)], 0.5)
+    assert len(detections.scores) == 0
+
+
+def test_what_is_not_there_is_said_with_what_to_do(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(snapshots, "__file__", str(tmp_path / "retinamask" / "detectors" / "snapshots.py"))
+    scene = str(ROOT / "data/sample/images/scene_0000.jpg")
+    for options, name in (([], "mask_detector"), (["--face-detector", "haar"], "mask_classifier")):
+        assert main(["detect", scene, *options, "--out", str(tmp_path / "found.csv")]) == 2
+        said = capsys.readouterr().err
+        assert f"no snapshot is named, and {tmp_path}" in said and f"{name}.onnx" in said and "from a clone" in said
+    with pytest.raises(snapshots.SnapshotError, match="mask_detector.onnx"):
+        rm.load()
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_recipe_is_what_the_shipped_model_was_trained_by(name):
+    """Its settings are those of the record, but for what changes no weight."""
+    given = read_parameters_file(ROOT / "recipes" / f"{name}.yaml")
+    checked = check_parameters(ROOT / "notebooks" / f"{NOTEBOOKS[name]}.ipynb", given)
+    record = snapshots.read(snapshots.shipped(name)).record
+    assert set(checked) == set(given), "plain papermill knows no others"
+    more = checked.pop("more")
+    settings, network = training_settings(record["detector"], more, **checked)
+    trained = {field: record["training"]["parameters"][field] for field in asdict(settings)}
+    for field in ("checkpoint_minutes", "precision", "cache"):
+        trained[field] = getattr(settings, field)
+    assert asdict(settings) == trained
+    assert {field: record["settings"][field] for field in network} == {
+        field: list(value) if isinstance(value, tuple) else value for field, value in network.items()
+    }
