@@ -52,6 +52,15 @@ def test_what_mending_brings_by_hand():
     assert table["gain"].to_dict() == pytest.approx({**dict.fromkeys(CAUSES, 0), "wrong class": 0.5, "poor box": 0.25})
 
 
+def test_an_image_stays_when_its_missed_faces_are_mended():
+    """Its box on background still counts, before the right one of the other image: AP50 is 1/4, mended 1/2."""
+    truth = make_table([("a.jpg", 0, 0, 10, 10, "mask"), ("b.jpg", 0, 0, 10, 10, "mask")])
+    rows = [("a.jpg", 50, 50, 60, 60, "mask", 0.9), ("b.jpg", 0, 0, 10, 10, "mask", 0.5)]
+    found = make_table(rows, DETECTION_COLUMNS)
+    table = gains(truth, found, CLASSES, find_causes(truth, found, CLASSES)).set_index("cause")
+    assert table.loc["missed", "gain"] == pytest.approx(1 / 2 - 51 / 101 / 2)  # 51 of COCO's 101 recalls are reached
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_every_box_has_one_cause_and_mending_never_harms(seed):
     annotations, detections = random_tables(seed)

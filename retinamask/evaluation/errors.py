@@ -104,7 +104,8 @@ def gains(
     for cause, meaning in CAUSES.items():
         truth, mended, of_cause = annotations, boxes, causes["cause"] == cause
         if cause == MISSED:
-            truth = annotations.drop(index=causes.loc[of_cause, "annotation"])
+            truth = annotations.copy()  # the images stay, also where all their faces were missed
+            truth.loc[causes.loc[of_cause, "annotation"], [*BOX_COLUMNS, "class_name"]] = None
         else:
             right = set(boxes.loc[boxes["cause"] == RIGHT, "annotation"])
             first = causes[of_cause].sort_values("score", ascending=False).drop_duplicates("annotation")
