@@ -122,6 +122,7 @@ ORDER = [
     "evaluation.coco",
     "evaluation.matches",
     "evaluation.errors",
+    "evaluation.face_traits",
     "evaluation.in_training",
     "evaluation.plots",
     "evaluation.classification",
