@@ -44,6 +44,7 @@ _HOME = {
     "fit_boxes": "inference.box_fit",
     "evaluate": "evaluation.evaluate",
     "evaluate_classifier": "face",
+    "leaderboard": "evaluation.leaderboard",
     "draw": "face",
     "contact_sheet": "face",
     "plot_classes": "face",

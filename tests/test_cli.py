@@ -321,7 +321,7 @@ def test_the_first_line_of_a_command_begins_with_a_verb(command):
     first = choices[command].description.split()[0]
     assert first in {
         "Draw", "Read", "Write", "Convert", "Fetch", "Find", "Split", "Open", "Train", "Cut", "Evaluate", "Detect",
-        "Check", "Report", "Run", "Export",
+        "Check", "Report", "Run", "Export", "Compare",
     }  # fmt: skip
 
 

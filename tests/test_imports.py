@@ -127,6 +127,7 @@ ORDER = [
     "evaluation.plots",
     "evaluation.classification",
     "evaluation.evaluate",
+    "evaluation.leaderboard",
     "evaluation.watchers",
     "evaluation.page",
     "evaluation.audit",

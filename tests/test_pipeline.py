@@ -15,6 +15,7 @@ from notebook_cells import ROOT, run_cells
 from test_watchers import EVALUATION_TAGS, STEP_TAGS, read_back
 
 from retinamask.dataset import annotations
+from retinamask.evaluation import leaderboard
 from retinamask.runs.enter import enter, enter_project
 from retinamask.runs.parameters import known_parameters, settings_in_more
 from retinamask.runs.runner import PIPELINE, run
@@ -27,6 +28,7 @@ ALONE = (
     "08_train_mask_classifier",
     "09_two_stage_detection",
     "10_error_analysis",
+    "11_compare_detectors",
 )
 SHORT = {"image_size": 96, "epochs": 1, "steps": 2, "batch_size": 2}
 FACES = {"image_height": 48, "image_width": 32, "alpha": 0.35, "dense": "8", "epochs": 1, "steps": 2, "batch_size": 4}
@@ -101,6 +103,10 @@ def test_every_detector_is_trained_and_shows_its_pictures(tiny, tmp_path, monkey
         pictures = {f"{name}.png" for name in ("errors", "worst_images", "doubtful_annotations", "found_by_trait")}
         assert pictures <= pngs_in(run_dir) and len(done.pictures) == 4
         assert len((run_dir / "mistakes.csv").read_text().splitlines()) == 1 + len(done.variables["mistakes"])
+        monkeypatch.setattr(leaderboard, "_peak_memory", lambda weights, paths: 100.0)
+        done = run_cells("11_compare_detectors", monkeypatch, passes=1, timed_images=1, **common)
+        assert len(done.pictures) == 2 and done.variables["board"].table["model"].tolist() == ["mine_best_inference.h5"]
+        assert "| mine_best_inference.h5 | 96 |" in (run_dir / "leaderboard.md").read_text()
 
 
 def test_both_stages_go_from_annotations_to_figures(tiny, tmp_path, monkeypatch, capsys):
