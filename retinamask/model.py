@@ -44,7 +44,7 @@ class Model:
     def detect(
         self,
         source: Picture | Sequence[Picture] | pd.DataFrame,
-        score_threshold: float = 0.5,
+        score_threshold: float | None = None,
         suppress: str = "any_class",
         batch_size: int = 4,
         folder: str | Path = ".",
@@ -55,7 +55,8 @@ class Model:
             source: an image file, a folder of images, a glob such as ``"photos/*.jpg"``, a ``.txt`` or ``.lst`` that
                 lists images, a ``uint8`` array (RGB ``(height, width, 3)``, RGBA or grey), a
                 PIL image, or a list of these; or a table, of which the images are looked at.
-            score_threshold: keep detections at or above this score, 0 to 1.
+            score_threshold: keep detections at or above this score, 0 to 1; the threshold of each class that suited
+                the validation images of its training if left out, 0.5 where there is none.
             suppress: ``any_class`` for one box per face, ``per_class`` for COCO figures.
             batch_size: images per call of the network.
             folder: what the image paths of the result, and of a table, are relative to.
@@ -72,6 +73,10 @@ class Model:
             >>> model = rm.load("snapshots/mine_best.h5")
             >>> model.detect("photos/").query("class_name == 'no_mask'")
         """
+        predictor = self.predictor
+        if score_threshold is None:
+            thresholds = dict.fromkeys(self.classes, 0.5) | self.snapshot.thresholds
+            predictor, score_threshold = Fitted(predictor, thresholds=thresholds), min(thresholds.values())
         check_options(score_threshold, batch_size)
         options = {"score_threshold": score_threshold, "suppress": suppress}
         given = list(source) if isinstance(source, (list, tuple)) else [source]
@@ -85,12 +90,12 @@ class Model:
             raise ValueError("source has no image; expected a path, a folder, an array, a PIL image or a list of these")
         rows = []
         for start in range(0, len(pictures), batch_size):
-            found = self.predictor(pictures[start : start + batch_size], **options)
+            found = predictor(pictures[start : start + batch_size], **options)
             for number, detections in enumerate(found, start + 1):
-                rows += table_rows(f"image {number}", detections, self.predictor.class_names)
+                rows += table_rows(f"image {number}", detections, predictor.class_names)
         table = make_table(rows, DETECTION_COLUMNS)
         if paths:
-            in_files, unreadable = detect(self.predictor, paths, folder, batch_size=batch_size, **options)
+            in_files, unreadable = detect(predictor, paths, folder, batch_size=batch_size, **options)
             problems += unreadable
             table = pd.concat([table, in_files], ignore_index=True) if rows else in_files
         table.attrs |= {"problems": problems, "score_threshold": score_threshold}

@@ -54,6 +54,19 @@ def test_a_fitted_predictor_cuts_its_boxes_to_the_image():
     assert found.boxes_xyxy.tolist() == [[8.5, 0, 22, 36]] and found.scores.tolist() == [0.9]
 
 
+def test_weak_boxes_of_a_class_are_left_out():
+    class Stub:
+        class_names, measure = ["mask", "no_mask"], None
+
+        def __call__(self, images_rgb, *options):
+            scores, labels = np.array([0.9, 0.6, 0.4, 0.2]), np.array([0, 0, 1, 1])
+            return [Detections(np.arange(16.0).reshape(4, 4), scores, labels, 0.9) for _ in images_rgb]
+
+    fitted = Fitted(Stub(), thresholds={"mask": 0.7, "no_mask": 0.4})
+    (found,) = fitted([np.zeros((40, 40, 3), np.uint8)])
+    assert found.scores.tolist() == [0.9, 0.4] and found.boxes_xyxy.tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]]
+
+
 @pytest.mark.parametrize("box_fit", [(0, 0, 1), (0, 0, 0, 1)])
 def test_a_fit_that_is_none(box_fit):
     with pytest.raises(ValueError, match="expected right, down and two positive factors"):

@@ -30,7 +30,7 @@ class Finder:
 
 
 class Snapshot:
-    classes = {"mask": 0, "no_mask": 1}
+    classes, thresholds = {"mask": 0, "no_mask": 1}, {}
 
     def __str__(self):
         return "snapshots/a.h5 (a test)"
@@ -47,6 +47,15 @@ def test_importing_is_quick_and_starts_nothing_heavy():
         "print([name for name in ('tensorflow', 'pandas', 'cv2', 'matplotlib') if name in sys.modules], len(new) < 10)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[] True\n"
+
+
+def test_without_a_threshold_each_class_has_its_own(model, monkeypatch):
+    picture = np.full((30, 40, 3), 200, np.uint8)  # a no_mask of 0.75
+    assert len(model.detect(picture).dropna()) == 1
+    monkeypatch.setattr(model.snapshot, "thresholds", {"no_mask": 0.8, "mask": 0.3}, raising=False)
+    assert model.detect(picture).dropna().empty and len(model.detect(picture, 0.7).dropna()) == 1
+    monkeypatch.setattr(model.snapshot, "thresholds", {"mask": 0.8})
+    assert len(model.detect(picture).dropna()) == 1
 
 
 @pytest.mark.parametrize("name", [name for name in rm.__all__ if name != "__version__"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import retinamask as rm
 from retinamask import detectors
 from retinamask.dataset import annotations, images
 from retinamask.dataset.sample import CLASSES
@@ -51,9 +52,12 @@ def test_the_figures_are_those_of_detecting_in_the_files(small, table, tiny):
     found, _ = detect(predictor, annotations.image_paths(table), tiny, batch_size=4, suppress="per_class")
     expected = coco.evaluate(table, found, CLASSES)
     assert len(annotations.objects(found)) > 100 and expected["AP50"] > 0
-    assert list(figures) == [*coco.MEANINGS, *(f"AP50/{name}" for name in CLASSES)]
+    names = [f"{figure}/{name}" for figure in ("AP50", "threshold") for name in CLASSES]
+    assert list(figures) == [*coco.MEANINGS, *names]
     assert {name: figures[name] for name in coco.MEANINGS} == {name: expected[name] for name in coco.MEANINGS}
     assert [figures[f"AP50/{name}"] for name in CLASSES] == [expected["per_class"][name]["AP50"] for name in CLASSES]
+    best = rm.evaluate(evaluate.detections, table, CLASSES).thresholds
+    assert {name: figures[f"threshold/{name}"] for name in CLASSES} == {name: best.get(name) for name in CLASSES}
     annotations.pd.testing.assert_frame_equal(evaluate.detections, found)
 
 

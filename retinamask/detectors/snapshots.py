@@ -71,6 +71,12 @@ class Snapshot:
         """Whether it is a classifier of faces, which finds no boxes."""
         return named(self.record["detector"]).classifies
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The score of each class from which its F1 was highest on the validation images, as far as they are known."""
+        metrics = self.record.get("training", {}).get("metrics", {})
+        return {name: least for name in self.classes if (least := metrics.get(f"threshold/{name}")) is not None}
+
     def __str__(self) -> str:
         settings = self.record["settings"]
         network = " ".join(filter(None, (self.record["detector"], settings.get("backbone"))))

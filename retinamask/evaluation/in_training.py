@@ -11,7 +11,7 @@ import pandas as pd
 
 from retinamask.dataset import images
 from retinamask.dataset.annotations import DETECTION_COLUMNS, AnnotationError, image_paths, make_table, objects
-from retinamask.evaluation import coco
+from retinamask.evaluation import coco, matches
 from retinamask.inference.detect import Predictor, table_rows
 from retinamask.progress import track
 
@@ -75,9 +75,10 @@ class EpochEvaluation:
         self._network = self._predictor = None
 
     def __call__(self, network: Any) -> dict[str, float | None]:
-        """Return the twelve figures of `coco.MEANINGS`, and the ``AP50`` of each class as ``AP50/<class>``.
+        """Return the twelve figures of `coco.MEANINGS`, and of each class ``AP50/<class>`` and ``threshold/<class>``.
 
-        0 to 1, or ``None`` where there is nothing to find. Not a single image that can be read is an `AnnotationError`.
+        0 to 1, or ``None`` where there is nothing to find; the threshold is the score from which its F1 is highest.
+        Not a single image that can be read is an `AnnotationError`.
         """
         if network is not self._network:
             self._predictor = Predictor(self.detector, network)
@@ -89,8 +90,10 @@ class EpochEvaluation:
             for picture, detections in zip(pictures, found, strict=True):
                 rows += table_rows(picture.path, detections, self._predictor.class_names)
         self.detections = make_table(rows, DETECTION_COLUMNS)
-        figures = coco.evaluate(self.table, self.detections, self.detector.classes)
+        judged = self.table, self.detections, self.detector.classes
+        figures, thresholds = coco.evaluate(*judged), matches.best_thresholds(matches.match(*judged))
         per_class = {f"AP50/{name}": each["AP50"] for name, each in figures["per_class"].items()}
+        per_class |= {f"threshold/{name}": thresholds.get(name) for name in figures["per_class"]}
         return {name: figures[name] for name in coco.MEANINGS} | per_class
 
     def _batches(self) -> Iterator[tuple[list[Picture], np.ndarray]]:

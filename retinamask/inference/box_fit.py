@@ -1,6 +1,6 @@
-"""From one convention of boxes to another: a detector learnt faces, a data set has whole heads."""
+"""Fit a detector to a data set: boxes in its convention (faces or whole heads), thresholds that suit its classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -73,22 +73,31 @@ def fit_boxes(detections: pd.DataFrame, annotations: pd.DataFrame) -> BoxFit:
 
 
 class Fitted:
-    """A predictor whose boxes are moved and scaled by a `BoxFit`, and cut to the image."""
+    """A predictor whose boxes are moved and scaled by a `BoxFit`, or that leaves out weak boxes of each class.
 
-    def __init__(self, predictor, box_fit: Sequence[float]):
-        """``box_fit`` has the four numbers of a `BoxFit`."""
+    Args:
+        predictor: the predictor.
+        box_fit: the four numbers of a `BoxFit`; the moved boxes are cut to the image.
+        thresholds: class to the score below which its boxes are left out.
+    """
+
+    def __init__(
+        self, predictor, box_fit: Sequence[float] = (0, 0, 1, 1), thresholds: Mapping[str, float] | None = None
+    ):
         if len(box_fit) != 4 or not min(box_fit[2:]) > 0:
             raise ValueError(f"box_fit is {box_fit}, expected right, down and two positive factors: 0,-0.1,1.3,1.4")
         self.predictor, self.box_fit = predictor, BoxFit(*box_fit)
-        self.class_names, self.measure = predictor.class_names, predictor.measure
+        self.class_names, self.measure = predictor.class_names, getattr(predictor, "measure", None)
+        self._least = np.array([(thresholds or {}).get(name, 0.0) for name in self.class_names])
         self.concurrent = getattr(predictor, "concurrent", False)  # a `TwoStage` is not
 
     def __call__(
         self, images_rgb: Sequence[np.ndarray], score_threshold: float = 0.05, suppress: str = "any_class"
     ) -> list[Detections]:
         """Detect as the predictor does."""
-        found = self.predictor(images_rgb, score_threshold, suppress)
-        return [
-            each._replace(boxes_xyxy=boxes.clip(self.box_fit(each.boxes_xyxy), image_rgb.shape[1::-1]))
-            for each, image_rgb in zip(found, images_rgb, strict=True)
-        ]
+        every = []
+        for found, image_rgb in zip(self.predictor(images_rgb, score_threshold, suppress), images_rgb, strict=True):
+            kept = found.scores >= self._least[found.labels]
+            fitted = boxes.clip(self.box_fit(found.boxes_xyxy[kept]), image_rgb.shape[1::-1])
+            every.append(Detections(fitted, found.scores[kept], found.labels[kept], found.best_score))
+        return every

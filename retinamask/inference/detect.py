@@ -137,7 +137,7 @@ def look_at(
         return look(batch) if concurrent else batch
 
     concurrent = getattr(predictor, "concurrent", False)
-    if len(paths) >= MANY_IMAGES and hasattr(predictor, "measure"):
+    if len(paths) >= MANY_IMAGES and getattr(predictor, "measure", None):
         first = [seen.image_rgb for path in paths[:batch_size] if not (seen := _read(path, folder)).problem]
         predictor.measure(first or [np.zeros((480, 640, 3), np.uint8)])
     waiting, starts = deque(), range(0, len(paths), batch_size)

@@ -166,7 +166,8 @@ class Loop:
         if self._is_chief:
             if self._log_csv:
                 files.write_text(self._log_csv, pd.DataFrame(self.rows).to_csv(index=False, lineterminator="\n"))
-                for left in self._log_csv.parent.glob(f".{self._log_csv.stem[:40]}-????????.csv"):
+                log = Path(self._log_csv)
+                for left in log.parent.glob(f".{log.stem[:40]}-????????.csv"):
                     left.unlink(missing_ok=True)  # of a process that was killed while it wrote
             self.keeper.after_epoch(self.rows, lambda path: self._snapshot(path, row, network, finished))
         if not finished:
