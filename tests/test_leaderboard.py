@@ -79,7 +79,8 @@ def test_the_table_as_markdown():
         "| a.h5 | 512 | 0.500 (0.400 to 0.600) | 0.800 (0.700 to 0.900) | 0.750 | - | 40.0 | 25.0 | - | 11.1 | 2.0 |",
     ]
     (axes,) = board.picture().axes
-    assert [text.get_text() for text in axes.texts] == ["a.h5"]
+    assert [text.get_text() for text in axes.get_legend().texts] == ["1  a.h5"]
+    assert [(text.get_text(), text.xy) for text in axes.texts] == [("1", (40, 0.5))]
 
 
 def test_the_command_compares_snapshots_of_files_and_runs(trained, tiny, tmp_path, monkeypatch, capsys):
@@ -91,7 +92,7 @@ def test_the_command_compares_snapshots_of_files_and_runs(trained, tiny, tmp_pat
     assert capsys.readouterr().out == (tmp_path / "board" / "leaderboard.md").read_text()
     assert main(command) == 2 and "exists" in capsys.readouterr().err
     folder = ["--snapshots-dir", str(tiny / "snapshots"), "--force"]
-    assert main([*command, str(tmp_path / "lonely"), *folder]) == 2
+    assert main(["compare", str(tmp_path / "lonely"), *command[1:], *folder]) == 2
     assert "the run 'lonely' has no training or inference snapshot" in capsys.readouterr().err
 
 

@@ -154,17 +154,23 @@ class Leaderboard:
     @style.styled
     def picture(self) -> Figure:
         """Draw AP with its 95 % interval against the images a second."""
-        figure, axes = style.begin(8, 5)
-        for row in self.table.itertuples():
+        figure, axes = style.begin(9.6, 5)
+        for rank, row in enumerate(self.table.itertuples(), start=1):
+            color = style.OTHER_COLORS[(rank - 1) % len(style.OTHER_COLORS)]
             ends = [[max(0, row.AP - row.AP_low)], [max(0, row.AP_high - row.AP)]]
-            axes.errorbar(row.images_a_second, row.AP, ends, fmt="o", color=style.BLUE, ecolor="#aab4be", capsize=3)
-            at = {"xytext": (7, 5), "textcoords": "offset points", "fontsize": 9}
-            axes.annotate(style.shown_text(style.short(row.model, 34)), (row.images_a_second, row.AP), **at)
+            label = f"{rank}  {style.shown_text(style.short(row.model, 34))}"
+            point = {"fmt": "o", "color": color, "elinewidth": 1.2, "capsize": 3, "label": label}
+            axes.errorbar(row.images_a_second, row.AP, ends, **point)
+            place = {"xytext": (6, 5), "textcoords": "offset points"}
+            axes.annotate(str(rank), (row.images_a_second, row.AP), color=style.INK, **place)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
-        axes.margins(x=0.3)
-        axes.set(title="Accuracy and speed", xlabel="images a second, one at a time on this machine", ylabel="AP")
+        for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            formatter("{x:g}")
+        axes.tick_params(which="both", length=3.5, pad=3.5)
+        axes.margins(x=0.15)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        axes.set(title="Accuracy and speed, AP with its 95 % interval", ylabel="AP")
+        axes.set_xlabel("images a second, one at a time on this machine")
         return figure
 
     def sheet(self) -> Image.Image:
