@@ -43,6 +43,7 @@ _HOME = {
     # results
     "fit_boxes": "inference.box_fit",
     "evaluate": "evaluation.evaluate",
+    "find_leaks": "evaluation.leaks",
     "evaluate_classifier": "face",
     "leaderboard": "evaluation.leaderboard",
     "draw": "face",

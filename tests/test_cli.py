@@ -85,9 +85,14 @@ def test_convert_detect_and_evaluate(trained, tiny, tmp_path, capsys):
     assert len(annotations.image_paths(annotations.read_detections(found))) == 12
     assert main(arguments) == 2
     table = [str(tiny / "annotations.csv"), str(tiny / "classes.csv")]
-    assert main(["evaluate", *table, "--snapshot", str(model), "--out", str(tmp_path / "one.json")]) == 0
+    judged = ["evaluate", *table, "--snapshot", str(model), "--out", str(tmp_path / "one.json")]
+    assert main(judged) == 2
+    assert "12 of 12 images show a picture that the model was trained on" in capsys.readouterr().err
+    assert main([*judged, "--allow-leak"]) == 0
+    assert "LEAK: 12 of 12 images show" in capsys.readouterr().err
     assert main(["evaluate", *table, "--detections", str(found), "--out", str(tmp_path / "two.json")]) == 0
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert (one["leaked_images"], "leaked_images" in two) == (12, False)
     assert main(["evaluate", *table, "--detections", str(found), "--out", str(tmp_path / "two.json")]) == 2
     assert one["AP50"] == pytest.approx(two["AP50"], abs=0.02) and one["boxes"] == two["boxes"]
     assert "AP50" in capsys.readouterr().out
@@ -321,7 +326,7 @@ def test_the_first_line_of_a_command_begins_with_a_verb(command):
     first = choices[command].description.split()[0]
     assert first in {
         "Draw", "Read", "Write", "Convert", "Fetch", "Find", "Split", "Open", "Train", "Cut", "Evaluate", "Detect",
-        "Check", "Report", "Run", "Export", "Compare",
+        "Check", "Report", "Run", "Export", "Compare", "List",
     }  # fmt: skip
 
 

@@ -27,9 +27,10 @@ def onnx(trained, table, tiny, tmp_path_factory):
 
 
 def test_a_leaderboard_has_the_figures_of_an_evaluation(trained, onnx, table, tiny, tmp_path):
-    board = rm.leaderboard([trained.best, trained.last.weights, onnx], table, trained.best.classes, tiny, 1, 1)
+    board = rm.leaderboard([trained.best, trained.last.weights, onnx], table, trained.best.classes, tiny, 1, 1, True)
     rows = board.table.set_index("model")
-    assert set(rows.index) == {"tiny_best.h5", "tiny_last.h5", "tiny.onnx"} and rows["AP"].is_monotonic_decreasing
+    names = ["tiny_best.h5", "tiny_last.h5", "tiny.onnx"]
+    assert sorted(rows.index) == sorted(names) and rows["AP"].is_monotonic_decreasing
     found = rm.load(trained.last).detect(table, 0.05, "per_class", folder=tiny)
     metrics, last = rm.evaluate(found, table, trained.best.classes), rows.loc["tiny_last.h5"]
     for name in ("AP", "AP50"):
@@ -38,6 +39,7 @@ def test_a_leaderboard_has_the_figures_of_an_evaluation(trained, onnx, table, ti
     assert rows.loc["tiny.onnx", "AP"] == pytest.approx(last["AP"], abs=0.02)
     assert last["file_mb"] == trained.last.weights.stat().st_size / 1e6
     assert last["training_minutes"] == pytest.approx(trained.log["seconds"].iloc[-1] / 60)
+    assert (rows["leaked_images"] == 12).all() and [text.split(": LEAK: ")[0] for text in board.remarks] == names
     assert (rows["detector"] == "retinanet").all() and (rows["image_size"] == 96).all()
     assert (rows["images_a_second"] * rows["milliseconds"]).tolist() == pytest.approx([1000] * 3)
     # TensorFlow alone takes hundreds of MB; ONNX runs without it.
@@ -71,7 +73,7 @@ def test_the_table_as_markdown():
     row = {"model": "a.h5", "detector": "retinanet", "image_size": 512, "AP": 0.5, "AP_low": 0.4, "AP_high": 0.6}
     row |= {"AP50": 0.8, "AP50_low": 0.7, "AP50_high": 0.9, "AP50/mask": 0.75, "AP50/none": None}
     row |= {"images_a_second": 40.0, "milliseconds": 25.0, "peak_memory_mb": np.nan, "file_mb": 11.06}
-    board = Leaderboard(pd.DataFrame([row | {"training_minutes": 2.04}]), [], {"mask": 0, "none": 1})
+    board = Leaderboard(pd.DataFrame([row | {"training_minutes": 2.04}]), [], {"mask": 0, "none": 1}, [])
     assert board.markdown().splitlines() == [
         "| model | px | AP (95 %) | AP50 (95 %) | AP50 mask | AP50 none | images/s | ms | memory MB | file MB "
         "| training min |",
@@ -88,6 +90,8 @@ def test_the_command_compares_snapshots_of_files_and_runs(trained, tiny, tmp_pat
     (tmp_path / "lonely").mkdir()
     command = ["compare", str(trained.best.weights), "--annotations", str(tiny / "annotations.csv"), "--passes", "1"]
     command += ["--classes", str(tiny / "classes.csv"), "--out", str(tmp_path / "board")]
+    assert main(command) == 2 and "show a picture that the model was trained on" in capsys.readouterr().err
+    command += ["--allow-leak"]
     assert main(command) == 0
     assert capsys.readouterr().out == (tmp_path / "board" / "leaderboard.md").read_text()
     assert main(command) == 2 and "exists" in capsys.readouterr().err

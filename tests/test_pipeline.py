@@ -98,15 +98,20 @@ def test_every_detector_is_trained_and_shows_its_pictures(tiny, tmp_path, monkey
         run_cells("03_convert_snapshot", monkeypatch, score_threshold=0.01, **common)
         done = run_cells("05_evaluate", monkeypatch, **common)
         assert done.variables["model"].snapshot.kind == "inference" and len(done.pictures) == 5
-        assert json.loads((run_dir / "metrics.json").read_text())["images"] > 0
+        metrics = json.loads((run_dir / "metrics.json").read_text())
+        assert metrics["images"] > 0 and metrics["leaked_images"] == 0
+        done = run_cells("05_evaluate", monkeypatch, split="train", **common)
+        metrics = json.loads((run_dir / "metrics.json").read_text())
+        assert metrics["leaked_images"] == metrics["images"] == 8
+        assert "LEAK: 8 of 8" in done.variables["leaks"].remarks[0]
         done = run_cells("10_error_analysis", monkeypatch, **common)
         pictures = {f"{name}.png" for name in ("errors", "worst_images", "doubtful_annotations", "found_by_trait")}
         assert pictures <= pngs_in(run_dir) and len(done.pictures) == 4
         assert len((run_dir / "mistakes.csv").read_text().splitlines()) == 1 + len(done.variables["mistakes"])
         monkeypatch.setattr(leaderboard, "_peak_memory", lambda weights, paths: 100.0)
         done = run_cells("11_compare_detectors", monkeypatch, passes=1, timed_images=1, **common)
-        assert len(done.pictures) == 2 and done.variables["board"].table["model"].tolist() == ["mine_best_inference.h5"]
-        assert "| mine_best_inference.h5 | 96 |" in (run_dir / "leaderboard.md").read_text()
+        assert len(done.pictures) == 2 and done.variables["board"].table["model"].tolist() == ["mine_best.h5"]
+        assert "| mine_best.h5 | 96 |" in (run_dir / "leaderboard.md").read_text()
 
 
 def test_both_stages_go_from_annotations_to_figures(tiny, tmp_path, monkeypatch, capsys):

@@ -16,7 +16,7 @@ from conftest import BACKBONE, SMALL
 from darknet_networks import SMALL_CFG
 
 from retinamask import cli, detectors
-from retinamask.dataset import annotations, images
+from retinamask.dataset import annotations, copies, images
 from retinamask.dataset.sample import CLASSES
 from retinamask.detectors import _keras, snapshots, starting_weights
 from retinamask.evaluation.watchers import Watcher
@@ -87,6 +87,9 @@ def test_a_run_leaves_snapshots_a_log_and_a_record(trained, tiny, table):
     assert training["training_table_fingerprint"] == annotations.fingerprint(table, CLASSES)
     assert training["parameters"]["seed"] == 5 and training["weights"] == {"source": "none"} and training["finished"]
     assert training["versions"]["keras-retinanet"] == "1.0.0"
+    pictures = [images.read_image(tiny / path) for path in annotations.image_paths(table)]
+    expected = {copies.packed_hashes(picture)[0].tobytes().hex() for picture in pictures}
+    assert training["image_hashes"] == "".join(sorted(expected)) and len(expected) == 12
     assert not list(trained.last.weights.parent.glob("*checkpoint*"))
 
 
@@ -191,6 +194,22 @@ def test_sigterm_ends_training_with_one_line_and_leaves_what_resumes(quick, tabl
         run_of(quick, table, tiny, tmp_path / "x", watchers=[TerminateAt(3)], epochs=2)
     assert signal.getsignal(signal.SIGTERM) == before
     assert len(run_of(quick, table, tiny, tmp_path / "x", resume=True, epochs=2).log) == 2
+
+
+def test_pictures_are_remembered_through_a_stop_and_a_second_training(quick, table, tiny, tmp_path, monkeypatch):
+    """Of the first six scenes in a run that is resumed, and of all in one that starts from it with the rest."""
+    paths = annotations.image_paths(table)
+    first, rest = (annotations.of_images(table, chosen) for chosen in (paths[:6], paths[6:]))
+    with pytest.raises(KeyboardInterrupt):
+        run_of(quick, first, tiny, tmp_path / "x", watchers=[StopAt(3)], epochs=2)
+    with monkeypatch.context() as patched:
+        patched.setattr("retinamask.training.train.hash_images", None)  # hashed once, at the start
+        last = run_of(quick, first, tiny, tmp_path / "x", resume=True, epochs=2).last
+    known = snapshots.image_hashes(last)
+    assert known.shape == (6, 10)
+    examples, settings = Examples(rest, tiny, quick), TrainingSettings(**{**PLAIN, "epochs": 1, "steps": 1})
+    second = snapshots.image_hashes(train(examples, settings, tmp_path / "y", str(last.weights)).last)
+    assert second.shape == (12, 10) and {each.tobytes() for each in known} < {each.tobytes() for each in second}
 
 
 def test_a_stop_is_one_line_on_the_command_line(monkeypatch, capsys):

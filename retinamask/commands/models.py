@@ -55,6 +55,8 @@ def add_commands(subparsers) -> None:
     evaluate.add_argument("--suppress", choices=SUPPRESS, default=argparse.SUPPRESS, help=text)
     text = "training images: learn on them how boxes must move and grow to be those of this data set"
     evaluate.add_argument("--fit-boxes", metavar="CSV", help=text)
+    text = "judge also on pictures that the snapshot was trained on, and say so; they are refused if left out"
+    evaluate.add_argument("--allow-leak", action="store_true", help=text)
     evaluate.add_argument("--out", help="also write the figures to this JSON file")
     evaluate.add_argument("--force", action="store_true", help="replace an existing JSON file")
     add_predictor_options(evaluate)
@@ -63,11 +65,13 @@ def add_commands(subparsers) -> None:
     compare = add_command(subparsers, "compare", compare_command, text)
     text = "snapshot or export, or the folder of a run, for its newest snapshot"
     compare.add_argument("models", nargs="+", metavar="RUN_OR_SNAPSHOT", help=text)
-    compare.add_argument("--annotations", required=True, metavar="CSV", help="images that none was trained on")
+    compare.add_argument("--annotations", required=True, metavar="CSV", help="images to compare them on")
     compare.add_argument("--classes", required=True, metavar="CSV", help="classes.csv")
     compare.add_argument("--out", default="runs/leaderboard", help="folder for leaderboard.csv, .md, .png and images")
     compare.add_argument("--passes", type=int, default=5, help="how often each is timed, in turns")
     compare.add_argument("--snapshots-dir", default="snapshots", help="where the snapshots of runs are")
+    text = "compare also on pictures that one was trained on, and say so; they are refused if left out"
+    compare.add_argument("--allow-leak", action="store_true", help=text)
     compare.add_argument("--force", action="store_true", help="replace an earlier leaderboard")
 
 
@@ -113,6 +117,7 @@ def evaluate_command(given) -> None:
     from retinamask.dataset import annotations
     from retinamask.detectors import snapshots
     from retinamask.evaluation.evaluate import evaluate
+    from retinamask.evaluation.leaks import find_leaks
     from retinamask.inference.box_fit import Fitted, fit_boxes
     from retinamask.inference.detect import detect
 
@@ -121,16 +126,19 @@ def evaluate_command(given) -> None:
     options = {name: vars(given)[name] for name in ("score_threshold", "suppress") if name in given}
     used = {"box_fit": given.box_fit} if "box_fit" in given else {}
     if given.detections:
-        refuse_options(["fit_boxes"] if given.fit_boxes else [], "on --detections, which were made before")
-        refuse_options([*options, *predictor_options(given)], "on --detections, which were made before")
+        more = [name for name in ("fit_boxes", "allow_leak") if getattr(given, name)]
+        refuse_options([*options, *more, *predictor_options(given)], "on --detections, which were made before")
     classes = annotations.read_classes(given.classes)
     table = annotations.read_annotations(given.annotations, classes)
     paths, folder = annotations.image_paths(table), Path(given.annotations).parent
+    remarks = []
     if given.detections:
         detections = annotations.read_detections(given.detections)
         detections = annotations.moved(detections, Path(given.detections).parent, folder)
     else:
-        snapshots.check_classes(snapshots.read(given.snapshot), classes)
+        snapshot = snapshots.read(given.snapshot)
+        snapshots.check_classes(snapshot, classes)
+        used["leaked_images"], remarks = find_leaks(snapshot, table, folder, given.allow_leak)
         options = {"score_threshold": 0.05, "suppress": "per_class", **options}
         predictor = load_predictor(given)
         if given.fit_boxes:
@@ -145,7 +153,7 @@ def evaluate_command(given) -> None:
             print(f"counted as without detections: {message}", file=sys.stderr)
         print(f"detections from score {options['score_threshold']:g} on, suppressed {options['suppress']}")
     metrics = evaluate(detections, table, classes, folder)
-    for remark in metrics.remarks:
+    for remark in remarks + metrics.remarks:
         print(remark, file=sys.stderr)
     for figure in metrics.table().itertuples():
         interval = "" if isnan(figure.low) else f"{figure.low:.3f} to {figure.high:.3f}"
@@ -172,6 +180,8 @@ def compare_command(given) -> None:
         else path
         for path in given.models
     ]
-    board = leaderboard(models, table, classes, Path(given.annotations).parent, given.passes)
+    folder, options = Path(given.annotations).parent, {"passes": given.passes, "allow_leak": given.allow_leak}
+    board = leaderboard(models, table, classes, folder, **options)
     board.save(given.out)
+    print(*board.remarks, sep="\n", end="\n" * bool(board.remarks), file=sys.stderr)
     print(board.markdown(), end="")

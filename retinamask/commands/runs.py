@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 from retinamask.commands import add_command
+from retinamask.dataset import files
 from retinamask.detectors import DETECTORS
 
 
@@ -40,6 +41,14 @@ def add_commands(subparsers) -> None:
     value = "run on the workers of a Dask cluster: its scheduler's address, or local for processes on this machine"
     grid.add_argument("--dask", metavar="ADDRESS", help=value)
     grid.add_argument("--out", metavar="DIR", help="folder of runs and sweep.csv; runs/sweep_NOTEBOOK if left out")
+
+    text = "List all runs and trainings, the newest first, or show what differs between two."
+    ledger = add_command(subparsers, "runs", runs_command, text)
+    ledger.add_argument("names", nargs="*", metavar="NAME", help="two of the listed names, to be compared")
+    ledger.add_argument("--runs-dir", default="runs", help="folder with the folders of the runs, such as a sweep's")
+    ledger.add_argument("--snapshots-dir", default="snapshots", help="folder of the snapshots")
+    ledger.add_argument("--out", metavar="CSV", help="also write the table to this file")
+    ledger.add_argument("--force", action="store_true", help="replace an existing file")
 
     demo = add_command(subparsers, "demo", demo_command, "Draw faces, train on them, and show the detections.")
     demo.add_argument("--images", type=int, default=700, help="how many scenes to draw")
@@ -91,6 +100,25 @@ def sweep_command(given) -> int:
     failed = int((table["status"] != "finished").sum())
     print(f"{len(table)} runs, {failed} failed: {out / 'sweep.csv'}")
     return 1 if failed else 0
+
+
+def runs_command(given) -> None:
+    from retinamask.runs.ledger import compare_runs, read_runs
+
+    if len(given.names) not in (0, 2):
+        raise ValueError(f"found {len(given.names)} names, expected none, for the list, or two, to be compared")
+    if given.out:
+        files.refuse_existing(given.out, given.force)
+    table, problems = read_runs(given.runs_dir, given.snapshots_dir)
+    print(*problems, sep="\n", end="\n" * bool(problems), file=sys.stderr)
+    table = compare_runs(table, *given.names) if given.names else table.drop(columns="parameters").set_index("name")
+    if given.out:
+        files.write_text(given.out, table.to_csv(lineterminator="\n"))
+    table = table.astype(object).where(table.notna(), "-")
+    if not given.names:
+        table = table.assign(started=table["started"].str[:16], data=table["data"].str[:8])
+    shown = table.rename_axis(None).to_string(float_format="{:.4g}".format, max_colwidth=40)
+    print(shown if len(table) else "no runs and no trainings yet")
 
 
 def _folder_of(notebook: Path) -> Path:

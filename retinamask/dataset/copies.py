@@ -96,9 +96,7 @@ def near_pairs(hashes: Hashes, most_bits: int = NEAR_BITS, most_per_image: int |
     Returns:
         ``int`` of shape ``(P, 2)``: positions ``i < j``, sorted, each pair once.
     """
-    # With bits as -1 and 1 the distance is (80 - dot product) / 2, which a matrix product has soonest, and exactly.
-    packed = hashes.upright, hashes.mirrored
-    upright, mirrored = (np.unpackbits(bits, axis=1).astype(np.float32) * 2 - 1 for bits in packed)
+    upright, mirrored = _signs(hashes.upright), _signs(hashes.mirrored)
     found = [np.empty((0, 2), dtype=np.int64)]
     numbers = np.arange(len(upright))  # of the groups so far
     for start in range(0, len(upright), _CHUNK):
@@ -111,6 +109,25 @@ def near_pairs(hashes: Hashes, most_bits: int = NEAR_BITS, most_per_image: int |
             near = _thinned(near, agreement, numbers, start, most_per_image)
         found.append(np.argwhere(near) + start)
     return np.concatenate(found)
+
+
+def shown_in(hashes: Hashes, upright: np.ndarray) -> np.ndarray:
+    """Tell which images show, as they are or mirrored, one of the pictures with the hashes ``upright``.
+
+    Args:
+        hashes: of ``N`` images.
+        upright: ``uint8`` of shape ``(M, 10)``, as in `Hashes`.
+
+    Returns:
+        ``bool`` of shape ``(N,)``: whether a hash differs by at most `NEAR_BITS`.
+    """
+    known, found = _signs(upright).T, np.zeros(len(hashes.paths), dtype=bool)
+    for start in range(0, len(found), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        for packed in (hashes.upright, hashes.mirrored):
+            agreement = (_signs(packed[rows]) @ known).max(axis=1, initial=-HASH_BITS)
+            found[rows] |= agreement >= HASH_BITS - 2 * NEAR_BITS
+    return found
 
 
 def groups(count: int, pairs: np.ndarray | Sequence[tuple[int, int]]) -> np.ndarray:
@@ -224,6 +241,11 @@ def _thinned(near: np.ndarray, agreement: np.ndarray, numbers: np.ndarray, start
             kept[row, columns[firsts[joining]]] = True
             numbers[np.isin(numbers, others)] = own
     return kept
+
+
+def _signs(packed: np.ndarray) -> np.ndarray:
+    """Give bits as -1 and 1: their distance is (80 - dot product) / 2, which a matrix product has soonest, exactly."""
+    return np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1
 
 
 def _above_median(frequencies: np.ndarray) -> np.ndarray:

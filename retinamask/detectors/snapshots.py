@@ -20,8 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from retinamask.dataset import files
 from retinamask.dataset.annotations import AnnotationError, fingerprint
+from retinamask.dataset.copies import HASH_BITS
 from retinamask.detectors.detector import named
 
 FORMAT = 1
@@ -43,7 +46,8 @@ class Snapshot:
         weights: the ``.h5``, ``.onnx`` or ``.tflite`` file.
         record: the JSON in it or beside it: ``kind`` (one of `KINDS`), ``detector``, ``classes`` (name to id),
             ``settings`` (of the detector), ``inference`` (thresholds, for that kind), ``training`` (parameters,
-            fingerprint of the training table, metrics, versions), ``created`` and ``weights_sha256``.
+            fingerprint of the training table, hashes of its pictures, metrics, versions), ``created`` and
+            ``weights_sha256``.
     """
 
     weights: Path
@@ -284,6 +288,16 @@ def beside(path: Path) -> Path:
 def trained_on(snapshot: Snapshot, table) -> bool:
     """Whether ``table`` is what the snapshot was trained on, so that the run's other splits are held out."""
     return snapshot.record.get("training", {}).get("training_table_fingerprint") == fingerprint(table, snapshot.classes)
+
+
+def image_hashes(snapshot: Snapshot) -> np.ndarray | None:
+    """Give the hashes of the pictures that a snapshot learnt from, see `retinamask.dataset.copies.Hashes`.
+
+    Returns:
+        ``uint8`` of shape ``(N, 10)``, or None if the snapshot does not say.
+    """
+    text = snapshot.record.get("training", {}).get("image_hashes")
+    return None if text is None else np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, HASH_BITS // 8)
 
 
 def check_classes(snapshot: Snapshot, classes: dict[str, int]) -> None:

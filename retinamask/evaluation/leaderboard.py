@@ -18,9 +18,10 @@ from retinamask.dataset.images import read_image
 from retinamask.detectors import snapshots
 from retinamask.detectors.snapshots import Snapshot
 from retinamask.drawing import style
-from retinamask.drawing.contact_sheet import contact_sheet, side_by_side
+from retinamask.drawing.contact_sheet import Example, contact_sheet, side_by_side
 from retinamask.evaluation import plots
 from retinamask.evaluation.evaluate import evaluate
+from retinamask.evaluation.leaks import find_leaks
 from retinamask.inference.detect import Predictor, detect
 from retinamask.progress import track
 
@@ -44,20 +45,22 @@ def leaderboard(
     folder: str | Path = ".",
     passes: int = 5,
     timed_images: int = 4,
+    allow_leak: bool = False,
 ) -> "Leaderboard":
     """Judge detectors on the same images, and measure them in turns on this machine.
 
     Args:
         models: training or inference snapshots, or exports.
-        annotations: of images that none of them was trained on.
+        annotations: of the images.
         classes: name to id.
         folder: what the image paths are relative to.
         passes: how often each looks at the timed images, in turns, after one that warms up.
         timed_images: how many are timed, the first, one after the other.
+        allow_leak: report images that show a picture of a detector's training, instead of refusing them.
 
     Raises:
         SnapshotError: a file is missing or damaged, or a classifier.
-        ValueError: other classes, nothing annotated, or fewer than one pass or image.
+        ValueError: other classes, nothing annotated, fewer than one pass or image, or a leak.
 
     Example:
         >>> board = rm.leaderboard(["snapshots/a_best.h5", "snapshots/a_best.onnx"], parts["test"], classes)
@@ -69,8 +72,10 @@ def leaderboard(
     names = [snapshot.weights.name for snapshot in given]
     if len(set(names)) < len(names):
         names = [str(snapshot.weights) for snapshot in given]
+    leaks = []
     for snapshot in given:
         snapshots.check_classes(snapshot, classes)
+        leaks.append(find_leaks(snapshot, annotations, folder, allow_leak))
     predictors = {name: Predictor.load(snapshot) for name, snapshot in zip(names, given, strict=True)}
     rows, shown, paths = [], {}, image_paths(annotations)
     for (name, predictor), snapshot in zip(predictors.items(), given, strict=True):
@@ -86,16 +91,17 @@ def leaderboard(
     readable = image_paths(detections)
     timed = [str(Path(folder, path)) for path in readable[:timed_images]]
     milliseconds = _milliseconds(predictors, timed, passes)
-    for row, snapshot in zip(rows, track(given, "measuring memory", "model"), strict=True):
+    for row, snapshot, leak in zip(rows, track(given, "measuring memory", "model"), leaks, strict=True):
         row["images_a_second"] = 1000 / milliseconds[row["model"]]
         row["milliseconds"] = milliseconds[row["model"]]
         row["peak_memory_mb"] = _peak_memory(snapshot.weights, timed)
         row["file_mb"] = snapshot.weights.stat().st_size / 1e6
         seconds = snapshot.record.get("training", {}).get("metrics", {}).get("seconds", np.nan)
-        row["training_minutes"] = seconds / 60
+        row["training_minutes"], row["leaked_images"] = seconds / 60, leak.images
     table = pd.DataFrame(rows).sort_values("AP", ascending=False, ignore_index=True)
+    remarks = [f"{name}: {text}" for name, leak in zip(names, leaks, strict=True) for text in leak.remarks]
     tables = {"annotated": annotations, **{name: shown[name] for name in table["model"]}}
-    return Leaderboard(table, side_by_side(readable[:_PICTURED], folder, tables, annotations), classes)
+    return Leaderboard(table, side_by_side(readable[:_PICTURED], folder, tables, annotations), classes, remarks)
 
 
 def _milliseconds(predictors: dict[str, Predictor], paths: list[str], passes: int) -> dict[str, float]:
@@ -130,11 +136,12 @@ class Leaderboard:
         table: a row per detector, the best AP first: ``model``, ``detector``, ``image_size``, ``AP`` and ``AP50`` with
             the ends ``_low`` and ``_high`` of their 95 % intervals, ``AP50/CLASS``, ``images_a_second`` and
             ``milliseconds`` of an image (from pixels to boxes, one at a time), ``peak_memory_mb`` of a process of its
-            own, ``file_mb``, and ``training_minutes`` until the snapshot, NaN if it does not say.
+            own, ``file_mb``, ``training_minutes`` until the snapshot, NaN if it does not say, and ``leaked_images``.
+        remarks: what speaks against the figures.
     """
 
-    def __init__(self, table: pd.DataFrame, pictured: list, classes: dict[str, int]):
-        self.table, self._pictured, self._classes = table, pictured, classes
+    def __init__(self, table: pd.DataFrame, pictured: list[Example], classes: dict[str, int], remarks: list[str]):
+        self.table, self._pictured, self._classes, self.remarks = table, pictured, classes, remarks
 
     def markdown(self) -> str:
         """Write the table as Markdown."""

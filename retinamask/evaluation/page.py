@@ -118,7 +118,9 @@ RUN = """{% extends "base" %}{% from "macros" import tiles, grid %}
 {% block body %}
 {% if metrics %}
 {{ tiles([("AP50", metrics.AP50 | figure), ("AP", metrics.AP | figure), ("AR100", metrics.AR100 | figure)]) }}
-<p><small>On {{ metrics.boxes }} annotated boxes in {{ metrics.images }} images.</small></p>
+<p><small>On {{ metrics.boxes }} annotated boxes in {{ metrics.images }} images.
+{% if metrics.get("leaked_images") %}LEAK: the model was trained on {{ metrics.leaked_images }} of them.{% endif %}
+</small></p>
 {{ grid(["class", "AP50", "AP75", "AP", "AR100", "boxes"], class_rows) }}
 <details><summary>All twelve COCO figures</summary>{{ grid(["figure", "value", "meaning"], figure_rows) }}</details>
 {% endif %}

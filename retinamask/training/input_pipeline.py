@@ -55,7 +55,7 @@ class Examples:
     def __init__(self, table: pd.DataFrame, folder: str | Path, detector, cache: str = "auto"):
         check_classes(table, detector.classes, "the training table")
         distribution.strategy()  # with several machines before TensorFlow is used for anything, and pixels are tensors
-        self.table, self.detector = table, detector
+        self.table, self.folder, self.detector = table, folder, detector
         self.pixels = open_pixels(folder, image_paths(table), detector.scale, cache)
         self.boxes: list[np.ndarray] = []
         self.labels: list[np.ndarray] = []

@@ -15,10 +15,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from retinamask.dataset import files
 from retinamask.dataset.annotations import fingerprint
+from retinamask.dataset.copies import hash_images
 from retinamask.detectors import _keras, snapshots
 from retinamask.training import checkpoints, distribution, input_pipeline, learning_rate, precision
 from retinamask.training.input_pipeline import Examples
@@ -114,6 +116,8 @@ def train(
             learner = Learner(detector, settings, strategy, used, None if saved else weights)
             known = {"run": stem.name, "identity": identity, "weights": learner.loaded}
             known |= _training_record(examples, settings, used) | (record or {})
+            if not saved and distribution.is_chief(strategy):
+                known["image_hashes"] = _image_hashes(examples, weights)
             loop = Loop(learner, examples, steps, stem, strategy, evaluate, list(watchers), log_csv, known)
             loop.run(saved)
     return Trained(loop.keeper.best, loop.keeper.last, pd.DataFrame(loop.rows))
@@ -130,6 +134,15 @@ def _training_record(examples: Examples, settings: TrainingSettings, used: str) 
         "devices": distribution.describe(distribution.strategy()),
         "versions": {name: version(name) for name in _PACKAGES},
     }
+
+
+def _image_hashes(examples: Examples, weights: str) -> str:
+    """Give the upright hashes of all pictures learnt from, also by a snapshot that is the start; 20 digits each."""
+    upright = [hash_images(examples.paths, examples.folder).upright]
+    with contextlib.suppress(snapshots.SnapshotError):  # the weights are no snapshot
+        earlier = snapshots.image_hashes(snapshots.read(weights))
+        upright += [] if earlier is None else [earlier]
+    return np.unique(np.concatenate(upright), axis=0).tobytes().hex()
 
 
 def find_learning_rate(

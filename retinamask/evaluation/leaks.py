@@ -1,0 +1,55 @@
+"""Leaks: test images that show a picture that the model was trained on, on which it looks better than it is."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from retinamask.dataset.annotations import image_paths
+from retinamask.dataset.copies import hash_images, shown_in
+from retinamask.detectors.snapshots import Snapshot, image_hashes
+
+
+class Leaks(NamedTuple):
+    """The result of `find_leaks`."""
+
+    images: int | None  # that show a picture of the training; None if the snapshot does not say what it learnt from
+    remarks: list[str]  # what is to be said beside the figures
+
+
+def find_leaks(snapshot: Snapshot, table: pd.DataFrame, folder: str | Path = ".", allow_leak: bool = False) -> Leaks:
+    """Refuse to judge a model on pictures that it was trained on: the same, scaled, or mirrored.
+
+    Args:
+        snapshot: of the model.
+        table: annotations of the images that it is to be judged on.
+        folder: what the image paths are relative to.
+        allow_leak: count and report such images instead.
+
+    Raises:
+        ValueError: an image shows a picture of the training.
+
+    Example:
+        >>> rm.find_leaks(model.snapshot, test).images
+        0
+    """
+    if snapshot.classifies:
+        said = "the classifier was trained on faces; whether they come from these images cannot be checked"
+        return Leaks(None, [said])
+    known = image_hashes(snapshot)
+    if known is None:
+        made = "was made before training images were remembered, or by another program"
+        return Leaks(None, [f"{snapshot.weights} {made}: copies cannot be checked"])
+    hashes = hash_images(image_paths(table), folder)
+    leaked = np.flatnonzero(shown_in(hashes, known))
+    if not len(leaked):
+        return Leaks(0, [])
+    such = " and ".join(hashes.paths[index] for index in leaked[:2])
+    found = f"{len(leaked)} of {len(hashes.paths)} images show a picture that the model was trained on, such as {such}"
+    if not allow_leak:
+        raise ValueError(
+            f"{found}; expected images held out: split the table with retinamask split, which keeps copies together, "
+            "and train on its training part; or judge all the same with --allow-leak (allow_leak=True)"
+        )
+    return Leaks(len(leaked), [f"LEAK: {found}; the figures are too good"])
