@@ -45,6 +45,7 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "find_leaks": "evaluation.leaks",
     "evaluate_classifier": "face",
+    "leaderboard": "evaluation.leaderboard",
     "draw": "face",
     "contact_sheet": "face",
     "plot_classes": "face",

@@ -326,7 +326,7 @@ def test_the_first_line_of_a_command_begins_with_a_verb(command):
     first = choices[command].description.split()[0]
     assert first in {
         "Draw", "Read", "Write", "Convert", "Fetch", "Find", "Split", "Open", "Train", "Cut", "Evaluate", "Detect",
-        "Check", "Report", "Run", "Export", "List",
+        "Check", "Report", "Run", "Export", "Compare", "List",
     }  # fmt: skip
 
 

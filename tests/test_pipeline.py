@@ -15,6 +15,7 @@ from notebook_cells import ROOT, run_cells
 from test_watchers import EVALUATION_TAGS, STEP_TAGS, read_back
 
 from retinamask.dataset import annotations
+from retinamask.evaluation import leaderboard
 from retinamask.runs.enter import enter, enter_project
 from retinamask.runs.parameters import known_parameters, settings_in_more
 from retinamask.runs.runner import PIPELINE, run
@@ -26,6 +27,8 @@ ALONE = (
     "07_train_yolov4_tiny",
     "08_train_mask_classifier",
     "09_two_stage_detection",
+    "10_error_analysis",
+    "11_compare_detectors",
 )
 SHORT = {"image_size": 96, "epochs": 1, "steps": 2, "batch_size": 2}
 FACES = {"image_height": 48, "image_width": 32, "alpha": 0.35, "dense": "8", "epochs": 1, "steps": 2, "batch_size": 4}
@@ -101,6 +104,14 @@ def test_every_detector_is_trained_and_shows_its_pictures(tiny, tmp_path, monkey
         metrics = json.loads((run_dir / "metrics.json").read_text())
         assert metrics["leaked_images"] == metrics["images"] == 8
         assert "LEAK: 8 of 8" in done.variables["leaks"].remarks[0]
+        done = run_cells("10_error_analysis", monkeypatch, **common)
+        pictures = {f"{name}.png" for name in ("errors", "worst_images", "doubtful_annotations", "found_by_trait")}
+        assert pictures <= pngs_in(run_dir) and len(done.pictures) == 4
+        assert len((run_dir / "mistakes.csv").read_text().splitlines()) == 1 + len(done.variables["mistakes"])
+        monkeypatch.setattr(leaderboard, "_peak_memory", lambda weights, paths: 100.0)
+        done = run_cells("11_compare_detectors", monkeypatch, passes=1, timed_images=1, **common)
+        assert len(done.pictures) == 2 and done.variables["board"].table["model"].tolist() == ["mine_best.h5"]
+        assert "| mine_best.h5 | 96 |" in (run_dir / "leaderboard.md").read_text()
 
 
 def test_both_stages_go_from_annotations_to_figures(tiny, tmp_path, monkeypatch, capsys):
@@ -138,7 +149,7 @@ def test_the_audit_runs_on_a_folder_of_xml_and_leaves_its_page(tiny, tmp_path, m
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [["00_audit_dataset"], ALONE[:1], ALONE[1:2], ALONE[2:]], ids=lambda names: names[0])
+@pytest.mark.parametrize("names", [["00_audit_dataset"], ALONE[:1], ALONE[1:2], ALONE[2:4]], ids=lambda names: names[0])
 def test_the_other_notebooks_run_in_kernels(tiny, tmp_path, names):
     table = {"annotations_csv": str(tiny / "annotations.csv"), "snapshots_dir": str(tmp_path / "s"), **PRECISE}
     parameters = {"source": str(tiny / "scenes")} if names[0].startswith("00") else table

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from PIL import ImageColor, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
-from retinamask.dataset.annotations import DETECTION_COLUMNS, make_table
+from retinamask.dataset.annotations import BOX_COLUMNS, DETECTION_COLUMNS, make_table
 from retinamask.drawing import style
 from retinamask.drawing.boxes import draw_boxes, place_labels
-from retinamask.drawing.contact_sheet import Example, contact_sheet
+from retinamask.drawing.contact_sheet import Example, contact_sheet, cut_outs, side_by_side
 from retinamask.evaluation import plots
 
 CLASSES = {"mask": 0, "no_mask": 1}
@@ -173,6 +173,21 @@ def test_a_contact_sheet_keeps_the_aspect_and_scales_the_boxes(size_wh):
     boxes = annotation(0, 0, *size_wh)
     drawn = np.asarray(contact_sheet([Example("a.jpg", red, boxes)], CLASSES, cell_size=200))
     assert tuple(drawn[rows.max(), columns.max()]) == tuple(drawn[rows.max(), columns.min()]) == GREEN
+
+
+def test_tables_side_by_side_and_boxes_cut_out_by_hand(tmp_path):
+    Image.fromarray(np.arange(200, dtype=np.uint8)[None].repeat(100, axis=0)).save(tmp_path / "a.png")
+    truth = make_table([("a.png", 60, 40, 80, 60, "mask"), ("a.png", 0, 0, 5, 5, "mask")])
+    found = make_table([("a.png", 50, 40, 70, 60, "no_mask", 0.9)], DETECTION_COLUMNS)
+    rows = side_by_side(["a.png"], tmp_path, {"annotated": truth, "found": found}, truth)
+    assert [(each.remark, each.labels) for each in rows] == [("annotated: 2", False), ("found: 1", False)]
+    mistakes = pd.concat([found.assign(true_class="mask"), found.assign(true_class=None, x1=190.0, x2=198.0)])
+    inside, at_edge = cut_outs(mistakes.reset_index(drop=True), tmp_path, truth)
+    assert inside.image_rgb.shape == (60, 60, 3) and inside.image_rgb[0, 0].tolist() == [30, 30, 30]
+    assert inside.boxes[BOX_COLUMNS].to_numpy().tolist() == [[20, 20, 40, 40]]
+    assert inside.ground_truth[BOX_COLUMNS].to_numpy().tolist() == [[30, 20, 50, 40]]
+    assert (inside.remark, at_edge.remark) == ("annotated: mask", "not annotated")
+    assert at_edge.image_rgb.shape == (60, 18, 3) and at_edge.ground_truth.empty
 
 
 @pytest.mark.parametrize("columns, cell_size", [(0, 320), (4, 63)])

@@ -1,4 +1,4 @@
-"""Commands on snapshots: convert, export and evaluate."""
+"""Commands on snapshots: convert, export, evaluate and compare."""
 
 import argparse
 import sys
@@ -60,6 +60,19 @@ def add_commands(subparsers) -> None:
     evaluate.add_argument("--out", help="also write the figures to this JSON file")
     evaluate.add_argument("--force", action="store_true", help="replace an existing JSON file")
     add_predictor_options(evaluate)
+
+    text = "Compare detectors on the same images: average precision, speed, memory and size; a table and a figure."
+    compare = add_command(subparsers, "compare", compare_command, text)
+    text = "snapshot or export, or the folder of a run, for its newest snapshot"
+    compare.add_argument("models", nargs="+", metavar="RUN_OR_SNAPSHOT", help=text)
+    compare.add_argument("--annotations", required=True, metavar="CSV", help="images to compare them on")
+    compare.add_argument("--classes", required=True, metavar="CSV", help="classes.csv")
+    compare.add_argument("--out", default="runs/leaderboard", help="folder for leaderboard.csv, .md, .png and images")
+    compare.add_argument("--passes", type=int, default=5, help="how often each is timed, in turns")
+    compare.add_argument("--snapshots-dir", default="snapshots", help="where the snapshots of runs are")
+    text = "compare also on pictures that one was trained on, and say so; they are refused if left out"
+    compare.add_argument("--allow-leak", action="store_true", help=text)
+    compare.add_argument("--force", action="store_true", help="replace an earlier leaderboard")
 
 
 def convert_command(given) -> None:
@@ -151,3 +164,24 @@ def evaluate_command(given) -> None:
     print("", metrics.gains.to_string(**shown), sep="\n")
     if given.out:
         metrics.save(given.out, **used)
+
+
+def compare_command(given) -> None:
+    from retinamask.dataset import annotations
+    from retinamask.evaluation.leaderboard import leaderboard
+    from retinamask.runs.enter import NotebookRun
+
+    refuse_existing(Path(given.out, "leaderboard.csv"), given.force)
+    classes = annotations.read_classes(given.classes)
+    table = annotations.read_annotations(given.annotations, classes)
+    models = [
+        NotebookRun({"run_dir": path}).snapshot("", given.snapshots_dir, "training", "inference")
+        if Path(path).is_dir()
+        else path
+        for path in given.models
+    ]
+    folder, options = Path(given.annotations).parent, {"passes": given.passes, "allow_leak": given.allow_leak}
+    board = leaderboard(models, table, classes, folder, **options)
+    board.save(given.out)
+    print(*board.remarks, sep="\n", end="\n" * bool(board.remarks), file=sys.stderr)
+    print(board.markdown(), end="")

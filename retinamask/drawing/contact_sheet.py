@@ -1,6 +1,6 @@
 """Many images with their boxes on one sheet, for judging by eye."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageOps
 
+from retinamask.dataset import boxes
 from retinamask.dataset.annotations import BOX_COLUMNS, objects
 from retinamask.dataset.images import read_image
 from retinamask.drawing.boxes import draw_boxes
@@ -15,12 +16,17 @@ from retinamask.drawing.style import CELL, FADED_INK, INK, PAPER, class_colors, 
 
 
 class Example(NamedTuple):
-    """One image of a contact sheet; ``boxes`` and ``ground_truth`` hold the rows of this image alone."""
+    """One image of a contact sheet; ``boxes`` and ``ground_truth`` hold the rows of this image alone.
+
+    The caption gives the file's name and ``remark``, or if there is none how many boxes there are.
+    """
 
     image_path: str
     image_rgb: np.ndarray
     boxes: pd.DataFrame
     ground_truth: pd.DataFrame | None = None
+    remark: str = ""
+    labels: bool = True  # whether the boxes have them
 
 
 def examples(
@@ -39,6 +45,45 @@ def examples(
         return None if rows is None else objects(rows[rows["image_path"] == path])
 
     return [Example(path, read_image(Path(folder, path)), of(path, table), of(path, ground_truth)) for path in paths]
+
+
+def side_by_side(
+    paths: Sequence[str], folder: str | Path, tables: Mapping[str, pd.DataFrame], ground_truth: pd.DataFrame
+) -> list[Example]:
+    """Read images for a contact sheet with a column for each table, by the name of what it holds.
+
+    The boxes have no labels, which would hide the faces of a crowd. The other arguments are those of `examples`.
+    """
+    columns = [examples(paths, folder, table, ground_truth) for table in tables.values()]
+    return [
+        each._replace(remark=f"{name}: {len(each.boxes)}", labels=False)
+        for row in zip(*columns, strict=True)
+        for name, each in zip(tables, row, strict=True)
+    ]
+
+
+def cut_outs(mistakes: pd.DataFrame, folder: str | Path, ground_truth: pd.DataFrame) -> list[Example]:
+    """Cut boxes out of their images, with as much again on each side, for a contact sheet.
+
+    Args:
+        mistakes: boxes with their ``true_class``, as `retinamask.evaluation.errors.find_causes` gives them.
+        folder: where the paths start.
+        ground_truth: annotations to draw below them.
+    """
+    found = []
+    for index, row in mistakes.iterrows():
+        image_rgb = read_image(Path(folder, row["image_path"]))
+        box, around = row[BOX_COLUMNS].to_numpy(float), np.repeat([[-1, 1]], 2, axis=1)
+        part = boxes.clip(box + around * np.tile(box[2:] - box[:2], 2), image_rgb.shape[1::-1])
+        (left, top, right, bottom) = boxes.whole_pixels(part)[0].astype(int)
+        truth = ground_truth[ground_truth["image_path"] == row["image_path"]]
+        truth = truth[boxes.intersections(truth[BOX_COLUMNS], part).any(axis=1)]
+        shown, truth = (
+            table.assign(**table[BOX_COLUMNS] - [left, top, left, top]) for table in (mistakes.loc[[index]], truth)
+        )
+        remark = "not annotated" if pd.isna(row["true_class"]) else f"annotated: {row['true_class']}"
+        found.append(Example(row["image_path"], image_rgb[top:bottom, left:right], shown, truth, remark))
+    return found
 
 
 def contact_sheet(
@@ -101,14 +146,16 @@ def _draw_cell(
     scales = np.tile([fitted.width / original.width, fitted.height / original.height], 2)
     both = (example.boxes, example.ground_truth)
     boxes, truth = (None if rows is None else rows.assign(**(rows[BOX_COLUMNS] * scales)) for rows in both)
-    drawn = draw_boxes(np.asarray(fitted), boxes, classes, truth)  # after the resize: lines stay crisp
+    drawn = draw_boxes(np.asarray(fitted), boxes, classes, truth, example.labels)  # after the resize: lines stay crisp
     left, top = corner_xy
     sheet.paste(CELL, (left, top, left + side, top + side))
     sheet.paste(drawn, (left + (side - drawn.width) // 2, top + (side - drawn.height) // 2))
 
     draw, font, middle = ImageDraw.Draw(sheet), text_font(side / 23), top + side + caption / 2
     counts = f"{len(objects(example.boxes))} {'found' if 'score' in example.boxes.columns else 'annotated'}"
-    if example.ground_truth is not None:
+    if example.remark:
+        counts = shortened(example.remark, font, 0.8 * side)
+    elif example.ground_truth is not None:
         counts += f" / {len(objects(example.ground_truth))} expected"
     draw.text((left + side, middle), counts, fill=FADED_INK, font=font, anchor="rm")
     name = shortened(example.image_path.rsplit("/", 1)[-1], font, side - font.getlength(counts) - font.size)

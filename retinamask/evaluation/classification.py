@@ -189,8 +189,15 @@ def roc_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str, Any]) -
 
 
 @styled
-def calibration_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str, Any]) -> Figure:
-    """Draw `calibration`: how often each class was there by the probability it got, for how many."""
+def calibration_curves(
+    curves: Mapping[str, pd.DataFrame],
+    figures: Mapping[str, Any],
+    labels: tuple[str, str, str] = ("probability of the class", "share that is of the class", "images"),
+) -> Figure:
+    """Draw `calibration`: how often each class was there by the probability it got, for how many.
+
+    ``labels`` are those of the axes: along, up, and of the counts.
+    """
     figure, (axes, counts) = begin(6.8, 5.8, 2, 1, height_ratios=(4, 1), sharex=True)
     axes.plot([0, 1], [0, 1], color=style.FADED_INK, linewidth=1, linestyle="--", label="as often as predicted")
     colors = class_colors(curves)
@@ -199,9 +206,9 @@ def calibration_curves(curves: Mapping[str, pd.DataFrame], figures: Mapping[str,
         axes.plot(curve["probability"], curve["share"], label=shown_text(short(name)), **line)
         counts.plot(curve["probability"], curve["images"], **line)
     axes.set(title=f"Calibration: expected error {figures['calibration_error']:.3f}", ylim=(-0.02, 1.02))
-    axes.set_ylabel("share that is of the class")
+    axes.set_ylabel(labels[1])
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))  # a curve may run anywhere
-    counts.set(xlabel="probability of the class", ylabel="images", xlim=(-0.02, 1.02), yscale="log")
+    counts.set(xlabel=labels[0], ylabel=labels[2], xlim=(-0.02, 1.02), yscale="log")
     counts.set_ylim(0.7, 2 * figures["images"])
     counts.yaxis.set_major_formatter("{x:g}")
     counts.yaxis.set_minor_formatter(NullFormatter())

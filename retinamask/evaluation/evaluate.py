@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from retinamask.dataset import files, images
 from retinamask.dataset.annotations import BOX_COLUMNS, image_paths, number_classes, objects
 from retinamask.dataset.copies import copies_remark
-from retinamask.evaluation import classification, coco, errors, matches, plots
+from retinamask.drawing.contact_sheet import contact_sheet, cut_outs, side_by_side
+from retinamask.evaluation import classification, coco, errors, face_traits, matches, plots
 from retinamask.inference.detect import any_class
 
 
@@ -62,6 +64,8 @@ class Evaluation(dict):
         thresholds: class to the score threshold where its F1 is highest at IoU 0.5.
         causes: each detection and each missed face with its cause, see `retinamask.evaluation.errors`.
         gains: what mending each cause would bring.
+        shown: the detections from `thresholds` on, one box per face, as a user sees them.
+        mistakes: those of ``shown`` that are wrong, and each missed face, with the cause.
     """
 
     judged: tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]
@@ -86,6 +90,20 @@ class Evaluation(dict):
     @cached_property
     def gains(self) -> pd.DataFrame:
         return errors.gains(*self.judged, self.causes)
+
+    @cached_property
+    def shown(self) -> pd.DataFrame:
+        detections = objects(self.judged[1])
+        return any_class(detections[detections["score"] >= detections["class_name"].map(self.thresholds)])
+
+    @cached_property
+    def _causes_shown(self) -> pd.DataFrame:
+        annotations, _, classes = self.judged
+        return errors.find_causes(annotations, self.shown, classes)
+
+    @property
+    def mistakes(self) -> pd.DataFrame:
+        return self._causes_shown[self._causes_shown["cause"] != errors.RIGHT]
 
     def table(self) -> pd.DataFrame:
         """List the twelve figures: ``name``, ``meaning``, ``value`` (NaN for None), and ``low`` and ``high``.
@@ -124,10 +142,8 @@ class Evaluation(dict):
         """
         from supervision.metrics.detection import ConfusionMatrix
 
-        annotations, detections, classes = self.judged
-        shown = objects(detections)
-        shown = any_class(shown[shown["score"] >= shown["class_name"].map(self.thresholds).fillna(np.inf)])
-        by_image = [dict(list(table.groupby("image_path"))) for table in (objects(annotations), shown)]
+        annotations, _, classes = self.judged
+        by_image = [dict(list(table.groupby("image_path"))) for table in (objects(annotations), self.shown)]
         arrays = []
         for tables, more in zip(by_image, ([], ["score"]), strict=True):
             empty = np.empty((0, 5 + len(more)), np.float32)
@@ -148,13 +164,41 @@ class Evaluation(dict):
         bins = pd.concat(curves.values()) if curves else pd.DataFrame(columns=["probability", "share", "images"])
         gap = (bins["probability"] - bins["share"]).abs().mul(bins["images"]).sum() / max(1, len(found.scores))
         calibration = {"calibration_error": gap, "images": max(1, len(found.scores))}
+        labels = "score", "share that is right at IoU 0.5", "boxes"
         return {
             "precision_recall": plots.precision_recall_curves(self.precision_recall(), self),
             "thresholds": plots.threshold_curves(matches.by_threshold(found), self.thresholds),
             "confusion_matrix": plots.confusion_matrix(self.confusion(), "at the thresholds of the best F1"),
-            "calibration": classification.calibration_curves(curves, calibration),
+            "calibration": classification.calibration_curves(curves, calibration, labels),
             "errors": plots.error_gains(self.gains),
         }
+
+    def found_by_trait(self, folder: str | Path, detector) -> tuple[pd.DataFrame, Figure]:
+        """Count by class, size, brightness and sharpness which faces have a right box among ``shown``, and draw it.
+
+        Arguments and columns are those of `retinamask.evaluation.face_traits`.
+        """
+        faces = face_traits.face_traits(self.judged[0], self._causes_shown, folder, detector)
+        table = face_traits.found_by_trait(faces)
+        return table, plots.shares_found(table)
+
+    def worst_images(self, folder: str | Path, most: int = 6) -> Image.Image:
+        """Draw the images with the most mistakes: what is annotated on the left, what is shown on the right."""
+        annotations, detections, classes = self.judged
+        read = self.mistakes["image_path"].isin(detections["image_path"])
+        counts = self.mistakes[read].groupby("image_path").size().sort_values(ascending=False, kind="stable")
+        tables = {"annotated": annotations, "found": self.shown}
+        examples = side_by_side(list(counts.index[:most]), folder, tables, annotations)
+        title = f"The most mistakes: {len(self.mistakes)} in {self.mistakes['image_path'].nunique()} images"
+        return contact_sheet(examples, classes, 4, 400, title)
+
+    def doubtful_annotations(self, folder: str | Path, most: int = 24) -> Image.Image:
+        """Draw the most confident of ``mistakes`` that contradict the annotations: on no face, or of another class."""
+        contradict = self.mistakes[self.mistakes["cause"].isin(("background", "wrong class"))]
+        contradict = contradict.sort_values("score", ascending=False, kind="stable")[:most]
+        annotations, _, classes = self.judged
+        title = "The most confident boxes that the annotations contradict"
+        return contact_sheet(cut_outs(contradict, folder, annotations), classes, 6, 256, title)
 
     def save(self, path: str | Path, **more: Any) -> None:
         """Write the figures with their intervals and thresholds, and what else belongs to them, as JSON."""

@@ -183,7 +183,8 @@ def threshold_curves(tables: Mapping[str, pd.DataFrame], thresholds: Mapping[str
             axes.axvline(thresholds[name], color=style.FADED_INK, linewidth=1, linestyle="--")
             title = f"{shown_text(name)}: F1 {table['F1'].max():.3f} from {thresholds[name]:g} on"
         axes.set(title=title, xlabel="score threshold", xlim=(0, 1.01), ylim=(0, 1.03))
-    panels.flat[0].legend(loc="lower left")
+    if tables:
+        panels.flat[0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, frameon=False)
     return figure
 
 
@@ -218,8 +219,34 @@ def error_gains(gains: pd.DataFrame) -> Figure:
     shown = [f"+{100 * gain:.1f}  ({count})" for gain, count in zip(gains["gain"], gains["count"], strict=True)]
     axes.bar_label(bars, shown, padding=4, fontsize=9, color=style.FADED_INK)
     axes.invert_yaxis()
+    axes.grid(False, axis="y")
     axes.margins(x=0.2)
     axes.set(title="What mending each cause alone would bring", xlabel="points of AP50 (number of boxes)")
+    return figure
+
+
+@styled
+def shares_found(groups: pd.DataFrame) -> Figure:
+    """Draw the shares of `face_traits.found_by_trait` with their 95 % intervals, below each how many faces it is of."""
+    titles = {
+        "class": "By class",
+        "size": "By size: √area at the network's input, pixels",
+        "brightness": "By brightness: mean grey, 0 to 255",
+        "sharpness": "By sharpness: variance of the Laplacian",
+    }
+    figure, panels = begin(10.4, 6.4, 2, 2, sharey=True)
+    for axes, (trait, title) in zip(panels.flat, titles.items(), strict=True):
+        rows = groups[groups["trait"] == trait]
+        colors = class_colors(rows["group"]).values() if trait == "class" else style.BLUE
+        names = [f"{shown_text(short(row.group))}\n{row.faces} faces" for row in rows.itertuples()]
+        ends = (rows["share"] - rows["low"]).clip(lower=0), (rows["high"] - rows["share"]).clip(lower=0)
+        bars = {"yerr": ends, "ecolor": style.INK, "error_kw": {"elinewidth": 1.2, "capsize": 3}}
+        axes.bar(range(len(rows)), rows["share"], min(0.7, 0.17 * len(rows)), color=colors, **bars)
+        axes.set_xticks(range(len(rows)), names, fontsize=9)
+        axes.set(title=title, ylim=(0, 1.03), xlim=(-0.6, max(1, len(rows)) - 0.4))
+        axes.grid(False, axis="x")
+    figure.get_layout_engine().set(hspace=0.08)
+    figure.supylabel("share of the faces that are found", fontsize=10, color=style.FADED_INK)
     return figure
 
 

@@ -1,0 +1,198 @@
+"""Which detector: accuracy, speed, memory and size of several on the same images, see ``import retinamask as rm``."""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from retinamask.dataset import files
+from retinamask.dataset.annotations import image_paths
+from retinamask.dataset.images import read_image
+from retinamask.detectors import snapshots
+from retinamask.detectors.snapshots import Snapshot
+from retinamask.drawing import style
+from retinamask.drawing.contact_sheet import Example, contact_sheet, side_by_side
+from retinamask.evaluation import plots
+from retinamask.evaluation.evaluate import evaluate
+from retinamask.evaluation.leaks import find_leaks
+from retinamask.inference.detect import Predictor, detect
+from retinamask.progress import track
+
+_PICTURED = 6  # images that are drawn for all detectors
+_STATUS = Path("/proc/self/status")  # of Linux
+_LOOK = f"""
+import sys
+from retinamask.dataset.images import read_image
+from retinamask.inference.detect import Predictor
+predictor = Predictor.load(sys.argv[1])
+for path in sys.argv[2:]:
+    predictor([read_image(path)])
+print(open("{_STATUS}").read().partition("VmHWM:")[2].split()[0])
+"""
+
+
+def leaderboard(
+    models: Sequence[str | Path | Snapshot],
+    annotations: pd.DataFrame,
+    classes: dict[str, int],
+    folder: str | Path = ".",
+    passes: int = 5,
+    timed_images: int = 4,
+    allow_leak: bool = False,
+) -> "Leaderboard":
+    """Judge detectors on the same images, and measure them in turns on this machine.
+
+    Args:
+        models: training or inference snapshots, or exports.
+        annotations: of the images.
+        classes: name to id.
+        folder: what the image paths are relative to.
+        passes: how often each looks at the timed images, in turns, after one that warms up.
+        timed_images: how many are timed, the first, one after the other.
+        allow_leak: report images that show a picture of a detector's training, instead of refusing them.
+
+    Raises:
+        SnapshotError: a file is missing or damaged, or a classifier.
+        ValueError: other classes, nothing annotated, fewer than one pass or image, or a leak.
+
+    Example:
+        >>> board = rm.leaderboard(["snapshots/a_best.h5", "snapshots/a_best.onnx"], parts["test"], classes)
+        >>> board.table, board.picture()
+    """
+    if passes < 1 or timed_images < 1 or not models:
+        raise ValueError(f"{len(models)} models, {passes} passes and {timed_images} timed images, expected at least 1")
+    given = [model if isinstance(model, Snapshot) else snapshots.read(model) for model in models]
+    names = [snapshot.weights.name for snapshot in given]
+    if len(set(names)) < len(names):
+        names = [str(snapshot.weights) for snapshot in given]
+    leaks = []
+    for snapshot in given:
+        snapshots.check_classes(snapshot, classes)
+        leaks.append(find_leaks(snapshot, annotations, folder, allow_leak))
+    predictors = {name: Predictor.load(snapshot) for name, snapshot in zip(names, given, strict=True)}
+    rows, shown, paths = [], {}, image_paths(annotations)
+    for (name, predictor), snapshot in zip(predictors.items(), given, strict=True):
+        detections, _ = detect(predictor, paths, folder, 0.05, suppress="per_class")
+        metrics = evaluate(detections, annotations, classes)
+        shown[name] = metrics.shown
+        row = {"model": name, "detector": snapshot.record["detector"]}
+        row["image_size"] = snapshot.record["settings"]["image_size"]
+        for figure in ("AP", "AP50"):
+            low, high = metrics.intervals[figure]
+            row |= {figure: metrics[figure], f"{figure}_low": low, f"{figure}_high": high}
+        rows.append(row | {f"AP50/{each}": metrics["per_class"][each]["AP50"] for each in classes})
+    readable = image_paths(detections)
+    timed = [str(Path(folder, path)) for path in readable[:timed_images]]
+    milliseconds = _milliseconds(predictors, timed, passes)
+    for row, snapshot, leak in zip(rows, track(given, "measuring memory", "model"), leaks, strict=True):
+        row["images_a_second"] = 1000 / milliseconds[row["model"]]
+        row["milliseconds"] = milliseconds[row["model"]]
+        row["peak_memory_mb"] = _peak_memory(snapshot.weights, timed)
+        row["file_mb"] = snapshot.weights.stat().st_size / 1e6
+        seconds = snapshot.record.get("training", {}).get("metrics", {}).get("seconds", np.nan)
+        row["training_minutes"], row["leaked_images"] = seconds / 60, leak.images
+    table = pd.DataFrame(rows).sort_values("AP", ascending=False, ignore_index=True)
+    remarks = [f"{name}: {text}" for name, leak in zip(names, leaks, strict=True) for text in leak.remarks]
+    tables = {"annotated": annotations, **{name: shown[name] for name in table["model"]}}
+    return Leaderboard(table, side_by_side(readable[:_PICTURED], folder, tables, annotations), classes, remarks)
+
+
+def _milliseconds(predictors: dict[str, Predictor], paths: list[str], passes: int) -> dict[str, float]:
+    """Measure how long each takes for an image, from its pixels to boxes: the median of passes that take turns."""
+    images_rgb, taken = [read_image(path) for path in paths], {name: [] for name in predictors}
+    for number in track(range(passes + 1), "timing", "pass"):
+        for name, predictor in predictors.items():
+            begun = time.perf_counter()
+            for image_rgb in images_rgb:
+                predictor([image_rgb])
+            if number:  # the first warms up
+                taken[name].append(1000 * (time.perf_counter() - begun) / len(images_rgb))
+    return {name: statistics.median(each) for name, each in taken.items()}
+
+
+def _peak_memory(weights: Path, paths: list[str]) -> float:
+    """Measure the largest memory in MB of a process that loads a model and looks at images; NaN but on Linux."""
+    if not _STATUS.exists():
+        return np.nan
+    command = [sys.executable, "-W", "ignore", "-c", _LOOK, str(weights), *paths]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["it was killed, perhaps for want of memory"])[-1]
+        raise ValueError(f"{weights}: a process of its own cannot run it ({reason}); free memory, or leave it out")
+    return int(done.stdout.split()[-1]) * 1024 / 1e6
+
+
+class Leaderboard:
+    """The result of `leaderboard`.
+
+    Attributes:
+        table: a row per detector, the best AP first: ``model``, ``detector``, ``image_size``, ``AP`` and ``AP50`` with
+            the ends ``_low`` and ``_high`` of their 95 % intervals, ``AP50/CLASS``, ``images_a_second`` and
+            ``milliseconds`` of an image (from pixels to boxes, one at a time), ``peak_memory_mb`` of a process of its
+            own, ``file_mb``, ``training_minutes`` until the snapshot, NaN if it does not say, and ``leaked_images``.
+        remarks: what speaks against the figures.
+    """
+
+    def __init__(self, table: pd.DataFrame, pictured: list[Example], classes: dict[str, int], remarks: list[str]):
+        self.table, self._pictured, self._classes, self.remarks = table, pictured, classes, remarks
+
+    def markdown(self) -> str:
+        """Write the table as Markdown."""
+        numbers = {"images_a_second": "images/s", "milliseconds": "ms", "peak_memory_mb": "memory MB"}
+        numbers |= {"file_mb": "file MB", "training_minutes": "training min"}
+        by_class = {f"AP50/{name}": f"AP50 {name}" for name in self._classes}
+        head = ["model", "px", "AP (95 %)", "AP50 (95 %)", *by_class.values(), *numbers.values()]
+        lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+        for row in self.table.to_dict("records"):
+            ends = [(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in ("AP", "AP50")]
+            intervals = [f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in ends]
+            classes = [_shown(row[name], ".3f") for name in by_class]
+            measured = [_shown(row[name], ".1f") for name in numbers]
+            lines.append([row["model"], str(row["image_size"]), *intervals, *classes, *measured])
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    @style.styled
+    def picture(self) -> Figure:
+        """Draw AP with its 95 % interval against the images a second."""
+        figure, axes = style.begin(9.6, 5)
+        for rank, row in enumerate(self.table.itertuples(), start=1):
+            color = style.OTHER_COLORS[(rank - 1) % len(style.OTHER_COLORS)]
+            ends = [[max(0, row.AP - row.AP_low)], [max(0, row.AP_high - row.AP)]]
+            label = f"{rank}  {style.shown_text(style.short(row.model, 34))}"
+            point = {"fmt": "o", "color": color, "elinewidth": 1.2, "capsize": 3, "label": label}
+            axes.errorbar(row.images_a_second, row.AP, ends, **point)
+            place = {"xytext": (6, 5), "textcoords": "offset points"}
+            axes.annotate(str(rank), (row.images_a_second, row.AP), color=style.INK, **place)
+        axes.set_xscale("log")
+        for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            formatter("{x:g}")
+        axes.tick_params(which="both", length=3.5, pad=3.5)
+        axes.margins(x=0.15)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        axes.set(title="Accuracy and speed, AP with its 95 % interval", ylabel="AP")
+        axes.set_xlabel("images a second, one at a time on this machine")
+        return figure
+
+    def sheet(self) -> Image.Image:
+        """Draw the first images with the annotations and with what each detector shows, side by side."""
+        columns = 1 + len(self.table)
+        side = min(400, max(160, 1920 // columns))
+        return contact_sheet(self._pictured, self._classes, columns, side, "The same images")
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``leaderboard.csv``, ``leaderboard.md``, ``leaderboard.png`` and ``leaderboard_images.png``."""
+        files.write_text(Path(folder, "leaderboard.csv"), self.table.to_csv(index=False))
+        files.write_text(Path(folder, "leaderboard.md"), self.markdown())
+        plots.keep(self.picture(), Path(folder, "leaderboard.png"))
+        plots.keep(self.sheet(), Path(folder, "leaderboard_images.png"))
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if pd.isna(value) else format(value, form)

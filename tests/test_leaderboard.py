@@ -1,0 +1,111 @@
+"""Several detectors on one table: the figures of `rm.evaluate`, times that take turns, and what is written."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import retinamask as rm
+from retinamask.cli import main
+from retinamask.dataset import annotations
+from retinamask.evaluation import leaderboard as module
+from retinamask.evaluation.leaderboard import Leaderboard
+
+
+@pytest.fixture(scope="module")
+def table(tiny):
+    return annotations.read_annotations(tiny / "annotations.csv")
+
+
+@pytest.fixture(scope="module")
+def onnx(trained, table, tiny, tmp_path_factory):
+    out = tmp_path_factory.mktemp("export") / "tiny.onnx"
+    return rm.export(trained.last, "onnx", out=out, val=table, folder=tiny, force=True)
+
+
+def test_a_leaderboard_has_the_figures_of_an_evaluation(trained, onnx, table, tiny, tmp_path):
+    board = rm.leaderboard([trained.best, trained.last.weights, onnx], table, trained.best.classes, tiny, 1, 1, True)
+    rows = board.table.set_index("model")
+    names = ["tiny_best.h5", "tiny_last.h5", "tiny.onnx"]
+    assert sorted(rows.index) == sorted(names) and rows["AP"].is_monotonic_decreasing
+    found = rm.load(trained.last).detect(table, 0.05, "per_class", folder=tiny)
+    metrics, last = rm.evaluate(found, table, trained.best.classes), rows.loc["tiny_last.h5"]
+    for name in ("AP", "AP50"):
+        assert last[[name, f"{name}_low", f"{name}_high"]].tolist() == [metrics[name], *metrics.intervals[name]]
+    assert last["AP50/mask"] == metrics["per_class"]["mask"]["AP50"]
+    assert rows.loc["tiny.onnx", "AP"] == pytest.approx(last["AP"], abs=0.02)
+    assert last["file_mb"] == trained.last.weights.stat().st_size / 1e6
+    assert last["training_minutes"] == pytest.approx(trained.log["seconds"].iloc[-1] / 60)
+    assert (rows["leaked_images"] == 12).all() and [text.split(": LEAK: ")[0] for text in board.remarks] == names
+    assert (rows["detector"] == "retinanet").all() and (rows["image_size"] == 96).all()
+    assert (rows["images_a_second"] * rows["milliseconds"]).tolist() == pytest.approx([1000] * 3)
+    # TensorFlow alone takes hundreds of MB; ONNX runs without it.
+    assert rows.loc["tiny_best.h5", "peak_memory_mb"] > rows.loc["tiny.onnx", "peak_memory_mb"] > 50
+    board.save(tmp_path)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "leaderboard.csv"), board.table)
+    with Image.open(tmp_path / "leaderboard_images.png") as sheet:
+        assert sheet.size == (400 // 16 + 4 * (400 + 400 // 16), 400 // 4 + 6 * (400 + 400 // 9 + 400 // 16))
+
+
+def test_times_are_medians_of_passes_that_take_turns(tmp_path, monkeypatch):
+    """Two images; a call takes as long as the list says, in milliseconds, the first pass of each does not count."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    takes = {"slow": iter([900, 900, 30, 50, 10, 10, 70, 90]), "quick": iter([900, 900, 1, 1, 2, 4, 9, 9])}
+    clock, calls = SimpleNamespace(now=0.0), []
+
+    def predictor(name):
+        def look(images_rgb):
+            calls.append(name)
+            clock.now += next(takes[name]) / 1000
+
+        return look
+
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock.now)
+    found = module._milliseconds({name: predictor(name) for name in takes}, [tmp_path / "a.png"] * 2, 3)
+    assert found == pytest.approx({"slow": 40, "quick": 3})
+    assert calls == ["slow", "slow", "quick", "quick"] * 4
+
+
+def test_the_table_as_markdown():
+    row = {"model": "a.h5", "detector": "retinanet", "image_size": 512, "AP": 0.5, "AP_low": 0.4, "AP_high": 0.6}
+    row |= {"AP50": 0.8, "AP50_low": 0.7, "AP50_high": 0.9, "AP50/mask": 0.75, "AP50/none": None}
+    row |= {"images_a_second": 40.0, "milliseconds": 25.0, "peak_memory_mb": np.nan, "file_mb": 11.06}
+    board = Leaderboard(pd.DataFrame([row | {"training_minutes": 2.04}]), [], {"mask": 0, "none": 1}, [])
+    assert board.markdown().splitlines() == [
+        "| model | px | AP (95 %) | AP50 (95 %) | AP50 mask | AP50 none | images/s | ms | memory MB | file MB "
+        "| training min |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| a.h5 | 512 | 0.500 (0.400 to 0.600) | 0.800 (0.700 to 0.900) | 0.750 | - | 40.0 | 25.0 | - | 11.1 | 2.0 |",
+    ]
+    (axes,) = board.picture().axes
+    assert [text.get_text() for text in axes.get_legend().texts] == ["1  a.h5"]
+    assert [(text.get_text(), text.xy) for text in axes.texts] == [("1", (40, 0.5))]
+
+
+def test_the_command_compares_snapshots_of_files_and_runs(trained, tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "_peak_memory", lambda weights, paths: 100.0)
+    (tmp_path / "lonely").mkdir()
+    command = ["compare", str(trained.best.weights), "--annotations", str(tiny / "annotations.csv"), "--passes", "1"]
+    command += ["--classes", str(tiny / "classes.csv"), "--out", str(tmp_path / "board")]
+    assert main(command) == 2 and "show a picture that the model was trained on" in capsys.readouterr().err
+    command += ["--allow-leak"]
+    assert main(command) == 0
+    assert capsys.readouterr().out == (tmp_path / "board" / "leaderboard.md").read_text()
+    assert main(command) == 2 and "exists" in capsys.readouterr().err
+    folder = ["--snapshots-dir", str(tiny / "snapshots"), "--force"]
+    assert main(["compare", str(tmp_path / "lonely"), *command[1:], *folder]) == 2
+    assert "the run 'lonely' has no training or inference snapshot" in capsys.readouterr().err
+
+
+def test_what_cannot_be_compared_is_refused(trained, table, tiny, tmp_path):
+    with pytest.raises(ValueError, match="0 models, 5 passes and 4 timed images, expected at least 1"):
+        rm.leaderboard([], table, trained.best.classes, tiny)
+    with pytest.raises(ValueError, match=r"was trained for the classes 0 mask.*use the classes\.csv"):
+        rm.leaderboard([trained.best], table, {"no_mask": 0, "mask": 1}, tiny)
+    broken = tmp_path / "broken.onnx"
+    broken.write_text("no network")
+    with pytest.raises(ValueError, match=re.escape(f"{broken}: a process of its own cannot run it (")):
+        module._peak_memory(broken, [])
