@@ -75,7 +75,7 @@ class Model:
         """
         predictor = self.predictor
         if score_threshold is None:
-            thresholds = dict.fromkeys(self.classes, 0.5) | self.snapshot.thresholds
+            thresholds = self.snapshot.thresholds
             predictor, score_threshold = Fitted(predictor, thresholds=thresholds), min(thresholds.values())
         check_options(score_threshold, batch_size)
         options = {"score_threshold": score_threshold, "suppress": suppress}

@@ -17,6 +17,7 @@ from retinamask.commands import runs
 from retinamask.commands.training import WARPS
 from retinamask.dataset import annotations
 from retinamask.dataset.sample import CLASSES
+from retinamask.detectors import snapshots
 from retinamask.detectors.darknet.template import yolov4_tiny_cfg
 from retinamask.training.settings import AugmentationSettings, TrainingSettings
 
@@ -96,6 +97,21 @@ def test_convert_detect_and_evaluate(trained, tiny, tmp_path, capsys):
     assert main(["evaluate", *table, "--detections", str(found), "--out", str(tmp_path / "two.json")]) == 2
     assert one["AP50"] == pytest.approx(two["AP50"], abs=0.02) and one["boxes"] == two["boxes"]
     assert "AP50" in capsys.readouterr().out
+
+
+def test_a_detector_has_the_thresholds_of_its_validation(trained, tiny, tmp_path, capsys):
+    """The snapshot says 0.5 or another score of each class; detect leaves out what is below it."""
+    record = trained.last.record
+    metrics = {**record["training"]["metrics"], "threshold/mask": 0.021, "threshold/no_mask": 0.0205}
+    changed = {**record, "training": {**record["training"], "metrics": metrics}}
+    own = snapshots.copy(snapshots.Snapshot(trained.last.weights, changed), tmp_path / "own.h5", {})
+    counts = []
+    for more in ([], ["--score-threshold", "0.02"]):
+        out = str(tmp_path / f"{len(counts)}.csv")
+        assert main(["detect", str(tiny / "scenes"), "--snapshot", str(own.weights), "--out", out, *more]) == 0
+        counts.append(annotations.objects(annotations.read_detections(out)))
+    weak = counts[1]["score"] < counts[1]["class_name"].map(own.thresholds)
+    assert len(counts[0]) == len(counts[1]) - weak.sum() and weak.any()
 
 
 def test_a_file_beside_the_name_to_write_is_left_alone(trained, tmp_path, capsys):

@@ -48,6 +48,7 @@ def photos(tmp_path, monkeypatch):
     monkeypatch.setattr(detect, "load_predictor", load_slow)
     record = {"weights_sha256": "of net.h5"}
     stub = {"record": record, "weights": tmp_path / "net.h5", "classes": {"mask": 0, "no_mask": 1}}
+    stub["thresholds"] = dict.fromkeys(stub["classes"], 0.5)
     monkeypatch.setattr(snapshots, "read", lambda path: type("Snapshot", (), stub))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "photos"

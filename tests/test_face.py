@@ -30,7 +30,7 @@ class Finder:
 
 
 class Snapshot:
-    classes, thresholds = {"mask": 0, "no_mask": 1}, {}
+    classes, thresholds = {"mask": 0, "no_mask": 1}, {"mask": 0.5, "no_mask": 0.5}
 
     def __str__(self):
         return "snapshots/a.h5 (a test)"
@@ -52,9 +52,9 @@ def test_importing_is_quick_and_starts_nothing_heavy():
 def test_without_a_threshold_each_class_has_its_own(model, monkeypatch):
     picture = np.full((30, 40, 3), 200, np.uint8)  # a no_mask of 0.75
     assert len(model.detect(picture).dropna()) == 1
-    monkeypatch.setattr(model.snapshot, "thresholds", {"no_mask": 0.8, "mask": 0.3}, raising=False)
+    monkeypatch.setattr(model.snapshot, "thresholds", {"no_mask": 0.8, "mask": 0.3})
     assert model.detect(picture).dropna().empty and len(model.detect(picture, 0.7).dropna()) == 1
-    monkeypatch.setattr(model.snapshot, "thresholds", {"mask": 0.8})
+    monkeypatch.setattr(model.snapshot, "thresholds", {"mask": 0.8, "no_mask": 0.7})
     assert len(model.detect(picture).dropna()) == 1
 
 

@@ -373,6 +373,8 @@ def test_a_real_window_opens(film):
 def command(monkeypatch, film, tmp_path):
     """Runs `retinamask detect` on the film in an empty folder."""
     monkeypatch.setattr("retinamask.commands.detect.load_predictor", lambda _: Walkers())
+    snapshot = type("Snapshot", (), {"thresholds": {"mask": 0.5, "no_mask": 0.5}})
+    monkeypatch.setattr("retinamask.detectors.snapshots.read", lambda _: snapshot)
     monkeypatch.chdir(tmp_path)
     return lambda *given, source=film: main(["detect", str(source), *given, "--snapshot", "s.h5"])
 

@@ -652,7 +652,7 @@ def test_the_figure_of_counts_takes_any_length(count):
 def command(monkeypatch, tmp_path):
     """Runs `retinamask detect` with the predictor of this file in the place of a snapshot's."""
     monkeypatch.setattr("retinamask.commands.detect.load_predictor", lambda _: ColorPredictor())
-    snapshot = type("Snapshot", (), {"record": {"weights_sha256": ""}})
+    snapshot = type("Snapshot", (), {"record": {"weights_sha256": ""}, "thresholds": {"mask": 0.5}})
     monkeypatch.setattr("retinamask.detectors.snapshots.read", lambda _: snapshot)
     monkeypatch.chdir(tmp_path)
     return lambda *given: main(["detect", *map(str, given), "--snapshot", "s.h5"])

@@ -63,7 +63,8 @@ def add_commands(subparsers) -> None:
     detect.add_argument("--out", help=text)
     text = "write that annotation format into the folder --out, without scores"
     detect.add_argument("--to", choices=("voc", "yolo", "coco"), help=text)
-    detect.add_argument("--score-threshold", type=float, default=0.5, help="keep detections from this score on")
+    text = "keep detections from this score on; left out, from what suited each class in validation, or from 0.5"
+    detect.add_argument("--score-threshold", type=float, help=text)
     text = "any_class: one box a face, of its best class; per_class: also one for each other class"
     detect.add_argument("--suppress", choices=SUPPRESS, default="any_class", help=text)
     detect.add_argument("--batch-size", type=int, default=4, help="images per network call")
@@ -113,18 +114,32 @@ def refuse_options(names: Iterable[str], reason: str) -> None:
 
 def load_predictor(given):
     """Load the predictor that the options name, see `retinamask.model.load`."""
+    from retinamask.inference.box_fit import Fitted
     from retinamask.model import load
 
     options = predictor_options(given)
     if "face-detector" not in options:
         refuse_options(set(options) & set(_PREDICTOR), "without --face-detector NAME")
     named = {(_NETWORK | _PREDICTOR)[name][0]: value for name, value in options.items()}
-    return load(given.snapshot, **named).predictor
+    predictor = load(given.snapshot, **named).predictor
+    return Fitted(predictor, thresholds=given.thresholds) if "thresholds" in given else predictor
+
+
+def _snapshot_of(given):
+    """Read the snapshot, by name or the one that comes with the project, and take its thresholds if none is given."""
+    from retinamask.detectors import snapshots
+
+    shipped = "mask_classifier" if "face_detector" in given else "mask_detector"
+    given.snapshot = given.snapshot or snapshots.shipped(shipped)
+    snapshot = snapshots.read(given.snapshot)
+    if given.score_threshold is None:
+        given.thresholds = snapshot.thresholds
+        given.score_threshold = min(given.thresholds.values())
+    return snapshot
 
 
 def detect_command(given) -> int:
     from retinamask.dataset.image_files import expand, images_in
-    from retinamask.detectors import snapshots
     from retinamask.inference.detect_in_parts import detect_in_parts, drawn_paths, finished_run
     from retinamask.inference.video_files import is_video
 
@@ -148,10 +163,7 @@ def detect_command(given) -> int:
     notes += more
     for note in notes:
         print(f"left out: {note}", file=sys.stderr)
-    given.snapshot = given.snapshot or snapshots.shipped(
-        "mask_classifier" if "face_detector" in given else "mask_detector"
-    )
-    run = {"weights_sha256": snapshots.read(given.snapshot).record["weights_sha256"], **predictor_options(given)}
+    run = {"weights_sha256": _snapshot_of(given).record["weights_sha256"], **predictor_options(given)}
     run |= {"save_images": given.save_images, "anonymise": given.anonymise}
     drawn = drawn_paths(places, paths, out.parent, given.save_images) if given.save_images else {}
     options = {name: getattr(given, name) for name in ("resume", "force", "score_threshold", "suppress", "batch_size")}
@@ -242,6 +254,8 @@ def _detect_in_video(given, source: str) -> int:
     name = None if webcam_index(source) is not None else annotations.relative_path(source, Path(table_csv).parent)
     if given.show:
         Window.check()
+    _snapshot_of(given)
+    given.__dict__.pop("thresholds", None)  # the tracker needs the weak ones
     options = {"name": name, "limit": given.frames, "show": bool(given.show), "tracking": given.track is not False}
     options |= {key: getattr(given, key) for key in ("score_threshold", "batch_size", "anonymise")}
     predictor = load_predictor(given)

@@ -77,9 +77,9 @@ class Snapshot:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """The score of each class from which its F1 was highest on the validation images, as far as they are known."""
+        """The score of each class from which its F1 was highest on the validation images, 0.5 where that is unknown."""
         metrics = self.record.get("training", {}).get("metrics", {})
-        return {name: least for name in self.classes if (least := metrics.get(f"threshold/{name}")) is not None}
+        return {name: metrics.get(f"threshold/{name}") or 0.5 for name in self.classes}
 
     def __str__(self) -> str:
         settings = self.record["settings"]
