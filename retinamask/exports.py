@@ -247,8 +247,9 @@ def _fault(check: dict[str, Any], precision: str) -> str | None:
     """Say what is wrong with an export, ``None`` if nothing is."""
     name = "AP" if "AP" in check else "accuracy"
     before, after = check[name]
-    if after < before - POINTS:
-        return f"{name} falls from {before:.4f} to {after:.4f}, by more than {POINTS}"
+    allowed = max(POINTS, 1.5 / check.get("faces", np.inf))  # of few faces one may change
+    if after < before - allowed:
+        return f"{name} falls from {before:.4f} to {after:.4f}, by more than {allowed:.2g}"
     if precision == "float32" and (check.get("boxes_lost") or check.get("box_pixels", 0) > BOX_PIXELS):
         return f"{check['boxes_lost']} of {check['boxes']} boxes are lost, others are {check['box_pixels']:.2g} px off"
     return None
