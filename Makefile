@@ -3,7 +3,7 @@
 # make notebook    open the notebooks in JupyterLab   make lint        ruff, and notebooks without outputs
 # make bench       measure speed against named peers  make clean       remove .venv and caches, keep your work
 # make leaderboard TEST=test.csv CLASSES=classes.csv [SNAPSHOTS="a.h5 b.onnx"]    compare detectors on the images of TEST:
-#                  on two cores about 0.3 s an image and 20 s for each; without SNAPSHOTS, all of recipes/ and snapshots/
+#                  about 0.3 s an image and 20 s more for each, on two cores; without SNAPSHOTS, those of the project
 # The first of python3.11 to python3.13 is taken; another: make test PYTHON=python3.12
 
 PYTHON ?= $(or $(shell for v in 3.11 3.12 3.13; do python$$v -c "" 2>/dev/null && echo python$$v && break; done),python3.11)
@@ -44,7 +44,7 @@ bench: install
 	@for name in xml_to_table audit input_pipeline training training_step coco_validation; do \
 		$(BIN)/python -m benchmarks.$$name || exit 1; done
 
-SNAPSHOTS ?= $(wildcard $(addsuffix /*.h5,recipes snapshots snapshots/*) $(addsuffix /*.onnx,recipes snapshots snapshots/*))
+SNAPSHOTS ?= snapshots/mask_detector.onnx $(wildcard snapshots/interim/*.h5)
 
 leaderboard: install
 	$(BIN)/retinamask compare $(SNAPSHOTS) --annotations $(TEST) --classes $(CLASSES) --force

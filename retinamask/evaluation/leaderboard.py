@@ -136,7 +136,7 @@ class Leaderboard:
         table: a row per detector, the best AP first: ``model``, ``detector``, ``image_size``, ``AP`` and ``AP50`` with
             the ends ``_low`` and ``_high`` of their 95 % intervals, ``AP50/CLASS``, ``images_a_second`` and
             ``milliseconds`` of an image (from pixels to boxes, one at a time), ``peak_memory_mb`` of a process of its
-            own, ``file_mb``, ``training_minutes`` until the snapshot, NaN if it does not say, and ``leaked_images``.
+            own, ``file_mb``, ``training_minutes`` of its last training, NaN if it does not say, and ``leaked_images``.
         remarks: what speaks against the figures.
     """
 
