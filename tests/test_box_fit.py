@@ -59,12 +59,28 @@ def test_weak_boxes_of_a_class_are_left_out():
         class_names, measure = ["mask", "no_mask"], None
 
         def __call__(self, images_rgb, *options):
+            assert options == (0.05, "per_class")
             scores, labels = np.array([0.9, 0.6, 0.4, 0.2]), np.array([0, 0, 1, 1])
-            return [Detections(np.arange(16.0).reshape(4, 4), scores, labels, 0.9) for _ in images_rgb]
+            boxes_xyxy = np.array([[0.0, 0, 9, 9], [20, 20, 30, 30], [20, 20, 30, 31], [0, 0, 9, 9]])
+            return [Detections(boxes_xyxy, scores, labels, 0.9) for _ in images_rgb]
 
     fitted = Fitted(Stub(), thresholds={"mask": 0.7, "no_mask": 0.4})
     (found,) = fitted([np.zeros((40, 40, 3), np.uint8)])
-    assert found.scores.tolist() == [0.9, 0.4] and found.boxes_xyxy.tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]]
+    assert found.scores.tolist() == [0.9, 0.4] and found.boxes_xyxy.tolist() == [[0, 0, 9, 9], [20, 20, 30, 31]]
+    fitted = Fitted(Stub(), thresholds={"mask": 0.5, "no_mask": 0.1})
+    (found,) = fitted([np.zeros((40, 40, 3), np.uint8)])
+    assert found.labels.tolist() == [0, 0]  # one box a face
+
+
+def test_a_box_that_leaves_the_image_goes():
+    class Stub:
+        class_names = ["mask"]
+
+        def __call__(self, images_rgb, *options):
+            return [Detections(np.array([[0.0, 0, 10, 10]]), np.array([0.9]), np.array([0]), 0.9)]
+
+    (found,) = Fitted(Stub(), (0, -1, 1, 1))([np.zeros((40, 40, 3), np.uint8)])
+    assert len(found.scores) == len(found.boxes_xyxy) == 0 and found.best_score == 0.9
 
 
 @pytest.mark.parametrize("box_fit", [(0, 0, 1), (0, 0, 0, 1)])

@@ -12,13 +12,38 @@ from retinamask.evaluation import coco
 
 
 def test_tables_show_intervals_and_best_thresholds():
-    found = rm.evaluate(FOUND, TRUTH, CLASSES)
+    annotations, detections = random_tables(2, images=30)
+    found = rm.evaluate(detections, annotations, CLASSES)
     table = found.table().set_index("name")
     assert table.loc["AP50", ["low", "high"]].tolist() == list(found.intervals["AP50"])
     assert table.loc["AR1", ["low", "high"]].isna().all()
+    found = rm.evaluate(FOUND, TRUTH, CLASSES)
+    assert found.table()["low"].isna().all()  # two images
     mask, no_mask, _ = found.class_table().to_dict("records")
     assert [mask[name] for name in ("threshold", "precision", "recall", "F1")] == pytest.approx([0.9, 1, 0.5, 2 / 3])
     assert np.isnan(no_mask["threshold"]) and no_mask["boxes"] == 1
+
+
+def test_thresholds_chosen_elsewhere_are_taken():
+    found = rm.evaluate(FOUND, TRUTH, CLASSES, thresholds={"mask": 0.65, "no_mask": 0.5})
+    mask, no_mask, _ = found.class_table().to_dict("records")
+    assert [mask[name] for name in ("threshold", "precision", "recall", "F1")] == pytest.approx([0.65, 1 / 3, 0.5, 0.4])
+    assert [no_mask[name] for name in ("threshold", "recall", "F1")] == [0.5, 0, 0] and np.isnan(no_mask["precision"])
+    assert found.shown["score"].tolist() == [0.9, 0.7] and found.best_thresholds == {"mask": 0.9}
+
+
+def test_rows_are_told_even_if_tables_were_joined():
+    again = TRUTH.assign(image_path=TRUTH["image_path"] + "x")
+    found = rm.evaluate(FOUND, pd.concat([TRUTH, again]), CLASSES)
+    assert (found.causes["cause"] == "missed").sum() == 1 + 3
+
+
+def test_a_box_of_a_class_that_is_not_annotated_counts_as_a_mistake():
+    found = make_table([("a.jpg", 50, 50, 60, 60, "no_mask", 0.95)], DETECTION_COLUMNS)
+    evaluation = rm.evaluate(found, TRUTH.iloc[:1], CLASSES)
+    assert evaluation.confusion().loc["background", "no_mask"] == 1 and "background" in set(
+        evaluation.mistakes["cause"]
+    )
 
 
 def test_confusion_by_hand():

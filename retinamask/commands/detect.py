@@ -63,7 +63,8 @@ def add_commands(subparsers) -> None:
     detect.add_argument("--out", help=text)
     text = "write that annotation format into the folder --out, without scores"
     detect.add_argument("--to", choices=("voc", "yolo", "coco"), help=text)
-    text = "keep detections from this score on; left out, from what suited each class in validation, or from 0.5"
+    text = "keep detections from this score on; left out, from what suited each class in validation (in a video the "
+    text += "lowest of these), or from 0.5"
     detect.add_argument("--score-threshold", type=float, help=text)
     text = "any_class: one box a face, of its best class; per_class: also one for each other class"
     detect.add_argument("--suppress", choices=SUPPRESS, default="any_class", help=text)
@@ -133,8 +134,12 @@ def _snapshot_of(given):
     given.snapshot = given.snapshot or snapshots.shipped(shipped)
     snapshot = snapshots.read(given.snapshot)
     if given.score_threshold is None:
-        given.thresholds = snapshot.thresholds
+        most = 0.5 if given.anonymise else 1.0  # rather hide too much
+        given.thresholds = {name: min(most, least) for name, least in snapshot.thresholds.items()}
         given.score_threshold = min(given.thresholds.values())
+        shown = ", ".join(f"{name} {least:g}" for name, least in given.thresholds.items())
+        if set(given.thresholds.values()) != {0.5}:
+            print(f"score thresholds that suited the validation images: {shown}")
     return snapshot
 
 
@@ -165,6 +170,7 @@ def detect_command(given) -> int:
         print(f"left out: {note}", file=sys.stderr)
     run = {"weights_sha256": _snapshot_of(given).record["weights_sha256"], **predictor_options(given)}
     run |= {"save_images": given.save_images, "anonymise": given.anonymise}
+    run |= {"thresholds": given.thresholds} if "thresholds" in given else {}
     drawn = drawn_paths(places, paths, out.parent, given.save_images) if given.save_images else {}
     options = {name: getattr(given, name) for name in ("resume", "force", "score_threshold", "suppress", "batch_size")}
     options |= {"to": given.to, "hide": given.anonymise}
@@ -255,7 +261,7 @@ def _detect_in_video(given, source: str) -> int:
     if given.show:
         Window.check()
     _snapshot_of(given)
-    given.__dict__.pop("thresholds", None)  # the tracker needs the weak ones
+    given.__dict__.pop("thresholds", None)  # a track has one threshold, the lowest of them
     options = {"name": name, "limit": given.frames, "show": bool(given.show), "tracking": given.track is not False}
     options |= {key: getattr(given, key) for key in ("score_threshold", "batch_size", "anonymise")}
     predictor = load_predictor(given)

@@ -23,6 +23,7 @@ def evaluate(
     annotations: pd.DataFrame,
     classes: dict[str, int] | None = None,
     folder: str | Path | None = None,
+    thresholds: Mapping[str, float] | None = None,
 ) -> "Evaluation":
     """Judge detections by the twelve COCO figures, see `retinamask.evaluation.coco.evaluate`.
 
@@ -31,6 +32,8 @@ def evaluate(
         annotations: of the images that were looked at, with the same paths.
         classes: name to id; those of the annotations if left out.
         folder: what the paths are relative to, for a remark on copies among the images.
+        thresholds: class to score threshold, chosen on other images, such as ``model.snapshot.thresholds``; those of
+            the best F1 on these very images if left out.
 
     Returns:
         A figure from 0 to 1 for each of ``AP``, ``AP50``, ``AP75``, ..., and ``per_class``.
@@ -47,8 +50,13 @@ def evaluate(
                 f"detections: class {names} is not among those of the annotations ({', '.join(classes)}); rename it, "
                 "or give classes=... if it just has no box there"
             )
+    annotations, detections = (
+        table.reset_index(drop=True) for table in (annotations, detections)
+    )  # rows are told by it
     found = Evaluation(coco.evaluate(annotations, detections, classes))
     found.judged, found.remarks = (annotations, detections, classes), coco.remarks(detections)
+    if thresholds:
+        found.thresholds = dict(thresholds)
     if folder is not None:
         found.remarks += copies_remark(image_paths(annotations), folder)
     return found
@@ -61,7 +69,8 @@ class Evaluation(dict):
         judged: annotations, detections and classes.
         remarks: what speaks against the figures.
         intervals: ``AP``, ``AP50`` and ``AP50/CLASS`` to the ends of their 95 % intervals, by drawing images again.
-        thresholds: class to the score threshold where its F1 is highest at IoU 0.5.
+        thresholds: class to the score threshold from which on its boxes are `shown`.
+        best_thresholds: class to the score threshold where its F1 is highest at IoU 0.5 on these images.
         causes: each detection and each missed face with its cause, see `retinamask.evaluation.errors`.
         gains: what mending each cause would bring.
         shown: the detections from `thresholds` on, one box per face, as a user sees them.
@@ -81,6 +90,10 @@ class Evaluation(dict):
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
+        return self.best_thresholds
+
+    @cached_property
+    def best_thresholds(self) -> dict[str, float]:
         return matches.best_thresholds(self.matches)
 
     @cached_property
@@ -94,7 +107,8 @@ class Evaluation(dict):
     @cached_property
     def shown(self) -> pd.DataFrame:
         detections = objects(self.judged[1])
-        return any_class(detections[detections["score"] >= detections["class_name"].map(self.thresholds)])
+        least = detections["class_name"].map(self.thresholds).fillna(0.5)  # of a class that nothing is annotated of
+        return any_class(detections[detections["score"] >= least])
 
     @cached_property
     def _causes_shown(self) -> pd.DataFrame:
@@ -116,13 +130,16 @@ class Evaluation(dict):
         return pd.DataFrame(rows, columns=["name", "meaning", "value", "low", "high"]).astype({"value": float})
 
     def class_table(self) -> pd.DataFrame:
-        """List each class: its figures (NaN for None), ``boxes``, and its best ``threshold`` with what that gives."""
+        """List each class: its figures (NaN for None), ``boxes``, and its ``threshold`` with what that gives."""
         rows, by_threshold = [], matches.by_threshold(self.matches)
         for name, figures in self["per_class"].items():
             row = {"class": name, **figures}
-            if name in self.thresholds:
-                best = by_threshold[name].iloc[by_threshold[name]["F1"].argmax()]
-                row |= {"threshold": self.thresholds[name], **best[["precision", "recall", "F1"]]}
+            if name in self.thresholds and name in by_threshold:
+                from_there = by_threshold[name][
+                    lambda table, name=name: table["score_threshold"] >= self.thresholds[name]
+                ]
+                at = from_there.iloc[-1] if len(from_there) else {"precision": np.nan, "recall": 0.0, "F1": 0.0}
+                row |= {"threshold": self.thresholds[name]} | {key: at[key] for key in ("precision", "recall", "F1")}
             rows.append(row)
         columns = ["class", "AP", "AP50", "AP75", "AR100", "boxes", "threshold", "precision", "recall", "F1"]
         return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(("AP", "AP50", "AP75", "AR100"), float))
@@ -167,8 +184,8 @@ class Evaluation(dict):
         labels = "score", "share that is right at IoU 0.5", "boxes"
         return {
             "precision_recall": plots.precision_recall_curves(self.precision_recall(), self),
-            "thresholds": plots.threshold_curves(matches.by_threshold(found), self.thresholds),
-            "confusion_matrix": plots.confusion_matrix(self.confusion(), "at the thresholds of the best F1"),
+            "thresholds": plots.threshold_curves(matches.by_threshold(found), self.best_thresholds),
+            "confusion_matrix": plots.confusion_matrix(self.confusion(), "from their score thresholds on"),
             "calibration": classification.calibration_curves(curves, calibration, labels),
             "errors": plots.error_gains(self.gains),
         }

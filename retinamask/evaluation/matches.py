@@ -17,6 +17,7 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0, 1, 101)
 _MOST = 100  # detections of an image and class, as COCO counts
 _RESAMPLES = 1000
+_FEWEST_IMAGES = 10  # with objects, for an interval
 
 
 class Matches(NamedTuple):
@@ -105,10 +106,14 @@ def intervals(matches: Matches, seed: int = 0) -> dict[str, tuple[float, float]]
     Bootstrap (Efron, 1979): whole images are drawn with replacement, and the figures computed again, 1000 times.
 
     Returns:
-        ``AP``, ``AP50`` and ``AP50/CLASS`` to the ends of their 95 % intervals.
+        ``AP``, ``AP50`` and ``AP50/CLASS`` to the ends of their 95 % intervals; nothing for fewer than 10 images with
+        objects, of which no interval can be told.
     """
     random, count = np.random.default_rng(seed), len(matches.boxes)
+    if matches.boxes.any(axis=1).sum() < _FEWEST_IMAGES:
+        return {}
     drawn = random.multinomial(count, np.full(count, 1 / count), _RESAMPLES)
+    drawn = drawn[(drawn @ matches.boxes).any(axis=1)]
     every = np.array([average_precision(matches, copies) for copies in drawn])  # (resamples, IoU, class)
     with_boxes = matches.boxes.any(axis=0)
     figures = {

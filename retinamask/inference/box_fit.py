@@ -9,6 +9,7 @@ import pandas as pd
 from retinamask.dataset import boxes
 from retinamask.dataset.annotations import BOX_COLUMNS, objects
 from retinamask.inference.detect import Detections
+from retinamask.inference.suppression import non_maximum
 
 _SAME_FACE = 0.1  # IoU of a box and of an annotation in another convention
 _FEWEST = 10  # pairs of a box and an annotation
@@ -89,15 +90,23 @@ class Fitted:
         self.predictor, self.box_fit = predictor, BoxFit(*box_fit)
         self.class_names, self.measure = predictor.class_names, getattr(predictor, "measure", None)
         self._least = np.array([(thresholds or {}).get(name, 0.0) for name in self.class_names])
+        self._nms_threshold = getattr(predictor, "nms_threshold", 0.5)
         self.concurrent = getattr(predictor, "concurrent", False)  # a `TwoStage` is not
 
     def __call__(
         self, images_rgb: Sequence[np.ndarray], score_threshold: float = 0.05, suppress: str = "any_class"
     ) -> list[Detections]:
         """Detect as the predictor does."""
-        every = []
-        for found, image_rgb in zip(self.predictor(images_rgb, score_threshold, suppress), images_rgb, strict=True):
-            kept = found.scores >= self._least[found.labels]
+        # A face that is too weak for its best class may be strong enough for another one, so this comes first.
+        later = suppress == "any_class" and self._least.any()
+        seen, every = self.predictor(images_rgb, score_threshold, "per_class" if later else suppress), []
+        for found, image_rgb in zip(seen, images_rgb, strict=True):
+            kept = np.flatnonzero(found.scores >= self._least[found.labels])
+            if later:
+                kept = kept[non_maximum(found.boxes_xyxy[kept], found.scores[kept], self._nms_threshold)]
             fitted = boxes.clip(self.box_fit(found.boxes_xyxy[kept]), image_rgb.shape[1::-1])
-            every.append(Detections(fitted, found.scores[kept], found.labels[kept], found.best_score))
+            inside = boxes.areas(fitted) > 0
+            every.append(
+                Detections(fitted[inside], found.scores[kept][inside], found.labels[kept][inside], found.best_score)
+            )
         return every
