@@ -110,7 +110,7 @@ def test_a_detector_has_the_thresholds_of_its_validation(trained, tiny, tmp_path
         out = str(tmp_path / f"{len(counts)}.csv")
         assert main(["detect", str(tiny / "scenes"), "--snapshot", str(own.weights), "--out", out, *more]) == 0
         counts.append(annotations.read_detections(out)["class_name"].value_counts())
-    assert counts[0].to_dict() == {"no_mask": counts[1]["no_mask"]} and counts[1]["mask"] > 0
+    assert set(counts[0].index) == {"no_mask"} and counts[0]["no_mask"] > counts[1]["no_mask"] and counts[1]["mask"] > 0
 
 
 def test_a_file_beside_the_name_to_write_is_left_alone(trained, tmp_path, capsys):
