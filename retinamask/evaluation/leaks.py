@@ -39,8 +39,8 @@ def find_leaks(snapshot: Snapshot, table: pd.DataFrame, folder: str | Path = "."
         return Leaks(None, [said])
     known = image_hashes(snapshot)
     if known is None:
-        made = "was made before training images were remembered, or by another program"
-        return Leaks(None, [f"{snapshot.weights} {made}: copies cannot be checked"])
+        made = "the model was made before training images were remembered, or by another program"
+        return Leaks(None, [f"{made}: copies cannot be checked"])
     return find_pictures(known, "the model was trained", table, folder, allow_leak)
 
 
