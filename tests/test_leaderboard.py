@@ -128,7 +128,10 @@ def test_the_command_compares_snapshots_of_files_and_runs(trained, tiny, tmp_pat
     command += ["--allow-leak"]
     assert main(command) == 0
     assert capsys.readouterr().out == (tmp_path / "board" / "leaderboard.md").read_text()
-    assert main(command) == 2 and "exists" in capsys.readouterr().err
+    for name in ("leaderboard.csv", "leaderboard.md", "leaderboard.png", "leaderboard_images.png"):
+        assert main(command) == 2
+        assert f"{name} exists; choose another --out" in capsys.readouterr().err
+        (tmp_path / "board" / name).unlink()
     folder = ["--snapshots-dir", str(tiny / "snapshots"), "--force"]
     assert main(["compare", str(tmp_path / "lonely"), *command[1:], *folder]) == 2
     assert "the run 'lonely' has no training or inference snapshot" in capsys.readouterr().err

@@ -187,10 +187,11 @@ def _fit_to_table(given, predictor, judged):
 
 def compare_command(given) -> None:
     from retinamask.dataset import annotations
-    from retinamask.evaluation.leaderboard import leaderboard
+    from retinamask.evaluation.leaderboard import FILES, leaderboard
     from retinamask.runs.enter import NotebookRun
 
-    refuse_existing(Path(given.out, "leaderboard.csv"), given.force)
+    for name in FILES:
+        refuse_existing(Path(given.out, name), given.force)
     classes = annotations.read_classes(given.classes)
     table = annotations.read_annotations(given.annotations, classes)
     models = [

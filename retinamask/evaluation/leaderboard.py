@@ -26,6 +26,7 @@ from retinamask.evaluation.leaks import find_leaks
 from retinamask.inference.detect import Predictor, detect
 from retinamask.progress import track
 
+FILES = ("leaderboard.csv", "leaderboard.md", "leaderboard.png", "leaderboard_images.png")
 _PICTURED = 6  # images that are drawn for all detectors
 _STATUS = Path("/proc/self/status")  # of Linux
 _LOOK = f"""
@@ -195,11 +196,12 @@ class Leaderboard:
         return contact_sheet(self._pictured, self._classes, columns, side, "The same images")
 
     def save(self, folder: str | Path) -> None:
-        """Write ``leaderboard.csv``, ``leaderboard.md``, ``leaderboard.png`` and ``leaderboard_images.png``."""
-        files.write_text(Path(folder, "leaderboard.csv"), self.table.to_csv(index=False))
-        files.write_text(Path(folder, "leaderboard.md"), self.markdown())
-        plots.keep(self.picture(), Path(folder, "leaderboard.png"))
-        plots.keep(self.sheet(), Path(folder, "leaderboard_images.png"))
+        """Write `FILES`: the table as CSV and as Markdown, `picture` and `sheet`; earlier ones are replaced."""
+        csv, markdown, picture, sheet = (Path(folder, name) for name in FILES)
+        files.write_text(csv, self.table.to_csv(index=False))
+        files.write_text(markdown, self.markdown())
+        plots.keep(self.picture(), picture)
+        plots.keep(self.sheet(), sheet)
 
 
 def _shown(value: float | None, form: str) -> str:
