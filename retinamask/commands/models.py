@@ -132,7 +132,7 @@ def evaluate_command(given) -> None:
     classes = annotations.read_classes(given.classes)
     table = annotations.read_annotations(given.annotations, classes)
     paths, folder = annotations.image_paths(table), Path(given.annotations).parent
-    remarks = []
+    remarks, detector = [], None
     if given.detections:
         detections = annotations.read_detections(given.detections)
         detections = annotations.moved(detections, Path(given.detections).parent, folder)
@@ -142,6 +142,7 @@ def evaluate_command(given) -> None:
         used["leaked_images"], remarks = find_leaks(snapshot, table, folder, given.allow_leak)
         options = {"score_threshold": 0.05, "suppress": "per_class", **options}
         predictor = load_predictor(given)
+        detector = getattr(predictor, "detector", None)  # a face detector and tiles have their own sizes
         if given.fit_boxes:
             predictor, fit_leaks = _fit_to_table(given, predictor, table)
             used |= {"box_fit": predictor.box_fit, "box_fit_leaked_images": fit_leaks.images}
@@ -159,6 +160,9 @@ def evaluate_command(given) -> None:
         print(f"{figure.name:<6} {value:>5}  {interval:<15}  {figure.meaning}")
     shown = {"index": False, "float_format": "{:.3f}".format, "na_rep": "-"}
     print("", metrics.class_table().to_string(**shown), sep="\n")
+    if detector:
+        print("\nby the side of faces in pixels of the network's input:")
+        print(metrics.size_table(folder, detector).to_string(**shown, formatters={"to": "{:g}".format}))
     print("", metrics.gains.to_string(**shown), sep="\n")
     if given.out:
         metrics.save(given.out, **used)
