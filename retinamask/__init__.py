@@ -37,7 +37,7 @@ _HOME = {
     "Model": "model",
     "convert": "inference.convert",
     "export": "exports",
-    "compare": "face",
+    "compare_conversion": "face",
     "export_darknet": "inference.convert",
     "annotate_video": "inference.video",
     # results

@@ -233,7 +233,7 @@ def plot_box_sizes(table: pd.DataFrame, image_size: int, folder: str | Path = ".
     return plots.box_sizes(table, sizes, image_size)
 
 
-def compare(
+def compare_conversion(
     snapshot: Snapshot,
     converted: Snapshot,
     table: pd.DataFrame,
@@ -253,7 +253,7 @@ def compare(
         The largest differences of boxes and scores; true if they mean nothing.
 
     Example:
-        >>> bool(rm.compare(trained.best, rm.convert(trained.best), parts["test"]))
+        >>> bool(rm.compare_conversion(trained.best, rm.convert(trained.best), parts["test"]))
     """
     original = Predictor.load(snapshot, converted.record["inference"]["nms_threshold"])
     predictors, options = (original, Predictor.load(converted)), {"batch_size": 1, "suppress": "per_class"}

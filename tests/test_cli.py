@@ -89,14 +89,19 @@ def test_convert_detect_and_evaluate(trained, tiny, tmp_path, capsys):
     judged = ["evaluate", *table, "--snapshot", str(model), "--out", str(tmp_path / "one.json")]
     assert main(judged) == 2
     assert "12 of 12 images show a picture that the model was trained on" in capsys.readouterr().err
-    assert main([*judged, "--allow-leak"]) == 0
-    assert "LEAK: 12 of 12 images show" in capsys.readouterr().err
+    assert main([*judged, "--allow-leak", "--box-fit", "0,0,1,1"]) == 0
+    printed, by_size = capsys.readouterr(), "by the side of faces in pixels of the network's input:\n"
+    assert "LEAK: 12 of 12 images show" in printed.err
+    sizes = printed.out.split(by_size)[1].splitlines()
+    assert sizes[0].split() == ["from", "to", "boxes", "AP50", "AP", "AR100"]
+    assert sum(int(line.split()[2]) for line in sizes[1:7]) == json.loads((tmp_path / "one.json").read_text())["boxes"]
     assert main(["evaluate", *table, "--detections", str(found), "--out", str(tmp_path / "two.json")]) == 0
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
     assert (one["leaked_images"], "leaked_images" in two) == (12, False)
     assert main(["evaluate", *table, "--detections", str(found), "--out", str(tmp_path / "two.json")]) == 2
     assert one["AP50"] == pytest.approx(two["AP50"], abs=0.02) and one["boxes"] == two["boxes"]
-    assert "AP50" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "AP50" in printed and by_size not in printed
 
 
 def test_a_detector_has_the_thresholds_of_its_validation(trained, tiny, tmp_path, capsys):

@@ -151,7 +151,7 @@ def test_from_annotations_to_figures(tmp_path, monkeypatch):
     pictures = [rm.plot_classes(parts), rm.plot_box_sizes(table, 64), *figures.pictures().values()]
     assert all(isinstance(picture, Figure) for picture in pictures)
     assert rm.contact_sheet(detections, parts["test"], images=2, columns=2, score_threshold=0.5).width > 500
-    assert rm.compare(trained.best, rm.convert(trained.best), parts["test"], most=1)
+    assert rm.compare_conversion(trained.best, rm.convert(trained.best), parts["test"], most=1)
     with pytest.raises(ValueError, match=r"no part 'train' in image_path, .*; expected what rm.split\(table\) gives"):
         rm.train(parts["train"], classes)
     with pytest.raises(ValueError, match="net_best.h5 exists; choose another run name"):

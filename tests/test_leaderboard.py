@@ -6,13 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 import retinamask as rm
 from retinamask.cli import main
 from retinamask.dataset import annotations
 from retinamask.evaluation import leaderboard as module
 from retinamask.evaluation.leaderboard import Leaderboard
+from retinamask.evaluation.leaks import Leaks
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,9 @@ def test_a_leaderboard_has_the_figures_of_an_evaluation(trained, onnx, table, ti
     assert last["AP50/mask"] == metrics["per_class"]["mask"]["AP50"]
     assert rows.loc["tiny.onnx", "AP"] == pytest.approx(last["AP"], abs=0.02)
     assert last["file_mb"] == trained.last.weights.stat().st_size / 1e6
-    assert last["training_minutes"] == pytest.approx(trained.log["seconds"].iloc[-1] / 60)
-    assert (rows["leaked_images"] == 12).all() and [text.split(": LEAK: ")[0] for text in board.remarks] == names
+    assert last["minutes_to_snapshot"] == pytest.approx(trained.log["seconds"].iloc[-1] / 60)
+    assert (rows["leaked_images"] == 12).all()
+    assert [text.split(": LEAK: ")[0] for text in board.remarks[:3]] == names
     assert (rows["detector"] == "retinanet").all() and (rows["image_size"] == 96).all()
     assert (rows["images_a_second"] * rows["milliseconds"]).tolist() == pytest.approx([1000] * 3)
     # TensorFlow alone takes hundreds of MB; ONNX runs without it.
@@ -73,16 +75,48 @@ def test_the_table_as_markdown():
     row = {"model": "a.h5", "detector": "retinanet", "image_size": 512, "AP": 0.5, "AP_low": 0.4, "AP_high": 0.6}
     row |= {"AP50": 0.8, "AP50_low": 0.7, "AP50_high": 0.9, "AP50/mask": 0.75, "AP50/none": None}
     row |= {"images_a_second": 40.0, "milliseconds": 25.0, "peak_memory_mb": np.nan, "file_mb": 11.06}
-    board = Leaderboard(pd.DataFrame([row | {"training_minutes": 2.04}]), [], {"mask": 0, "none": 1}, [])
+    board = Leaderboard(pd.DataFrame([row | {"minutes_to_snapshot": 2.04}]), [], {"mask": 0, "none": 1}, [])
     assert board.markdown().splitlines() == [
         "| model | px | AP (95 %) | AP50 (95 %) | AP50 mask | AP50 none | images/s | ms | memory MB | file MB "
-        "| training min |",
+        "| min to snapshot |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| a.h5 | 512 | 0.500 (0.400 to 0.600) | 0.800 (0.700 to 0.900) | 0.750 | - | 40.0 | 25.0 | - | 11.1 | 2.0 |",
     ]
     (axes,) = board.picture().axes
     assert [text.get_text() for text in axes.get_legend().texts] == ["1  a.h5"]
     assert [(text.get_text(), text.xy) for text in axes.texts] == [("1", (40, 0.5))]
+
+
+def test_remarks_name_what_was_not_read_and_what_is_there_twice(trained, table, tiny, tmp_path, monkeypatch):
+    """Of the twelve images, the first is there mirrored too, and another file is none."""
+    monkeypatch.setattr(module, "_peak_memory", lambda weights, paths: 100.0)
+    monkeypatch.setattr(module, "find_leaks", lambda *_: Leaks(None, ["copies cannot be checked"]))
+    board_table = annotations.moved(table, tiny, tmp_path)
+    first = annotations.image_paths(board_table)[0]
+    with Image.open(tmp_path / first) as image:
+        ImageOps.mirror(image).save(tmp_path / "mirrored.png")
+    (tmp_path / "broken.png").write_text("no picture")
+    for name in ("mirrored.png", "broken.png"):
+        board_table.loc[len(board_table)] = [name, 1, 1, 9, 9, "mask"]
+    of_model, unread, copies = rm.leaderboard([trained.last], board_table, trained.last.classes, tmp_path, 1, 1).remarks
+    assert of_model == "tiny_last.h5: copies cannot be checked"
+    assert unread.startswith(f"counted as without detections: {tmp_path / 'broken.png'}: not a readable image")
+    assert f"2 of 13 images are copies of each other, in 1 group, such as {first} and mirrored.png: each" in copies
+
+
+def test_a_remark_on_detections_has_the_name_of_their_model(trained, table, tiny, monkeypatch):
+    """Detections that were cut at a threshold, as of a model that gives no weak ones."""
+    monkeypatch.setattr(module, "_peak_memory", lambda weights, paths: 100.0)
+    monkeypatch.setattr(module, "find_leaks", lambda *_: Leaks(0, []))
+
+    def cut(predictor, paths, *_, **__):
+        return annotations.make_table(
+            [(path, 1, 1, 9, 9, "mask", 0.9) for path in paths], annotations.DETECTION_COLUMNS
+        ), []
+
+    monkeypatch.setattr(module, "detect", cut)
+    remarks = rm.leaderboard([trained.last], table, trained.last.classes, tiny, 1, 1).remarks
+    assert remarks[0].startswith("tiny_last.h5: WARNING: no detection scores below 0.90")
 
 
 def test_the_command_compares_snapshots_of_files_and_runs(trained, tiny, tmp_path, monkeypatch, capsys):
@@ -94,7 +128,10 @@ def test_the_command_compares_snapshots_of_files_and_runs(trained, tiny, tmp_pat
     command += ["--allow-leak"]
     assert main(command) == 0
     assert capsys.readouterr().out == (tmp_path / "board" / "leaderboard.md").read_text()
-    assert main(command) == 2 and "exists" in capsys.readouterr().err
+    for name in ("leaderboard.csv", "leaderboard.md", "leaderboard.png", "leaderboard_images.png"):
+        assert main(command) == 2
+        assert f"{name} exists; choose another --out" in capsys.readouterr().err
+        (tmp_path / "board" / name).unlink()
     folder = ["--snapshots-dir", str(tiny / "snapshots"), "--force"]
     assert main(["compare", str(tmp_path / "lonely"), *command[1:], *folder]) == 2
     assert "the run 'lonely' has no training or inference snapshot" in capsys.readouterr().err
@@ -103,6 +140,9 @@ def test_the_command_compares_snapshots_of_files_and_runs(trained, tiny, tmp_pat
 def test_what_cannot_be_compared_is_refused(trained, table, tiny, tmp_path):
     with pytest.raises(ValueError, match="0 models, 5 passes and 4 timed images, expected at least 1"):
         rm.leaderboard([], table, trained.best.classes, tiny)
+    again = trained.last.weights.parent / "." / ".." / trained.last.weights.parent.name / trained.last.weights.name
+    with pytest.raises(ValueError, match=r"tiny_last\.h5 is given more than once, expected each model once"):
+        rm.leaderboard([trained.last, trained.best, again], table, trained.best.classes, tiny)
     with pytest.raises(ValueError, match=r"was trained for the classes 0 mask.*use the classes\.csv"):
         rm.leaderboard([trained.best], table, {"no_mask": 0, "mask": 1}, tiny)
     broken = tmp_path / "broken.onnx"

@@ -52,7 +52,7 @@ def test_other_pictures_pass(snapshot, tmp_path):
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ({"detector": "retinanet", "training": {}}, "a.h5 was made before training images were remembered"),
+        ({"detector": "retinanet", "training": {}}, "the model was made before training images were remembered"),
         ({"detector": "yolov4_tiny"}, "copies cannot be checked"),
         ({"detector": "mask_classifier", "training": {"image_hashes": ""}}, "was trained on faces"),
     ],

@@ -171,11 +171,24 @@ def test_detect_and_evaluate_with_haar(classifier_snapshot, sample_image, tiny, 
     plain = json.loads(figures.read_text())
     assert plain["AP50"] >= 0 and "AP50" in capsys.readouterr().out
     monkeypatch.setattr("retinamask.inference.box_fit._FEWEST", 1)
-    fitted = ["--fit-boxes", table[0], "--out", str(figures), "--force", "--face-score-threshold", "0.3"]
-    assert main(["evaluate", *table, *chosen, *fitted]) == 0
-    found = json.loads(figures.read_text())
+    training = tmp_path / "training.csv"
+    learnt_from = annotations.read_annotations(table[0])
+    learnt_from = annotations.moved(learnt_from, tiny, tmp_path)
+    (tmp_path / "broken.png").write_text("no picture")
+    learnt_from.loc[len(learnt_from)] = ["broken.png", 1, 1, 9, 9, "mask"]
+    annotations.write_annotations(learnt_from, training)
+    fitted = ["--fit-boxes", str(training), "--out", str(figures), "--force", "--face-score-threshold", "0.3"]
+    assert main(["evaluate", *table, *chosen, *fitted]) == 2
+    leak = "12 of 12 images show a picture that boxes were fitted on, such as "
+    assert leak in capsys.readouterr().err
+    assert main(["evaluate", *table, *chosen, *fitted, "--allow-leak"]) == 0
+    found, printed = json.loads(figures.read_text()), capsys.readouterr()
     said = ",".join(f"{number:g}" for number in found["box_fit"])
-    assert f"boxes fitted to those of {table[0]}: --box-fit {said}\n" in capsys.readouterr().out
+    assert f"boxes fitted to those of {training}: --box-fit {said}\n" in printed.out
+    assert f"LEAK: {leak}" in printed.err and found["box_fit_leaked_images"] == 12
+    assert f"boxes were not fitted to: {tmp_path / 'broken.png'}: not a readable image" in printed.err
+    assert main(["evaluate", *table, *chosen, *fitted, "--box-fit", "0,0,1.2,1.2"]) == 2
+    assert "--box-fit has no effect with --fit-boxes, which learns it" in capsys.readouterr().err
     assert found["AR100"] > plain["AR100"]
     assert main(["evaluate", *table, "--detections", str(out), "--fit-boxes", table[0]]) == 2
     assert "--fit-boxes has no effect on --detections" in capsys.readouterr().err

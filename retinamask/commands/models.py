@@ -55,7 +55,7 @@ def add_commands(subparsers) -> None:
     evaluate.add_argument("--suppress", choices=SUPPRESS, default=argparse.SUPPRESS, help=text)
     text = "training images: learn on them how boxes must move and grow to be those of this data set"
     evaluate.add_argument("--fit-boxes", metavar="CSV", help=text)
-    text = "judge also on pictures that the snapshot was trained on, and say so; they are refused if left out"
+    text = "judge also on pictures that the snapshot or the fit learnt from, and say so; they are refused if left out"
     evaluate.add_argument("--allow-leak", action="store_true", help=text)
     evaluate.add_argument("--out", help="also write the figures to this JSON file")
     evaluate.add_argument("--force", action="store_true", help="replace an existing JSON file")
@@ -118,7 +118,6 @@ def evaluate_command(given) -> None:
     from retinamask.detectors import snapshots
     from retinamask.evaluation.evaluate import evaluate
     from retinamask.evaluation.leaks import find_leaks
-    from retinamask.inference.box_fit import Fitted, fit_boxes
     from retinamask.inference.detect import detect
 
     if given.out:
@@ -128,10 +127,12 @@ def evaluate_command(given) -> None:
     if given.detections:
         more = [name for name in ("fit_boxes", "allow_leak") if getattr(given, name)]
         refuse_options([*options, *more, *predictor_options(given)], "on --detections, which were made before")
+    if given.fit_boxes:
+        refuse_options(used, "with --fit-boxes, which learns it")
     classes = annotations.read_classes(given.classes)
     table = annotations.read_annotations(given.annotations, classes)
     paths, folder = annotations.image_paths(table), Path(given.annotations).parent
-    remarks = []
+    remarks, detector = [], None
     if given.detections:
         detections = annotations.read_detections(given.detections)
         detections = annotations.moved(detections, Path(given.detections).parent, folder)
@@ -141,13 +142,11 @@ def evaluate_command(given) -> None:
         used["leaked_images"], remarks = find_leaks(snapshot, table, folder, given.allow_leak)
         options = {"score_threshold": 0.05, "suppress": "per_class", **options}
         predictor = load_predictor(given)
+        detector = getattr(predictor, "detector", None)  # a face detector and tiles have their own sizes
         if given.fit_boxes:
-            training = annotations.read_annotations(given.fit_boxes)
-            learnt_on, _ = detect(predictor, annotations.image_paths(training), Path(given.fit_boxes).parent, 0.5)
-            predictor = Fitted(predictor, fit_boxes(learnt_on, training))
-            used["box_fit"] = predictor.box_fit
-            shown = ",".join(f"{number:g}" for number in predictor.box_fit)
-            print(f"boxes fitted to those of {given.fit_boxes}: --box-fit {shown}")
+            predictor, fit_leaks = _fit_to_table(given, predictor, table)
+            used |= {"box_fit": predictor.box_fit, "box_fit_leaked_images": fit_leaks.images}
+            remarks += fit_leaks.remarks
         detections, unreadable = detect(predictor, paths, folder, **options)
         for message in unreadable:
             print(f"counted as without detections: {message}", file=sys.stderr)
@@ -161,17 +160,42 @@ def evaluate_command(given) -> None:
         print(f"{figure.name:<6} {value:>5}  {interval:<15}  {figure.meaning}")
     shown = {"index": False, "float_format": "{:.3f}".format, "na_rep": "-"}
     print("", metrics.class_table().to_string(**shown), sep="\n")
+    if detector:
+        print("\nby the side of faces in pixels of the network's input:")
+        print(metrics.size_table(folder, detector).to_string(**shown, formatters={"to": "{:g}".format}))
     print("", metrics.gains.to_string(**shown), sep="\n")
     if given.out:
         metrics.save(given.out, **used)
 
 
+def _fit_to_table(given, predictor, judged):
+    """Fit boxes to ``--fit-boxes``, which must show other pictures than the judged table; return that and the leaks."""
+    from retinamask.dataset import annotations
+    from retinamask.dataset.copies import hash_images
+    from retinamask.evaluation.leaks import find_pictures
+    from retinamask.inference.box_fit import Fitted, fit_boxes
+    from retinamask.inference.detect import detect
+
+    training, folder = annotations.read_annotations(given.fit_boxes), Path(given.fit_boxes).parent
+    paths = annotations.image_paths(training)
+    known = hash_images(paths, folder).upright
+    leaks = find_pictures(known, "boxes were fitted", judged, Path(given.annotations).parent, given.allow_leak)
+    detections, unreadable = detect(predictor, paths, folder, 0.5)
+    for message in unreadable:
+        print(f"boxes were not fitted to: {message}", file=sys.stderr)
+    fitted = Fitted(predictor, fit_boxes(detections, training))
+    shown = ",".join(f"{number:g}" for number in fitted.box_fit)
+    print(f"boxes fitted to those of {given.fit_boxes}: --box-fit {shown}")
+    return fitted, leaks
+
+
 def compare_command(given) -> None:
     from retinamask.dataset import annotations
-    from retinamask.evaluation.leaderboard import leaderboard
+    from retinamask.evaluation.leaderboard import FILES, leaderboard
     from retinamask.runs.enter import NotebookRun
 
-    refuse_existing(Path(given.out, "leaderboard.csv"), given.force)
+    for name in FILES:
+        refuse_existing(Path(given.out, name), given.force)
     classes = annotations.read_classes(given.classes)
     table = annotations.read_annotations(given.annotations, classes)
     models = [

@@ -132,14 +132,14 @@ def by_size(
 
     Args:
         annotations, detections, classes: as for `evaluate`.
-        scales: image path to resized size / original size.
+        scales: image path to resized size / original size; boxes in images without one are left out.
 
     Returns:
         A row per range of `SIDES`: ``from`` and ``to`` in pixels of the network's input (square root of the area),
         ``boxes`` annotated, ``AP50``, ``AP`` and ``AR100``, NaN where there are none.
     """
     tables = [
-        table.assign(**table[BOX_COLUMNS].mul(table["image_path"].map(scales).fillna(1), axis=0))
+        table.assign(**table[BOX_COLUMNS].mul(table["image_path"].map(scales), axis=0))
         for table in (annotations, detections)
     ]
     ranges = list(zip(SIDES, [*SIDES[1:], 1e5], strict=True))

@@ -1,6 +1,5 @@
 """Judge detections: the twelve COCO figures, and what they do not say, see ``import retinamask as rm``."""
 
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -144,8 +143,19 @@ class Evaluation(dict):
         columns = ["class", "AP", "AP50", "AP75", "AR100", "boxes", "threshold", "precision", "recall", "F1"]
         return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(("AP", "AP50", "AP75", "AR100"), float))
 
-    def size_table(self, scales: Mapping[str, float]) -> pd.DataFrame:
-        """List the figures by how large faces are for the network, see `retinamask.evaluation.coco.by_size`."""
+    def size_table(self, folder: str | Path, detector) -> pd.DataFrame:
+        """List the figures by how large faces are for the network, see `retinamask.evaluation.coco.by_size`.
+
+        Args:
+            folder: what the image paths are relative to; faces in images that cannot be read there are left out.
+            detector: gives the ``scale`` of an image at the network's input, such as ``model.predictor.detector``.
+        """
+        scales = {}
+        for path in image_paths(self.judged[0]):
+            try:
+                scales[path] = detector.scale(images.image_size(Path(folder, path)))
+            except images.ImageError:  # was reported when detecting
+                continue
         return coco.by_size(*self.judged, scales)
 
     def precision_recall(self, iou_threshold: float = 0.5) -> dict[str, pd.DataFrame]:
@@ -229,8 +239,3 @@ def _rows(table: pd.DataFrame | None, classes: dict[str, int], more: list[str], 
     columns = table[[*BOX_COLUMNS, *more]].astype(np.float32)
     columns.insert(4, "label", table["class_name"].map(classes))
     return columns.to_numpy(np.float32)
-
-
-def network_scales(paths: list[str], folder: str | Path, detector) -> dict[str, float]:
-    """Give resized size / original size of image files for a detector, for `Evaluation.size_table`."""
-    return {path: detector.scale(images.image_size(Path(folder, path))) for path in paths}

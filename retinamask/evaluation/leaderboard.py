@@ -14,6 +14,7 @@ from PIL import Image
 
 from retinamask.dataset import files
 from retinamask.dataset.annotations import image_paths
+from retinamask.dataset.copies import copies_remark
 from retinamask.dataset.images import read_image
 from retinamask.detectors import snapshots
 from retinamask.detectors.snapshots import Snapshot
@@ -25,6 +26,7 @@ from retinamask.evaluation.leaks import find_leaks
 from retinamask.inference.detect import Predictor, detect
 from retinamask.progress import track
 
+FILES = ("leaderboard.csv", "leaderboard.md", "leaderboard.png", "leaderboard_images.png")
 _PICTURED = 6  # images that are drawn for all detectors
 _STATUS = Path("/proc/self/status")  # of Linux
 _LOOK = f"""
@@ -60,7 +62,7 @@ def leaderboard(
 
     Raises:
         SnapshotError: a file is missing or damaged, or a classifier.
-        ValueError: other classes, nothing annotated, fewer than one pass or image, or a leak.
+        ValueError: other classes, nothing annotated, fewer than one pass or image, a model given twice, or a leak.
 
     Example:
         >>> board = rm.leaderboard(["snapshots/a_best.h5", "snapshots/a_best.onnx"], parts["test"], classes)
@@ -69,18 +71,23 @@ def leaderboard(
     if passes < 1 or timed_images < 1 or not models:
         raise ValueError(f"{len(models)} models, {passes} passes and {timed_images} timed images, expected at least 1")
     given = [model if isinstance(model, Snapshot) else snapshots.read(model) for model in models]
+    places = [snapshot.weights.resolve() for snapshot in given]
+    if repeated := [str(path) for number, path in enumerate(places) if path in places[:number]]:
+        raise ValueError(f"{', '.join(repeated)} is given more than once, expected each model once; leave one out")
     names = [snapshot.weights.name for snapshot in given]
     if len(set(names)) < len(names):
         names = [str(snapshot.weights) for snapshot in given]
-    leaks = []
-    for snapshot in given:
+    leaks, remarks = [], []
+    for name, snapshot in zip(names, given, strict=True):
         snapshots.check_classes(snapshot, classes)
         leaks.append(find_leaks(snapshot, annotations, folder, allow_leak))
+        remarks += [f"{name}: {text}" for text in leaks[-1].remarks]
     predictors = {name: Predictor.load(snapshot) for name, snapshot in zip(names, given, strict=True)}
     rows, shown, paths = [], {}, image_paths(annotations)
     for (name, predictor), snapshot in zip(predictors.items(), given, strict=True):
-        detections, _ = detect(predictor, paths, folder, 0.05, suppress="per_class")
+        detections, unreadable = detect(predictor, paths, folder, 0.05, suppress="per_class")
         metrics = evaluate(detections, annotations, classes)
+        remarks += [f"{name}: {text}" for text in metrics.remarks]
         shown[name] = metrics.shown
         row = {"model": name, "detector": snapshot.record["detector"]}
         row["image_size"] = snapshot.record["settings"]["image_size"]
@@ -88,6 +95,8 @@ def leaderboard(
             low, high = metrics.intervals[figure]
             row |= {figure: metrics[figure], f"{figure}_low": low, f"{figure}_high": high}
         rows.append(row | {f"AP50/{each}": metrics["per_class"][each]["AP50"] for each in classes})
+    remarks += [f"counted as without detections: {message}" for message in unreadable]  # the same files for each
+    remarks += copies_remark(paths, folder)
     readable = image_paths(detections)
     timed = [str(Path(folder, path)) for path in readable[:timed_images]]
     milliseconds = _milliseconds(predictors, timed, passes)
@@ -97,9 +106,8 @@ def leaderboard(
         row["peak_memory_mb"] = _peak_memory(snapshot.weights, timed)
         row["file_mb"] = snapshot.weights.stat().st_size / 1e6
         seconds = snapshot.record.get("training", {}).get("metrics", {}).get("seconds", np.nan)
-        row["training_minutes"], row["leaked_images"] = seconds / 60, leak.images
+        row["minutes_to_snapshot"], row["leaked_images"] = seconds / 60, leak.images
     table = pd.DataFrame(rows).sort_values("AP", ascending=False, ignore_index=True)
-    remarks = [f"{name}: {text}" for name, leak in zip(names, leaks, strict=True) for text in leak.remarks]
     tables = {"annotated": annotations, **{name: shown[name] for name in table["model"]}}
     return Leaderboard(table, side_by_side(readable[:_PICTURED], folder, tables, annotations), classes, remarks)
 
@@ -136,7 +144,8 @@ class Leaderboard:
         table: a row per detector, the best AP first: ``model``, ``detector``, ``image_size``, ``AP`` and ``AP50`` with
             the ends ``_low`` and ``_high`` of their 95 % intervals, ``AP50/CLASS``, ``images_a_second`` and
             ``milliseconds`` of an image (from pixels to boxes, one at a time), ``peak_memory_mb`` of a process of its
-            own, ``file_mb``, ``training_minutes`` of its last training, NaN if it does not say, and ``leaked_images``.
+            own, ``file_mb``, ``minutes_to_snapshot`` of its last training up to the epoch that it holds, NaN if it does
+            not say, and ``leaked_images``.
         remarks: what speaks against the figures.
     """
 
@@ -146,7 +155,7 @@ class Leaderboard:
     def markdown(self) -> str:
         """Write the table as Markdown."""
         numbers = {"images_a_second": "images/s", "milliseconds": "ms", "peak_memory_mb": "memory MB"}
-        numbers |= {"file_mb": "file MB", "training_minutes": "training min"}
+        numbers |= {"file_mb": "file MB", "minutes_to_snapshot": "min to snapshot"}
         by_class = {f"AP50/{name}": f"AP50 {name}" for name in self._classes}
         head = ["model", "px", "AP (95 %)", "AP50 (95 %)", *by_class.values(), *numbers.values()]
         lines = [head, ["---", *["---:"] * (len(head) - 1)]]
@@ -187,11 +196,12 @@ class Leaderboard:
         return contact_sheet(self._pictured, self._classes, columns, side, "The same images")
 
     def save(self, folder: str | Path) -> None:
-        """Write ``leaderboard.csv``, ``leaderboard.md``, ``leaderboard.png`` and ``leaderboard_images.png``."""
-        files.write_text(Path(folder, "leaderboard.csv"), self.table.to_csv(index=False))
-        files.write_text(Path(folder, "leaderboard.md"), self.markdown())
-        plots.keep(self.picture(), Path(folder, "leaderboard.png"))
-        plots.keep(self.sheet(), Path(folder, "leaderboard_images.png"))
+        """Write `FILES`: the table as CSV and as Markdown, `picture` and `sheet`; earlier ones are replaced."""
+        csv, markdown, picture, sheet = (Path(folder, name) for name in FILES)
+        files.write_text(csv, self.table.to_csv(index=False))
+        files.write_text(markdown, self.markdown())
+        plots.keep(self.picture(), picture)
+        plots.keep(self.sheet(), sheet)
 
 
 def _shown(value: float | None, form: str) -> str:

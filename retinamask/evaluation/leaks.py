@@ -39,17 +39,30 @@ def find_leaks(snapshot: Snapshot, table: pd.DataFrame, folder: str | Path = "."
         return Leaks(None, [said])
     known = image_hashes(snapshot)
     if known is None:
-        made = "was made before training images were remembered, or by another program"
-        return Leaks(None, [f"{snapshot.weights} {made}: copies cannot be checked"])
+        made = "the model was made before training images were remembered, or by another program"
+        return Leaks(None, [f"{made}: copies cannot be checked"])
+    return find_pictures(known, "the model was trained", table, folder, allow_leak)
+
+
+def find_pictures(
+    known: np.ndarray, learnt: str, table: pd.DataFrame, folder: str | Path = ".", allow_leak: bool = False
+) -> Leaks:
+    """Refuse to judge on pictures that something was learnt from, as `find_leaks` does.
+
+    Args:
+        known: hashes of those pictures, ``uint8`` ``(N, 10)``, as `retinamask.dataset.copies.Hashes` has upright.
+        learnt: what was done on them, such as "the model was trained".
+        table, folder, allow_leak: as for `find_leaks`.
+    """
     hashes = hash_images(image_paths(table), folder)
     leaked = np.flatnonzero(shown_in(hashes, known))
     if not len(leaked):
         return Leaks(0, [])
     such = " and ".join(hashes.paths[index] for index in leaked[:2])
-    found = f"{len(leaked)} of {len(hashes.paths)} images show a picture that the model was trained on, such as {such}"
+    found = f"{len(leaked)} of {len(hashes.paths)} images show a picture that {learnt} on, such as {such}"
     if not allow_leak:
         raise ValueError(
             f"{found}; expected images held out: split the table with retinamask split, which keeps copies together, "
-            "and train on its training part; or judge all the same with --allow-leak (allow_leak=True)"
+            "and learn from its training part; or judge all the same with --allow-leak (allow_leak=True)"
         )
     return Leaks(len(leaked), [f"LEAK: {found}; the figures are too good"])
