@@ -12,6 +12,7 @@ import retinamask as rm
 from retinamask.cli import main
 from retinamask.dataset.annotations import image_paths, objects
 from retinamask.detectors import snapshots
+from retinamask.exports import _fault
 from retinamask.runs.parameters import check_parameters, read_parameters_file, training_settings
 
 NOTEBOOKS = {"mask_detector": "06_train_ssd_mobilenet_v2_fpnlite", "mask_classifier": "08_train_mask_classifier"}
@@ -48,9 +49,9 @@ def test_photographs_of_a_set_that_it_never_saw(shared_data, tmp_path):
 def test_a_shipped_file_is_small_and_as_good_as_what_it_was_made_from(name, megabytes):
     snapshot = snapshots.read(snapshots.shipped(name))
     assert snapshot.weights.stat().st_size < megabytes * 1e6 and list(snapshot.classes) == ["no_mask", "mask"]
-    check = snapshot.record["export"]["check"]
-    before, after = check["AP"] if name == "mask_detector" else check["accuracy"]
-    assert after >= before - 0.0035 and before > 0.5  # of 302 faces one may change
+    made = snapshot.record["export"]
+    before, _ = made["check"]["AP" if name == "mask_detector" else "accuracy"]
+    assert before > 0.5 and _fault(made["check"], made["precision"]) is None
 
 
 @pytest.mark.parametrize("face_detector", ["haar", "snapshot"])

@@ -138,7 +138,11 @@ def evaluate_command(given) -> None:
     else:
         snapshot = snapshots.read(given.snapshot)
         snapshots.check_classes(snapshot, classes)
-        used["leaked_images"], remarks = find_leaks(snapshot, table, folder, given.allow_leak)
+        faces = None
+        if "face_detector" in given and given.face_detector == "snapshot":
+            shipped = "face_model" not in given
+            faces = snapshots.read(snapshots.shipped("mask_detector") if shipped else given.face_model[0])
+        used["leaked_images"], remarks = find_leaks(snapshot, table, folder, given.allow_leak, faces)
         options = {"score_threshold": 0.05, "suppress": "per_class", **options}
         predictor = load_predictor(given)
         if given.fit_boxes:
