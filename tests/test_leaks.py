@@ -52,14 +52,29 @@ def test_other_pictures_pass(snapshot, tmp_path):
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ({"detector": "retinanet", "training": {}}, "the model was made before training images were remembered"),
+        ({"detector": "retinanet", "training": {}}, "does not remember its training pictures"),
         ({"detector": "yolov4_tiny"}, "copies cannot be checked"),
+        ({"detector": "yolov4_tiny", "training": {"image_hashes": None}}, "copies cannot be checked"),
         ({"detector": "mask_classifier", "training": {"image_hashes": ""}}, "was trained on faces"),
     ],
 )
 def test_a_snapshot_that_does_not_say_what_it_learnt_from_is_remarked_upon(record, said, tmp_path):
     images, (remark,) = rm.find_leaks(Snapshot(Path("a.h5"), record), table_of("gone.png"), tmp_path)
     assert images is None and said in remark
+
+
+def test_pictures_of_the_face_detector_count_in_two_stages(snapshot, tmp_path):
+    classifier = Snapshot(Path("b.h5"), {"detector": "mask_classifier"})
+    leaky, clean = table_of("scaled.jpg", "other_3.png"), table_of("other_3.png")
+    with pytest.raises(ValueError, match="1 of 2 images show a picture .* such as scaled.jpg"):
+        rm.find_leaks(classifier, leaky, tmp_path, face_snapshot=snapshot)
+    images, remarks = rm.find_leaks(classifier, leaky, tmp_path, allow_leak=True, face_snapshot=snapshot)
+    assert images == 1 and "trained on faces" in remarks[0] and "LEAK" in remarks[1]
+    images, (remark,) = rm.find_leaks(classifier, clean, tmp_path, face_snapshot=snapshot)
+    assert images is None and "trained on faces" in remark
+    unknown = Snapshot(Path("a.h5"), {"detector": "retinanet"})
+    images, remarks = rm.find_leaks(classifier, clean, tmp_path, face_snapshot=unknown)
+    assert images is None and "a.h5 does not remember" in remarks[1]
 
 
 @pytest.mark.parametrize("bits", [12, 13])

@@ -135,6 +135,11 @@ def test_both_stages_go_from_annotations_to_figures(tiny, tmp_path, monkeypatch,
     test = annotations.read_annotations(run_dir / "test.csv")
     assert metrics["images"] == len(annotations.image_paths(test)) > 0
     assert annotations.image_paths(found) == annotations.image_paths(test)
+    done = run_cells("09_two_stage_detection", monkeypatch, face_detector="snapshot", **common)
+    assert done.variables["faces"].weights.name == "mask_detector.onnx" and len(done.variables["remarks"]) == 1
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match="show a picture that the model was trained"):
+        patched.setattr("retinamask.evaluation.leaks.shown_in", lambda hashes, known: [True])
+        run_cells("09_two_stage_detection", monkeypatch, face_detector="snapshot", **common)
     with pytest.raises(ValueError, match="the run 'faces' has no training snapshot in .*there are: none"):
         run_cells("03_convert_snapshot", monkeypatch, **common)
 

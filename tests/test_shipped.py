@@ -1,4 +1,4 @@
-"""The models that come with the project: what a fresh clone finds with them, and that their recipes say how."""
+"""The models that come with the project: what a fresh clone finds with them, and that recipes have their settings."""
 
 import subprocess
 import sys
@@ -12,6 +12,7 @@ import retinamask as rm
 from retinamask.cli import main
 from retinamask.dataset.annotations import image_paths, objects
 from retinamask.detectors import snapshots
+from retinamask.exports import _fault
 from retinamask.runs.parameters import check_parameters, read_parameters_file, training_settings
 
 NOTEBOOKS = {"mask_detector": "06_train_ssd_mobilenet_v2_fpnlite", "mask_classifier": "08_train_mask_classifier"}
@@ -28,8 +29,29 @@ def test_a_clone_finds_masks_in_drawn_scenes_without_tensorflow_or_a_network(tmp
     assert done.returncode == 0 and done.stdout.startswith("10 images: "), done.stderr
     detections = rm.read_detections(tmp_path / "found.csv")
     assert len(image_paths(detections)) == len(list((tmp_path / "drawn").rglob("*.jpg"))) == 10
-    shown = objects(detections)
-    assert set(shown["class_name"]) == {"no_mask", "mask"} and shown["score"].between(0.5, 1).all()
+    shown = objects(detections).groupby("class_name")["score"].min()
+    assert 0.23 <= shown["no_mask"] < 0.5 and 0.416 <= shown["mask"] < 0.5, "the thresholds of its validation"
+
+
+@pytest.mark.parametrize("stages", [["mask_detector"], ["mask_classifier", "--face-detector", "snapshot"]])
+def test_photographs_that_the_detector_learnt_from_are_refused(stages, shared_data, tmp_path, capsys):
+    photograph = shared_data / "andrewmvd" / "images" / "maksssksksss0.jpg"
+    (tmp_path / "a.csv").write_text(f"{photograph},79,105,109,142,no_mask\n")
+    (tmp_path / "classes.csv").write_text("no_mask,0\nmask,1\n")
+    name, *more = stages
+    table = [str(tmp_path / "a.csv"), str(tmp_path / "classes.csv"), "--snapshot", str(snapshots.shipped(name))]
+    assert main(["evaluate", *table, *more]) == 2
+    assert "1 of 1 images show a picture that the model was trained on" in capsys.readouterr().err
+
+
+def test_weights_that_a_training_starts_from_remember_its_pictures():
+    """The photographs are the same in both trainings and in the export, and its start is named as it is called."""
+    first, second = (snapshots.read(ROOT / f"snapshots/interim/ssd_andrewmvd_{side}") for side in (320, 640))
+    shipped = snapshots.read(snapshots.shipped("mask_detector"))
+    known = [snapshots.image_hashes(each) for each in (first, second, shipped)]
+    assert known[0].shape == (471, 10) and (known[0] == known[1]).all() and (known[0] == known[2]).all()
+    source = second.record["training"]["weights"]
+    assert source["source"] == first.weights.name and source["sha256"] == first.record["weights_sha256"]
 
 
 def test_photographs_of_a_set_that_it_never_saw(shared_data, tmp_path):
@@ -48,9 +70,9 @@ def test_photographs_of_a_set_that_it_never_saw(shared_data, tmp_path):
 def test_a_shipped_file_is_small_and_as_good_as_what_it_was_made_from(name, megabytes):
     snapshot = snapshots.read(snapshots.shipped(name))
     assert snapshot.weights.stat().st_size < megabytes * 1e6 and list(snapshot.classes) == ["no_mask", "mask"]
-    check = snapshot.record["export"]["check"]
-    before, after = check["AP"] if name == "mask_detector" else check["accuracy"]
-    assert after >= before - 0.0035 and before > 0.5  # of 302 faces one may change
+    made = snapshot.record["export"]
+    before, _ = made["check"]["AP" if name == "mask_detector" else "accuracy"]
+    assert before > 0.5 and _fault(made["check"], made["precision"]) is None
 
 
 @pytest.mark.parametrize("face_detector", ["haar", "snapshot"])
@@ -74,8 +96,8 @@ def test_what_is_not_there_is_said_with_what_to_do(monkeypatch, tmp_path, capsys
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_recipe_is_what_the_shipped_model_was_trained_by(name):
-    """Its settings are those of the record, but for what changes no weight."""
+def test_a_recipe_has_the_settings_of_the_shipped_model(name):
+    """Those of its record, but for what changes no weight; the classifier's validation part was another."""
     given = read_parameters_file(ROOT / "recipes" / f"{name}.yaml")
     checked = check_parameters(ROOT / "notebooks" / f"{NOTEBOOKS[name]}.ipynb", given)
     record = snapshots.read(snapshots.shipped(name)).record

@@ -210,6 +210,9 @@ def test_pictures_are_remembered_through_a_stop_and_a_second_training(quick, tab
     examples, settings = Examples(rest, tiny, quick), TrainingSettings(**{**PLAIN, "epochs": 1, "steps": 1})
     second = snapshots.image_hashes(train(examples, settings, tmp_path / "y", str(last.weights)).last)
     assert second.shape == (12, 10) and {each.tobytes() for each in known} < {each.tobytes() for each in second}
+    forgetful = snapshots.copy(last, tmp_path / "forgetful.h5", {"image_hashes": None})
+    third = train(examples, settings, tmp_path / "z", str(forgetful.weights)).last
+    assert snapshots.image_hashes(third) is None, "a list of the second pictures alone would look complete"
 
 
 def test_a_stop_is_one_line_on_the_command_line(monkeypatch, capsys):

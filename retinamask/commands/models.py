@@ -132,14 +132,19 @@ def evaluate_command(given) -> None:
     classes = annotations.read_classes(given.classes)
     table = annotations.read_annotations(given.annotations, classes)
     paths, folder = annotations.image_paths(table), Path(given.annotations).parent
-    remarks, detector = [], None
+    remarks, detector, thresholds = [], None, None
     if given.detections:
         detections = annotations.read_detections(given.detections)
         detections = annotations.moved(detections, Path(given.detections).parent, folder)
     else:
         snapshot = snapshots.read(given.snapshot)
         snapshots.check_classes(snapshot, classes)
-        used["leaked_images"], remarks = find_leaks(snapshot, table, folder, given.allow_leak)
+        thresholds = snapshot.thresholds
+        faces = None
+        if "face_detector" in given and given.face_detector == "snapshot":
+            shipped = "face_model" not in given
+            faces = snapshots.read(snapshots.shipped("mask_detector") if shipped else given.face_model[0])
+        used["leaked_images"], remarks = find_leaks(snapshot, table, folder, given.allow_leak, faces)
         options = {"score_threshold": 0.05, "suppress": "per_class", **options}
         predictor = load_predictor(given)
         detector = getattr(predictor, "detector", None)  # a face detector and tiles have their own sizes
@@ -151,7 +156,7 @@ def evaluate_command(given) -> None:
         for message in unreadable:
             print(f"counted as without detections: {message}", file=sys.stderr)
         print(f"detections from score {options['score_threshold']:g} on, suppressed {options['suppress']}")
-    metrics = evaluate(detections, table, classes, folder)
+    metrics = evaluate(detections, table, classes, folder, thresholds)
     for remark in remarks + metrics.remarks:
         print(remark, file=sys.stderr)
     for figure in metrics.table().itertuples():
@@ -159,11 +164,12 @@ def evaluate_command(given) -> None:
         value = "-" if isnan(figure.value) else format(figure.value, ".3f")
         print(f"{figure.name:<6} {value:>5}  {interval:<15}  {figure.meaning}")
     shown = {"index": False, "float_format": "{:.3f}".format, "na_rep": "-"}
-    print("", metrics.class_table().to_string(**shown), sep="\n")
+    chosen = "of the snapshot" if thresholds else "of the best F1 on these very images"
+    print("", f"by class, score thresholds {chosen}:", metrics.class_table().to_string(**shown), sep="\n")
     if detector:
         print("\nby the side of faces in pixels of the network's input:")
         print(metrics.size_table(folder, detector).to_string(**shown, formatters={"to": "{:g}".format}))
-    print("", metrics.gains.to_string(**shown), sep="\n")
+    print("", "what mending each cause alone would bring in AP50:", metrics.gains.to_string(**shown), sep="\n")
     if given.out:
         metrics.save(given.out, **used)
 

@@ -1,5 +1,6 @@
 """Judge detections: the twelve COCO figures, and what they do not say, see ``import retinamask as rm``."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any

@@ -86,13 +86,13 @@ def leaderboard(
     rows, shown, paths = [], {}, image_paths(annotations)
     for (name, predictor), snapshot in zip(predictors.items(), given, strict=True):
         detections, unreadable = detect(predictor, paths, folder, 0.05, suppress="per_class")
-        metrics = evaluate(detections, annotations, classes)
+        metrics = evaluate(detections, annotations, classes, thresholds=snapshot.thresholds)
         remarks += [f"{name}: {text}" for text in metrics.remarks]
         shown[name] = metrics.shown
         row = {"model": name, "detector": snapshot.record["detector"]}
         row["image_size"] = snapshot.record["settings"]["image_size"]
         for figure in ("AP", "AP50"):
-            low, high = metrics.intervals[figure]
+            low, high = metrics.intervals.get(figure, (np.nan, np.nan))
             row |= {figure: metrics[figure], f"{figure}_low": low, f"{figure}_high": high}
         rows.append(row | {f"AP50/{each}": metrics["per_class"][each]["AP50"] for each in classes})
     remarks += [f"counted as without detections: {message}" for message in unreadable]  # the same files for each

@@ -14,11 +14,17 @@ from retinamask.detectors.snapshots import Snapshot, image_hashes
 class Leaks(NamedTuple):
     """The result of `find_leaks`."""
 
-    images: int | None  # that show a picture of the training; None if the snapshot does not say what it learnt from
+    images: int | None  # that show a picture of the training; None if none does as far as snapshots say what it was
     remarks: list[str]  # what is to be said beside the figures
 
 
-def find_leaks(snapshot: Snapshot, table: pd.DataFrame, folder: str | Path = ".", allow_leak: bool = False) -> Leaks:
+def find_leaks(
+    snapshot: Snapshot,
+    table: pd.DataFrame,
+    folder: str | Path = ".",
+    allow_leak: bool = False,
+    face_snapshot: Snapshot | None = None,
+) -> Leaks:
     """Refuse to judge a model on pictures that it was trained on: the same, scaled, or mirrored.
 
     Args:
@@ -26,6 +32,7 @@ def find_leaks(snapshot: Snapshot, table: pd.DataFrame, folder: str | Path = "."
         table: annotations of the images that it is to be judged on.
         folder: what the image paths are relative to.
         allow_leak: count and report such images instead.
+        face_snapshot: of the detector that finds the faces of a classifier, if it is one of ours.
 
     Raises:
         ValueError: an image shows a picture of the training.
@@ -34,14 +41,17 @@ def find_leaks(snapshot: Snapshot, table: pd.DataFrame, folder: str | Path = "."
         >>> rm.find_leaks(model.snapshot, test).images
         0
     """
+    remarks = []
     if snapshot.classifies:
-        said = "the classifier was trained on faces; whether they come from these images cannot be checked"
-        return Leaks(None, [said])
+        remarks = ["the classifier was trained on faces; whether they come from these images cannot be checked"]
+        if face_snapshot is None:
+            return Leaks(None, remarks)
+        snapshot = face_snapshot
     known = image_hashes(snapshot)
     if known is None:
-        made = "the model was made before training images were remembered, or by another program"
-        return Leaks(None, [f"{made}: copies cannot be checked"])
-    return find_pictures(known, "the model was trained", table, folder, allow_leak)
+        return Leaks(None, [*remarks, "the model does not remember its training pictures: copies cannot be checked"])
+    found = find_pictures(known, "the model was trained", table, folder, allow_leak)
+    return Leaks(found.images or (None if remarks else 0), [*remarks, *found.remarks])
 
 
 def find_pictures(

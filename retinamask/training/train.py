@@ -20,7 +20,7 @@ import pandas as pd
 
 from retinamask.dataset import files
 from retinamask.dataset.annotations import fingerprint
-from retinamask.dataset.copies import hash_images
+from retinamask.dataset.copies import HASH_BITS, hash_images
 from retinamask.detectors import _keras, snapshots
 from retinamask.training import checkpoints, distribution, input_pipeline, learning_rate, precision
 from retinamask.training.input_pipeline import Examples
@@ -136,12 +136,17 @@ def _training_record(examples: Examples, settings: TrainingSettings, used: str) 
     }
 
 
-def _image_hashes(examples: Examples, weights: str) -> str:
-    """Give the upright hashes of all pictures learnt from, also by a snapshot that is the start; 20 digits each."""
-    upright = [hash_images(examples.paths, examples.folder).upright]
+def _image_hashes(examples: Examples, weights: str) -> str | None:
+    """Give the upright hashes of all pictures learnt from, also by a snapshot that is the start; 20 digits each.
+
+    None if that snapshot does not remember its own: a list without them would look complete.
+    """
+    earlier = np.empty((0, HASH_BITS // 8), np.uint8)
     with contextlib.suppress(snapshots.SnapshotError):  # the weights are no snapshot
         earlier = snapshots.image_hashes(snapshots.read(weights))
-        upright += [] if earlier is None else [earlier]
+    if earlier is None:
+        return None
+    upright = earlier, hash_images(examples.paths, examples.folder).upright
     return np.unique(np.concatenate(upright), axis=0).tobytes().hex()
 
 
