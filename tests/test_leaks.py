@@ -74,7 +74,7 @@ def test_pictures_of_the_face_detector_count_in_two_stages(snapshot, tmp_path):
     assert images is None and "trained on faces" in remark
     unknown = Snapshot(Path("a.h5"), {"detector": "retinanet"})
     images, remarks = rm.find_leaks(classifier, clean, tmp_path, face_snapshot=unknown)
-    assert images is None and "a.h5 does not remember" in remarks[1]
+    assert images is None and "the face detector does not remember" in remarks[1]
 
 
 @pytest.mark.parametrize("bits", [12, 13])

@@ -49,7 +49,8 @@ def find_leaks(
         snapshot = face_snapshot
     known = image_hashes(snapshot)
     if known is None:
-        return Leaks(None, [*remarks, "the model does not remember its training pictures: copies cannot be checked"])
+        model = "the face detector" if remarks else "the model"
+        return Leaks(None, [*remarks, f"{model} does not remember its training pictures: copies cannot be checked"])
     found = find_pictures(known, "the model was trained", table, folder, allow_leak)
     return Leaks(found.images or (None if remarks else 0), [*remarks, *found.remarks])
 
