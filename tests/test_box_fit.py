@@ -45,7 +45,7 @@ def test_a_box_by_hand():
 
 def test_a_fitted_predictor_cuts_its_boxes_to_the_image():
     class Stub:
-        class_names, measure = ["mask"], None
+        class_names = ["mask"]
 
         def __call__(self, images_rgb, *options):
             return [Detections(np.array([[10.0, 10, 20, 30]]), np.array([0.9]), np.array([0]), 0.9) for _ in images_rgb]
@@ -56,7 +56,7 @@ def test_a_fitted_predictor_cuts_its_boxes_to_the_image():
 
 def test_weak_boxes_of_a_class_are_left_out():
     class Stub:
-        class_names, measure = ["mask", "no_mask"], None
+        class_names = ["mask", "no_mask"]
 
         def __call__(self, images_rgb, *options):
             assert options == (0.05, "per_class")

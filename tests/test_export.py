@@ -307,6 +307,12 @@ def test_bfloat16_is_measured_once(yolo, yolo_onnx, tmp_path, monkeypatch, capsy
     assert not capsys.readouterr().out and again.precision == network.precision
     assert not told or told.startswith(f"precision: {network.precision}; ")  # a processor without bfloat16 has nothing
     assert Predictor.load(path, precision="bfloat16").network.precision == "bfloat16"
+    before, expected = again._compiled, again.predict_on_batch(batch)
+    with again.many(batch):
+        assert again._compiled is not before
+        for one, other in zip(again.predict_on_batch(batch), expected, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4)
+    assert again._compiled is before
 
 
 def test_the_command_exports_and_says_what_it_compared(yolo, tiny, tmp_path, capsys):

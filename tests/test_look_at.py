@@ -1,5 +1,6 @@
 """Reading, the network and suppression of several batches at once: all in order, few in memory, nothing swallowed."""
 
+import contextlib
 import random
 import threading
 import time
@@ -32,8 +33,11 @@ class Counting:
         boxes = [np.array([[0, 0, image_rgb[0, 0, 0], 1]]) for image_rgb in images_rgb]
         return [Detections(box, np.ones(1), np.zeros(1, int), 1.0) for box in boxes]
 
-    def measure(self, images_rgb):
+    @contextlib.contextmanager
+    def many(self, images_rgb):
         self.measured.append(len(images_rgb))
+        yield
+        self.measured.append("over")
 
 
 @pytest.fixture
@@ -109,13 +113,12 @@ def test_an_error_in_the_network_comes_out_and_ends_all(error, concurrent, photo
     assert len(reads) < COUNT and not still_working()
 
 
-def test_the_precision_is_measured_once_before_many_images(photos, monkeypatch):
+def test_a_predictor_is_made_ready_once_for_many_images(photos, monkeypatch):
     monkeypatch.setattr(detect, "MANY_IMAGES", COUNT)
     predictor = Counting(True)
     assert len(list(look_at(predictor, PATHS[:-1], photos, 0.5))) == COUNT - 1 and predictor.measured == []
-    assert len(list(look_at(predictor, PATHS, photos, 0.5))) == COUNT and predictor.measured == [
-        3
-    ]  # the first is damaged
+    assert len(list(look_at(predictor, PATHS, photos, 0.5))) == COUNT
+    assert predictor.measured == [3, "over"]  # the first of four is damaged
 
 
 @pytest.mark.parametrize("options", [(1.5, 4), (0.5, 0)])

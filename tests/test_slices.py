@@ -26,7 +26,7 @@ class Shrinking:
     def __init__(self):
         self.calls = []
 
-    def measure(self, images_rgb):
+    def many(self, images_rgb):
         pass
 
     def __call__(self, images_rgb, score_threshold=0.05, suppress="any_class"):

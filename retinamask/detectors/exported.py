@@ -120,6 +120,20 @@ class ExportedNetwork:
         with _TENSORS:
             return [np.array(request.get_output_tensor(place).data) for place in range(self._outputs)]
 
+    @contextlib.contextmanager
+    def many(self, batch: np.ndarray) -> Iterator[None]:
+        """Compute calls of several threads side by side, a core each, while the block runs; `measure` comes first."""
+        self.measure(batch)
+        if self.backend != "openvino":
+            yield
+            return
+        one_on_all_cores = self._compiled
+        self._load("THROUGHPUT")
+        try:
+            yield
+        finally:
+            self._compiled = one_on_all_cores
+
     def measure(self, batch: np.ndarray) -> None:
         """Choose for ``auto`` between float32 and bfloat16 by their time for a network input, once on each machine."""
         import openvino
@@ -142,14 +156,14 @@ class ExportedNetwork:
         self.precision = faster_precision(self._key(), "a call", {name: partial(seconds, name) for name in loaded})
         self._compiled = loaded[self.precision]
 
-    def _load(self) -> None:
+    def _load(self, hint: str = "LATENCY") -> None:
         path = str(self.snapshot.weights)
         with self._explained():
             if self.backend == "openvino":
                 import openvino
 
                 hints = {"INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision]}
-                self._compiled = openvino.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY", **hints})
+                self._compiled = openvino.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": hint, **hints})
                 self._outputs = len(self._compiled.outputs)
             elif self.backend == "onnxruntime":
                 import onnxruntime

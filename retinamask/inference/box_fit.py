@@ -88,7 +88,7 @@ class Fitted:
         if len(box_fit) != 4 or not min(box_fit[2:]) > 0:
             raise ValueError(f"box_fit is {box_fit}, expected right, down and two positive factors: 0,-0.1,1.3,1.4")
         self.predictor, self.box_fit = predictor, BoxFit(*box_fit)
-        self.class_names, self.measure = predictor.class_names, getattr(predictor, "measure", None)
+        self.class_names, self.many = predictor.class_names, getattr(predictor, "many", None)
         self.detector = getattr(predictor, "detector", None)  # of a plain `Predictor`
         self._least = np.array([(thresholds or {}).get(name, 0.0) for name in self.class_names])
         self._nms_threshold = getattr(predictor, "nms_threshold", 0.5)

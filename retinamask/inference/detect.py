@@ -1,5 +1,6 @@
 """Detect with a snapshot: images in, the table out, which goes to drawing, evaluation and export as it is."""
 
+import contextlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -79,10 +80,9 @@ class Predictor:
         batch, scales = self.detector.prepare(images_rgb)
         return self.in_batch(batch, scales, [image.shape[1::-1] for image in images_rgb], score_threshold, suppress)
 
-    def measure(self, images_rgb: list[np.ndarray]) -> None:
-        """Choose the precision of an export's network before many images are looked at, by the time that some take."""
-        if self.concurrent:
-            self.network.measure(self.detector.prepare(images_rgb)[0])
+    def many(self, images_rgb: list[np.ndarray]) -> contextlib.AbstractContextManager:
+        """Make an export ready for many images while a block runs, by the time that some take."""
+        return self.network.many(self.detector.prepare(images_rgb)[0]) if self.concurrent else contextlib.nullcontext()
 
     def in_batch(
         self, batch: np.ndarray, scales: list[float], sizes_wh: list, score_threshold: float, suppress: str
@@ -137,20 +137,21 @@ def look_at(
         return look(batch) if concurrent else batch
 
     concurrent = getattr(predictor, "concurrent", False)
-    if len(paths) >= MANY_IMAGES and getattr(predictor, "measure", None):
+    waiting, starts, ready = deque(), range(0, len(paths), batch_size), contextlib.nullcontext()
+    if len(paths) >= MANY_IMAGES and getattr(predictor, "many", None):
         first = [seen.image_rgb for path in paths[:batch_size] if not (seen := _read(path, folder)).problem]
-        predictor.measure(first or [np.zeros((480, 640, 3), np.uint8)])
-    waiting, starts = deque(), range(0, len(paths), batch_size)
-    pool = ThreadPoolExecutor(_BATCHES, "detecting")
-    try:
-        for number in range(len(starts) + _BATCHES):
-            if number < len(starts):
-                waiting.append(pool.submit(work, paths[starts[number] : starts[number] + batch_size]))
-            if number >= _BATCHES:
-                batch = waiting.popleft().result()
-                yield from batch if concurrent else look(batch)
-    finally:
-        pool.shutdown(cancel_futures=True)
+        ready = predictor.many(first or [np.zeros((480, 640, 3), np.uint8)])
+    with ready:
+        pool = ThreadPoolExecutor(_BATCHES, "detecting")
+        try:
+            for number in range(len(starts) + _BATCHES):
+                if number < len(starts):
+                    waiting.append(pool.submit(work, paths[starts[number] : starts[number] + batch_size]))
+                if number >= _BATCHES:
+                    batch = waiting.popleft().result()
+                    yield from batch if concurrent else look(batch)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def check_options(score_threshold: float, batch_size: int) -> None:

@@ -24,7 +24,7 @@ class Slices:
         if tile is not None and tile < 32:
             raise ValueError(f"slices is {tile}, expected a side of tiles of at least 32 pixels")
         self.predictor, self.tile = predictor, tile
-        self.class_names, self.concurrent, self.measure = predictor.class_names, predictor.concurrent, predictor.measure
+        self.class_names, self.concurrent, self.many = predictor.class_names, predictor.concurrent, predictor.many
 
     def __call__(
         self, images_rgb: Sequence[np.ndarray], score_threshold: float = 0.05, suppress: str = "any_class"

@@ -1,6 +1,7 @@
 """The two-stage recipe: a face detector says where, a classifier says what is worn; one predictor seen from outside."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,9 @@ class TwoStage:
             detections.append(Detections(*found, float(class_scores.max(initial=0))))
         return detections
 
-    def measure(self, images_rgb: Sequence[np.ndarray]) -> None:
-        """Let the classifier choose its precision, see `Classifier.measure`."""
+    @contextlib.contextmanager
+    def many(self, images_rgb: Sequence[np.ndarray]) -> Iterator[None]:
+        """Let the classifier choose its precision before many images are looked at, see `Classifier.measure`."""
         if isinstance(self.classifier, Classifier):
             self.classifier.measure(images_rgb)
+        yield
