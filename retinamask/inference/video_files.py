@@ -213,9 +213,13 @@ def video_file(path: str | Path) -> Iterator["VideoFile"]:
     check_name(path)
     container, *encoder = _FORMATS[Path(path).suffix.lower()]
     options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
-    with files.replacing(path) as temporary, ThreadPoolExecutor(1) as worker:
+    with files.replacing(path) as temporary:
         try:
-            with av.open(f"file:{temporary}", "w", format=container, container_options=options) as output:
+            # The worker ends before the file is closed, whatever stops the main thread.
+            with (
+                av.open(f"file:{temporary}", "w", format=container, container_options=options) as output,
+                ThreadPoolExecutor(1) as worker,
+            ):
                 video = VideoFile(output, worker, *encoder)
                 yield video
                 video.flush()
@@ -241,6 +245,15 @@ class VideoFile:
             seconds: when it is shown, counted from the start.
             duration: how long it is shown if it is the last one, in seconds.
         """
+        # Ctrl-C only stops the main thread: no picture is torn apart, and none is lost that later ones build on.
+        self._worker.submit(self._add, image_rgb, seconds, duration).result()
+
+    def flush(self) -> None:
+        """Write the last picture and what the encoder still holds."""
+        # By the worker too: the picture of an interrupted `write` comes first.
+        self._worker.submit(lambda: self._held and self._encode(self._held, None)).result()
+
+    def _add(self, image_rgb: np.ndarray, seconds: float, duration: float) -> None:
         image = Image.fromarray(image_rgb)
         if not self._stream:
             self._open(image.size)
@@ -258,14 +271,9 @@ class VideoFile:
         if held:
             self._encode(held)
 
-    def flush(self) -> None:
-        """Write the last picture and what the encoder still holds."""
-        if self._held:
-            self._encode(self._held, None)
-
     def _encode(self, *frames: av.VideoFrame | None) -> None:
-        # Ctrl-C only stops the main thread. Between encoding and writing it would lose what later pictures build on.
-        self._worker.submit(lambda: [self._output.mux(self._stream.encode(frame)) for frame in frames]).result()
+        for frame in frames:
+            self._output.mux(self._stream.encode(frame))
 
     def _open(self, size_wh: tuple[int, int]) -> None:
         self._size_wh = size_wh
