@@ -102,6 +102,10 @@ def test_convert_detect_and_evaluate(trained, tiny, tmp_path, capsys):
     assert one["AP50"] == pytest.approx(two["AP50"], abs=0.02) and one["boxes"] == two["boxes"]
     printed = capsys.readouterr().out
     assert "AP50" in printed and by_size not in printed
+    (tmp_path / "classes.csv").write_text("no_mask,0\nmask,1\n")  # the other way round
+    turned = ["evaluate", table[0], str(tmp_path / "classes.csv"), "--snapshot", str(model), "--allow-leak"]
+    assert main([*turned, "--out", str(tmp_path / "three.json")]) == 0
+    assert json.loads((tmp_path / "three.json").read_text())["AP50"] == pytest.approx(one["AP50"])
 
 
 def test_a_detector_has_the_thresholds_of_its_validation(trained, tiny, tmp_path, capsys):

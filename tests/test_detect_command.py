@@ -51,7 +51,12 @@ def stand_in(replace=setattr) -> None:
     """Let the commands use the stand-in."""
     for module in (detect, models):
         replace(module, "load_predictor", lambda given: StandIn())
-    known = {"weights": "net.h5", "classifies": False, "thresholds": {"mask": 0.5, "no_mask": 0.5}}
+    known = {
+        "weights": "net.h5",
+        "classifies": False,
+        "classes": {"mask": 0, "no_mask": 1},
+        "thresholds": {"mask": 0.5, "no_mask": 0.5},
+    }
     replace(snapshots, "read", lambda path: type("Snapshot", (), {**known, "record": {"weights_sha256": path}}))
     replace(snapshots, "check_classes", lambda snapshot, classes: None)
 

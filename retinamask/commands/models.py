@@ -47,7 +47,7 @@ def add_commands(subparsers) -> None:
     evaluate.add_argument("annotations", help="CSV of the held-out images")
     evaluate.add_argument("classes", help="classes.csv")
     judged = evaluate.add_mutually_exclusive_group(required=True)
-    judged.add_argument("--snapshot", help="training or inference snapshot to run on the images")
+    judged.add_argument("--snapshot", help="snapshot or export (.onnx, .tflite) to run on the images")
     judged.add_argument("--detections", help="detections CSV to judge instead")
     text = "detections from this score on count; average precision needs the weak ones (0.05 if left out)"
     evaluate.add_argument("--score-threshold", type=float, default=argparse.SUPPRESS, help=text)
@@ -138,7 +138,8 @@ def evaluate_command(given) -> None:
         detections = annotations.moved(detections, Path(given.detections).parent, folder)
     else:
         snapshot = snapshots.read(given.snapshot)
-        snapshots.check_classes(snapshot, classes)
+        if snapshot.classes.keys() != classes.keys():  # their order does not matter: tables have names
+            snapshots.check_classes(snapshot, classes)
         thresholds = snapshot.thresholds
         faces = None
         if "face_detector" in given and given.face_detector == "snapshot":
