@@ -76,7 +76,9 @@ class Model:
         predictor = self.predictor
         if score_threshold is None:
             thresholds = self.snapshot.thresholds
-            predictor, score_threshold = Fitted(predictor, thresholds=thresholds), min(thresholds.values())
+            score_threshold = min(thresholds.values())
+            if score_threshold < max(thresholds.values()):
+                predictor = Fitted(predictor, thresholds=thresholds)
         check_options(score_threshold, batch_size)
         options = {"score_threshold": score_threshold, "suppress": suppress}
         given = list(source) if isinstance(source, (list, tuple)) else [source]

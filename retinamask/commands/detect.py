@@ -135,10 +135,12 @@ def _snapshot_of(given):
     snapshot = snapshots.read(given.snapshot)
     if given.score_threshold is None:
         most = 0.5 if given.anonymise else 1.0  # rather hide too much
-        given.thresholds = {name: min(most, least) for name, least in snapshot.thresholds.items()}
-        given.score_threshold = min(given.thresholds.values())
-        shown = ", ".join(f"{name} {least:g}" for name, least in given.thresholds.items())
-        if set(given.thresholds.values()) != {0.5}:
+        thresholds = {name: min(most, least) for name, least in snapshot.thresholds.items()}
+        given.score_threshold = min(thresholds.values())
+        if given.score_threshold < max(thresholds.values()):
+            given.thresholds = thresholds
+        shown = ", ".join(f"{name} {least:g}" for name, least in thresholds.items())
+        if set(thresholds.values()) != {0.5}:
             print(f"score thresholds that suited the validation images: {shown}")
     return snapshot
 

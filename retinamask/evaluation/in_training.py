@@ -91,7 +91,7 @@ class EpochEvaluation:
                 rows += table_rows(picture.path, detections, self._predictor.class_names)
         self.detections = make_table(rows, DETECTION_COLUMNS)
         judged = self.table, self.detections, self.detector.classes
-        figures, thresholds = coco.evaluate(*judged), matches.best_thresholds(matches.match(*judged))
+        figures, thresholds = coco.evaluate(*judged), matches.best_thresholds(matches.match(*judged, [0.5]))
         per_class = {f"AP50/{name}": each["AP50"] for name, each in figures["per_class"].items()}
         per_class |= {f"threshold/{name}": thresholds.get(name) for name in figures["per_class"]}
         return {name: figures[name] for name in coco.MEANINGS} | per_class
