@@ -20,7 +20,7 @@ from retinamask.dataset.faces import crop
 from retinamask.detectors import exported, snapshots
 from retinamask.detectors.exported import FORMATS
 from retinamask.detectors.snapshots import Snapshot, SnapshotError
-from retinamask.evaluation import coco
+from retinamask.evaluation import coco, matches
 from retinamask.inference.agreement import agreement
 from retinamask.inference.classify import Classifier, classify_faces
 from retinamask.inference.detect import Predictor, detect
@@ -53,7 +53,8 @@ def export(
         precision: ``float32``, or ``int8``: weights and what flows between layers in 8 bits.
         out: the file; beside the snapshot ``<stem>.onnx`` or ``<stem>_int8.onnx``, or ``.tflite``, if left out.
         train: annotations of which a sample calibrates int8: their images show which numbers flow.
-        val: annotations on which the export is compared with the snapshot; for float32 ``train`` will do.
+        val: annotations on which the export is compared with the snapshot, and the score thresholds of a detector are
+            chosen; for float32 ``train`` will do, and the thresholds stay.
         folder: what the image paths are relative to.
         image_size: side of the square that images are fitted into; the snapshot's if left out.
         force: keep an export that fails the comparison, and replace a file.
@@ -110,12 +111,15 @@ def export(
         for model in (_onnx_models if to == "onnx" else _litert_models)(network, side, inputs):
             record |= {"kind": "export", "export": about}
             trial = exported.save(model, Path(place, out.name), record)
-            about["check"] = check = _compared(expected, _judged(trial, compared, folder))
+            found = _judged(trial, compared, folder)
+            about["check"] = check = _compared(expected, found)
             fault = _fault(check, precision)
             if not fault:
                 break
     if fault and not force:
         raise SnapshotError(f"{out} is not written: {fault}; export anyway with force")
+    if val is not None and not snapshot.classifies:  # scores are others in int8 and at another image_size
+        about["thresholds"] = matches.best_thresholds(matches.match(val, found[0], snapshot.classes, [0.5]))
     return exported.save(model, out, record)
 
 

@@ -192,6 +192,18 @@ def test_a_model_of_an_export_says_what_it_is_and_keeps_its_size(yolo, table, ti
     assert Predictor.load(yolo, image_size=128).detector.settings.image_size == 128
 
 
+def test_score_thresholds_are_chosen_again_on_the_validation_images(yolo, table, tiny, tmp_path, monkeypatch):
+    faces = objects(table).reset_index(drop=True)
+    faces["score"] = np.linspace(0.9, 0.4, len(faces))
+    beside = faces.assign(x1=0, y1=0, x2=3, y2=3, score=0.3)
+    monkeypatch.setattr(exports, "detect", lambda *_, **__: (pd.concat([faces, beside]), []))
+    made = export(yolo, out=tmp_path / "a.onnx", val=table, folder=tiny)
+    weakest = faces.groupby("class_name")["score"].min()  # of the right boxes; all others are weaker
+    assert made.thresholds == pytest.approx(dict(weakest), abs=0.001)
+    kept = export(yolo, out=tmp_path / "b.onnx", train=table, folder=tiny)
+    assert kept.thresholds == yolo.thresholds == dict.fromkeys(CLASSES, 0.5)
+
+
 def test_the_first_box_needs_no_tensorflow(yolo_onnx):
     code = (
         "import sys, numpy, retinamask as rm\n"

@@ -79,7 +79,8 @@ class Snapshot:
     def thresholds(self) -> dict[str, float]:
         """The score of each class from which its F1 was highest on the validation images, 0.5 where that is unknown."""
         metrics = self.record.get("training", {}).get("metrics", {})
-        return {name: metrics.get(f"threshold/{name}") or 0.5 for name in self.classes}
+        of_export = self.record.get("export", {}).get("thresholds", {})
+        return {name: of_export.get(name) or metrics.get(f"threshold/{name}") or 0.5 for name in self.classes}
 
     def __str__(self) -> str:
         settings = self.record["settings"]
