@@ -17,8 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from retinamask.dataset import annotations, boxes, crops, images
+from retinamask.dataset import annotations, boxes, images
 from retinamask.dataset.annotations import BOX_COLUMNS
+from retinamask.dataset.faces import crop
 from retinamask.dataset.formats import read
 from retinamask.detectors import _keras
 from retinamask.evaluation import coco
@@ -98,7 +99,7 @@ def accuracies(table, folder: Path, find_faces, ours: TwoStage, theirs: Theirs) 
         faces, masked = found_xyxy[[found for found, _ in pairs]], is_mask(true["class_name"].tolist())
         masked = masked[[true for _, true in pairs]]
         for name, predictor in (("ours", ours), ("ours_without_margin", tight)):
-            cut = crops.crop(image_rgb, faces, predictor.margin)
+            cut = crop(image_rgb, faces, predictor.margin)
             right[name].append(our_masks[predictor.classifier(cut).argmax(axis=1)] == masked)
         right["theirs"].append((theirs.of_boxes(image_rgb, faces).argmax(axis=1) == 0) == masked)
         truth.append(masked)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from retinamask import detectors
 from retinamask.dataset import faces, splits
-from retinamask.dataset.annotations import image_paths, moved, number_classes, relative_path
+from retinamask.dataset.annotations import BOX_COLUMNS, image_paths, moved, number_classes, objects, relative_path
 from retinamask.dataset.copies import image_groups
 from retinamask.dataset.faces import cut_faces, read_face_folders
 from retinamask.dataset.images import image_size as size_of
@@ -26,6 +26,7 @@ from retinamask.evaluation import classification, plots
 from retinamask.evaluation.in_training import epoch_evaluation
 from retinamask.evaluation.watchers import TensorBoardWatcher, Watcher
 from retinamask.inference.agreement import Agreement, agreement
+from retinamask.inference.box_fit import BoxFit
 from retinamask.inference.classify import Classified, Classifier, Ensemble, classify_faces
 from retinamask.inference.detect import Predictor, detect
 from retinamask.model import rgb_array
@@ -268,6 +269,7 @@ def evaluate_classifier(
     threshold: float = 0.5,
     threshold_class: str | None = None,
     flip: bool = False,
+    box_fit: Sequence[float] = (),
 ) -> "ClassifierEvaluation":
     """Judge a classifier on the boxes of a table.
 
@@ -278,6 +280,8 @@ def evaluate_classifier(
         threshold: probability of ``threshold_class`` from which on a face is given that class.
         threshold_class: without it the most likely class counts.
         flip: also look at each face in the mirror, and average.
+        box_fit: how a face detector's boxes become those of the table, from `fit_boxes`: the classifier sees the faces
+            as that detector would cut them, where whole heads are annotated.
 
     Raises:
         ValueError: a class of the table is unknown to the classifier, there is no box, or a wrong threshold.
@@ -290,6 +294,10 @@ def evaluate_classifier(
     classifier = members[0] if len(members) == 1 else Ensemble(members)
     options = threshold, threshold_class or None
     classification.check_threshold(classifier.classes, *options)  # before the work, not after it
+    if box_fit:
+        table = objects(table)
+        faces_xyxy = BoxFit.of(box_fit).inverse(table[BOX_COLUMNS].to_numpy(float))
+        table = table.assign(**dict(zip(BOX_COLUMNS, faces_xyxy.T, strict=True)))
     return ClassifierEvaluation(classify_faces(classifier, table, folder), *options)
 
 

@@ -41,6 +41,8 @@ def test_too_few_faces_are_refused():
 def test_a_box_by_hand():
     assert BoxFit(0.1, -0.2, 1.5, 2)(np.array([[10.0, 10, 20, 30]])).tolist() == [[8.5, -4, 23.5, 36]]
     assert BoxFit(0, 0, 1, 1)(np.empty((0, 4))).shape == (0, 4)
+    back = BoxFit(0.1, -0.2, 1.5, 2).inverse(np.array([[8.5, -4, 23.5, 36]]))
+    np.testing.assert_allclose(back, [[10, 10, 20, 30]])
 
 
 def test_a_fitted_predictor_cuts_its_boxes_to_the_image():

@@ -12,6 +12,7 @@ from sound_data import picture
 
 from retinamask import detectors
 from retinamask.cli import main
+from retinamask.dataset.faces import crop
 from retinamask.dataset.images import read_image
 from retinamask.detectors import snapshots
 from retinamask.inference.classify import Classifier
@@ -113,6 +114,18 @@ def test_the_boxes_of_a_table_are_judged_under_the_names_of_the_classifier(snaps
     assert f"{len(names)} faces" in capsys.readouterr().out
     assert main(arguments) == 2
     assert "class 'mask' is not among the classes (with_mask, without_mask)" in capsys.readouterr().err
+
+
+def test_annotated_heads_are_judged_as_the_faces_in_them(snapshot, tmp_path):
+    picture(3, (100, 80)).save(tmp_path / "a.png")
+    (tmp_path / "heads.csv").write_text("a.png,10,10,70,70,with_mask\n")
+    arguments = ["evaluate-classifier", str(tmp_path / "heads.csv"), "--snapshot", str(snapshot)]
+    assert main([*arguments, "--out", str(tmp_path / "judged"), "--box-fit", "0.25,-0.5,1.5,3"]) == 0
+    judged = pd.read_csv(tmp_path / "judged" / "predictions.csv").iloc[0]
+    assert judged[["x1", "y1", "x2", "y2"]].tolist() == [10, 40, 50, 60]  # 40 x 20, its centre 10 left and 10 down
+    (face,) = crop(read_image(tmp_path / "a.png"), np.array([[10.0, 40, 50, 60]]), 0.2)
+    expected = Classifier.load(snapshot)([face])[0, 0]
+    assert judged["probability of with_mask"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_what_cannot_be_judged_is_said(snapshot, tmp_path, capsys):

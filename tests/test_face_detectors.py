@@ -206,17 +206,23 @@ def test_other_files_for_res10_are_refused(res10_files, tmp_path):
 
 
 def test_yunet_boxes_are_in_pixels_of_the_image(tmp_path):
-    (tmp_path / "blue.onnx").write_bytes(blue_yunet())
-    detector = face_detector("yunet", [tmp_path / "blue.onnx"])
-    image_rgb = np.zeros((96, 160, 3), np.uint8)
-    image_rgb[32:64, 64:96, 2] = 255  # one whole cell, third in its row and second in its column
-    boxes_xyxy, scores = detector(image_rgb)
-    np.testing.assert_allclose(boxes_xyxy, [[48, 16, 80, 48]], atol=0.01)
-    np.testing.assert_allclose(scores, [1], atol=1e-3)
+    """A cell at 640 pixels is four at 1280, where it is looked for if it is small, here 32 pixels and not 87."""
+    for name, growth in (("small", 0), ("large", 1)):
+        (tmp_path / f"{name}.onnx").write_bytes(blue_yunet(growth))
+    image_rgb = np.zeros((384, 640, 3), np.uint8)
+    image_rgb[128:160, 320:352, 2] = 255  # one whole cell
+    detector = face_detector("yunet", [tmp_path / "small.onnx"])
+    quarters = [[x - 8, y - 8, x + 8, y + 8] for y in (128, 144) for x in (320, 336)]
+    for width in (320, 640, 1280):
+        scale = width / 640
+        boxes_xyxy, scores = detector(cv2.resize(image_rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST))
+        expected = np.array(sorted([[304, 112, 336, 144], *quarters])) * scale
+        np.testing.assert_allclose(sorted(boxes_xyxy.tolist()), expected, atol=0.01)
+        np.testing.assert_allclose(scores, np.ones(5), atol=0.05)
     assert len(detector(np.ascontiguousarray(image_rgb[..., ::-1]))[1]) == 0  # red
-    large = cv2.resize(image_rgb, (1280, 768), interpolation=cv2.INTER_NEAREST)  # halved on its way: 4 x 4 cells
-    boxes_xyxy, _ = detector(large)
-    assert boxes_xyxy.min() >= 384 / 2 - 64 and boxes_xyxy[:, 2:].max() <= 768 and len(boxes_xyxy) > 4
+    boxes_xyxy, _ = face_detector("yunet", [tmp_path / "large.onnx"])(image_rgb)
+    half = 16 * np.e
+    np.testing.assert_allclose(boxes_xyxy, [[320 - half, 128 - half, 320 + half, 128 + half]], atol=0.1)
 
 
 def test_yunet_files(tmp_path):

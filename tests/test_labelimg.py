@@ -68,7 +68,7 @@ class Annotating:
             patch.setenv("QT_QPA_PLATFORM", "offscreen")
             patch.setattr(process, "WINDOW", [sys.executable, str(STEPS), "repaired", str(script)])
             places = ["--annotations", "labels", "--out", "annotations.csv", "--classes", "classes.csv"]
-            status = main(["annotate", str(self.folder / "my images"), *places, *options])
+            status = main(["annotate", str(self.folder / "my images"), "--no-proposals", *places, *options])
         said = self.capsys.readouterr()
         assert status == expected, said
         self.out, self.err = said.out, said.err
@@ -276,7 +276,7 @@ def test_a_killed_window_is_reported_and_what_it_saved_is_read(annotate):
 def test_the_real_window_saves_and_closes_when_asked_to(qt, data):
     """Nothing replaced: the command as a user starts it, ended with Ctrl-C."""
     command = [sys.executable, "-c", "import sys; from retinamask.cli import main; sys.exit(main(sys.argv[1:]))"]
-    given = ["annotate", "my images", "--annotations", "labels"]
+    given = ["annotate", "my images", "--annotations", "labels", "--no-proposals"]
     (data / "tmp").mkdir()
     environment = {**qt, "HOME": str(data / "home"), "TMPDIR": str(data / "tmp")}
     options = {"env": environment, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
@@ -293,7 +293,7 @@ def test_the_real_window_saves_and_closes_when_asked_to(qt, data):
 
 def test_no_screen_is_said(qt, data, capsys, monkeypatch):
     monkeypatch.setenv("QT_QPA_PLATFORM", "no-such-platform")
-    assert main(["annotate", "my images", "--annotations", "labels"]) == 1
+    assert main(["annotate", "my images", "--annotations", "labels", "--no-proposals"]) == 1
     said = capsys.readouterr()
     assert "it showed no image: is there a screen?" in said.err and "no-such-platform" in said.err
     assert "nothing was labelled" in said.out

@@ -12,6 +12,7 @@ from retinamask.cli import main
 from retinamask.dataset.annotations import AnnotationError, make_table, read_annotations, read_classes
 from retinamask.dataset.formats import voc, write_voc
 from retinamask.dataset.formats.writing import Picture
+from retinamask.detectors.snapshots import SnapshotError
 from retinamask.inference.detect import Detections
 from retinamask.inference.suppression import filter_detections
 from retinamask.labelimg import outcome, process, proposals
@@ -462,7 +463,7 @@ def command(folder: Path, *options: str) -> int:
 
 
 def test_proposals_through_the_command(folder, window, monkeypatch, capsys):
-    snapshot = type("Snapshot", (), {"classes": CLASSES, "weights": "net.h5"})
+    snapshot = type("Snapshot", (), {"classes": CLASSES, "weights": Path("net.h5")})
     monkeypatch.setattr("retinamask.detectors.snapshots.read", lambda path: snapshot)
     monkeypatch.setattr("retinamask.inference.detect.Predictor.load", lambda given: Seer(MASK[1]))
     window["seen"] = {folder / "images" / "b.jpg"}
@@ -484,16 +485,54 @@ def test_the_detector_of_the_project_proposes_by_names(folder, window, monkeypat
     monkeypatch.setattr("retinamask.inference.detect.Predictor.load", lambda given: Seer(MASK[1]))
     (folder / "classes.csv").write_text("mask,0\nno_mask,1\nincorrect,2\n")
     window["seen"] = {folder / "images" / "b.jpg"}
-    assert command(folder, "--propose") == 0
-    assert "boxes proposed in 2 of 2 images" in capsys.readouterr().out
+    assert command(folder) == 0
+    said = capsys.readouterr().out
+    assert "mask_detector.onnx proposes boxes where no annotation is; --no-proposals turns it off" in said
+    assert "boxes proposed in 2 of 2 images" in said
     record = json.loads((folder / "labels" / "preannotated.json").read_text())
     assert record["proposals"]["b.xml"]["snapshot"] == "mask_detector.onnx"
     table = read_annotations(folder / "annotations.csv")
     assert list(table["class_name"]) == ["mask", "mask"]
+    assert command(folder, "--no-proposals") == 0
+    assert "propose" not in capsys.readouterr().out and not (folder / "labels" / "c.xml").exists()
+
+
+def test_a_new_folder_begins_with_the_classes_of_the_detector(folder, window, monkeypatch):
+    monkeypatch.setattr("retinamask.inference.detect.Predictor.load", lambda given: Seer(MASK[1]))
+    (folder / "labels" / "a.xml").unlink()
+    window["meanwhile"] = lambda session: window["seen"].update(session.sizes_wh)
+    assert command(folder) == 0
+    assert read_classes(folder / "classes.csv") == {"no_mask": 0, "mask": 1}
+    assert len(read_annotations(folder / "annotations.csv")) == 3
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_the_detector_of_the_project_proposes_nothing_among_other_classes(folder, window, capsys, listed):
+    """Those of a class list, or without one those of the annotation files."""
+    annotate_file(folder / "labels" / "a.xml", folder / "images" / "a.jpg", ("bare", MASK[1]), MASK)
+    if listed:
+        (folder / "classes.csv").write_text("bare,0\nmask,1\n")
+    assert command(folder) == 0
+    said = capsys.readouterr().out
+    assert "mask_detector.onnx are no_mask, mask, those here bare, mask\n" in said
+    assert not (folder / "labels" / "b.xml").exists()
+
+
+def test_without_a_detector_or_images_for_it_nothing_is_proposed(folder, window, monkeypatch, capsys):
+    def missing(name):
+        raise SnapshotError("mask_detector.onnx does not exist")
+
+    monkeypatch.setattr("retinamask.detectors.snapshots.shipped", missing)
+    assert command(folder) == 0
+    assert "nothing is proposed: mask_detector.onnx does not exist\n" in capsys.readouterr().out
+    for name in ("b", "c"):
+        annotate_file(folder / "labels" / f"{name}.xml", folder / "images" / f"{name}.jpg", MASK)
+    assert command(folder) == 0
+    assert "propose" not in capsys.readouterr().out
 
 
 def test_boxes_that_stand_in_the_csv_alone_are_not_proposed_anew(folder, window, monkeypatch, capsys):
-    snapshot = type("Snapshot", (), {"classes": CLASSES})
+    snapshot = type("Snapshot", (), {"classes": CLASSES, "weights": Path("net.h5")})
     monkeypatch.setattr("retinamask.detectors.snapshots.read", lambda path: snapshot)
     monkeypatch.setattr("retinamask.inference.detect.Predictor.load", lambda given: Seer(MASK[1]))
     (folder / "annotations.csv").write_text("images/b.jpg,1,2,3,4,mask\n")
@@ -529,7 +568,7 @@ def test_labelling_nothing_changes_nothing(folder, window, monkeypatch, capsys, 
     elsewhere.mkdir()
     (elsewhere / "annotations.csv").write_text("x.jpg,1,2,3,4,other\n")
     (elsewhere / "classes.csv").write_text("other,0\n")
-    snapshot = type("Snapshot", (), {"classes": CLASSES, "weights": "net.h5"})
+    snapshot = type("Snapshot", (), {"classes": CLASSES, "weights": Path("net.h5")})
     monkeypatch.setattr("retinamask.detectors.snapshots.read", lambda path: snapshot)
     monkeypatch.setattr("retinamask.inference.detect.Predictor.load", lambda given: Seer())
     monkeypatch.chdir(elsewhere)
@@ -554,7 +593,7 @@ def test_the_tables_are_beside_the_images(folder, window, monkeypatch, capsys):
     annotation = folder / "photos" / "a.xml"
     window["meanwhile"] = lambda session: annotate_file(annotation, folder / "photos" / "a.jpg", MASK)
     monkeypatch.chdir(folder)
-    assert main(["annotate", "photos"]) == 0
+    assert main(["annotate", "photos", "--no-proposals"]) == 0
     assert (folder / "photos" / "annotations.csv").read_text() == "a.jpg,5,6,20,25,mask\n"
     assert read_classes(folder / "photos" / "classes.csv") == {"no_mask": 0, "mask": 1}
     assert not (folder / "annotations.csv").exists() and not (folder / "classes.csv").exists()

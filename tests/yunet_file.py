@@ -10,11 +10,11 @@ HEADS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 _FLOAT, _INT64 = 1, 7
 
 
-def blue_yunet() -> bytes:
+def blue_yunet(growth: float = 0) -> bytes:
     """A face of 32 pixels with its middle at the top left corner of each cell of 32 that is blue, as strong as it is.
 
-    YuNet's decoding: the middle is the cell's corner plus the offset, the size is exp(0) strides, and the score is the
-    square root of class times objectness.
+    YuNet's decoding: the middle is the cell's corner plus the offset, the size is exp(``growth`` times how blue it
+    is) strides, and the score is the square root of class times objectness.
     """
     nodes, tensors, outputs = [], [], []
     for head, channels in HEADS.items():
@@ -22,6 +22,8 @@ def blue_yunet() -> bytes:
             name, kernel = f"{head}_{stride}", np.zeros((channels, 3, stride, stride), np.float32)
             if head in ("cls", "obj") and stride == 32:
                 kernel[:, 0] = 1 / 255 / stride**2  # OpenCV gives BGR
+            if head == "bbox" and stride == 32:
+                kernel[2:, 0] = growth / 255 / stride**2
             tensors += [_tensor(f"{name}_w", kernel), _tensor(f"{name}_s", np.array([1, -1, channels], np.int64))]
             square = [_ints("kernel_shape", [stride] * 2), _ints("strides", [stride] * 2)]
             nodes += [

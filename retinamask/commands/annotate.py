@@ -14,7 +14,8 @@ def add_commands(subparsers) -> None:
     text = (
         "Open labelImg on a folder of images; when it closes, annotations.csv and classes.csv are brought up to date "
         "with what was drawn. They are in IMAGES, or in the folder above it if that is called images, unless --out and "
-        "--classes name others. If nothing was labelled, no file is changed."
+        "--classes name others. If nothing was labelled, no file is changed. In images that have no annotation yet, a "
+        "detector proposes boxes."
     )
     annotate = add_command(subparsers, "annotate", annotate_command, text)
     annotate.add_argument("images", metavar="IMAGES", help="folder of the images, with all below it")
@@ -24,9 +25,10 @@ def add_commands(subparsers) -> None:
     )
     annotate.add_argument("--annotations", help=place)
     annotate.add_argument("--classes", help="class list; new classes are added at its end; as above if left out")
-    text = "let the detector that comes with the project propose boxes in images that have no annotation yet"
-    annotate.add_argument("--propose", action="store_true", help=text)
-    annotate.add_argument("--snapshot", help="let this detector propose them")
+    proposals = annotate.add_mutually_exclusive_group()
+    proposals.add_argument("--snapshot", help="detector that proposes; if left out the one that comes with the project")
+    text = "propose nothing, as for test images: boxes accepted unread would be judged against themselves"
+    proposals.add_argument("--no-proposals", action="store_true", help=text)
     annotate.add_argument("--score-threshold", type=float, default=0.5, help="propose detections from this score on")
     annotate.add_argument("--port-format", choices=["voc", "yolo"], default="voc", help="what labelImg saves")
     annotate.add_argument("--out", help="the CSV; rows of other images in it are kept; as above if left out")
@@ -41,8 +43,6 @@ def annotate_command(given) -> int:
 
     if not 0 <= given.score_threshold <= 1:
         raise ValueError(f"--score-threshold is {given.score_threshold}, expected 0 to 1")
-    if given.propose and not given.snapshot:
-        given.snapshot = snapshots.shipped("mask_detector")
     snapshot = snapshots.read(given.snapshot) if given.snapshot else None
     out = Path(given.out or data_folder(given.images) / "annotations.csv")
     classes_csv = Path(given.classes or data_folder(given.images) / "classes.csv")
@@ -65,6 +65,10 @@ def annotate_command(given) -> int:
         flush=True,
     )
     before = state(session)
+    if not (snapshot or given.no_proposals) and set(session.unannotated()) - in_csv:
+        snapshot = _shipped(session)
+        if snapshot and not session.class_names:
+            known, session.class_names = dict(snapshot.classes), list(snapshot.classes)
     if snapshot:
         try:
             _propose(session, snapshot, given, in_csv)
@@ -102,16 +106,36 @@ def _annotated_in_csv(session, out: Path) -> set[Path]:
     return found
 
 
+def _shipped(session):
+    """Read the detector that comes with the project, or give nothing where it is not there or the classes differ."""
+    from retinamask.detectors import snapshots
+
+    try:
+        snapshot = snapshots.read(snapshots.shipped("mask_detector"))
+    except snapshots.SnapshotError as error:
+        print(f"nothing is proposed: {error}", flush=True)
+        return None
+    if set(snapshot.classes) <= set(session.class_names or snapshot.classes):
+        print(f"{snapshot.weights} proposes boxes where no annotation is; --no-proposals turns it off", flush=True)
+        return snapshot
+    print(
+        f"nothing is proposed: the classes of {snapshot.weights} are {', '.join(snapshot.classes)}, those here "
+        f"{', '.join(session.class_names)}",
+        flush=True,
+    )
+    return None
+
+
 def _propose(session, snapshot, given, leave: set[Path]) -> None:
     from retinamask.inference.detect import Predictor
     from retinamask.labelimg.proposals import propose
 
-    name = Path(given.snapshot).name
     waiting = len(set(session.unannotated()) - leave)
     if not waiting:
         print("every image has an annotation file; nothing is proposed")
         return
-    written, unreadable = propose(session, Predictor.load(snapshot), name, given.score_threshold, leave)
+    predictor, name = Predictor.load(snapshot), snapshot.weights.name
+    written, unreadable = propose(session, predictor, name, given.score_threshold, leave)
     for message in unreadable:
         print(f"nothing proposed: {message}", file=sys.stderr)
     print(f"boxes proposed in {len(written)} of {waiting} images without annotation; correct them", flush=True)

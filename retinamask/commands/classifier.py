@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from retinamask.commands import add_command
+from retinamask.commands.detect import numbers
 from retinamask.commands.training import add_network_settings, add_settings, settings_given
 from retinamask.dataset.files import refuse_existing
 
@@ -61,6 +62,8 @@ def add_commands(subparsers) -> None:
     _add_source(judge)
     judge.add_argument("--snapshot", required=True, nargs="+", help="snapshot of a classifier; several are averaged")
     judge.add_argument("--flip", action="store_true", help="also mirror each face, and average both answers")
+    text = "of evaluate --fit-boxes: look at faces as the face detector finds them, where whole heads are annotated"
+    judge.add_argument("--box-fit", type=numbers, default=(), metavar="R,D,W,H", help=text)
     judge.add_argument("--threshold", type=float, default=0.5, help="of the probability of --threshold-class")
     text = "class that a face is taken for from --threshold on; the most likely class if left out"
     judge.add_argument("--threshold-class", help=text)
@@ -198,7 +201,7 @@ def evaluate_classifier_command(given: argparse.Namespace) -> None:
     if given.strict and messages:
         raise ValueError("\n".join([f"{given.source} is not sound:", *messages[:20]]))
     _report(messages)
-    options = given.threshold, given.threshold_class, given.flip
+    options = given.threshold, given.threshold_class, given.flip, given.box_fit
     judged = evaluate_classifier(given.snapshot, table, folder, *options)
     _report(judged.faces.left_out)
     lost = [problem for problem in problems if problem.action in ("skipped file", "dropped box")]

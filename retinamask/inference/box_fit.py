@@ -28,6 +28,18 @@ class BoxFit(NamedTuple):
     width: float
     height: float
 
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> "BoxFit":
+        """Make one of its four numbers; others are refused with `ValueError`."""
+        if len(numbers) != 4 or not min(numbers[2:]) > 0:
+            raise ValueError(f"box_fit is {numbers}, expected right, down and two positive factors: 0,-0.1,1.3,1.4")
+        return cls(*numbers)
+
+    @property
+    def inverse(self) -> "BoxFit":
+        """The fit that brings boxes of the data set back to what the detector finds."""
+        return BoxFit(-self.right / self.width, -self.down / self.height, 1 / self.width, 1 / self.height)
+
     def __call__(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Move and scale boxes ``(N, 4)``."""
         sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
@@ -85,9 +97,7 @@ class Fitted:
     def __init__(
         self, predictor, box_fit: Sequence[float] = (0, 0, 1, 1), thresholds: Mapping[str, float] | None = None
     ):
-        if len(box_fit) != 4 or not min(box_fit[2:]) > 0:
-            raise ValueError(f"box_fit is {box_fit}, expected right, down and two positive factors: 0,-0.1,1.3,1.4")
-        self.predictor, self.box_fit = predictor, BoxFit(*box_fit)
+        self.predictor, self.box_fit = predictor, BoxFit.of(box_fit)
         self.class_names, self.many = predictor.class_names, getattr(predictor, "many", None)
         self.detector = getattr(predictor, "detector", None)  # of a plain `Predictor`
         self._least = np.array([(thresholds or {}).get(name, 0.0) for name in self.class_names])

@@ -28,7 +28,7 @@ Files = Sequence[str | Path]
 Found = tuple[np.ndarray, np.ndarray]
 """Boxes ``(N, 4)`` in pixels of the image and scores ``(N,)`` of 0 to 1, most confident first."""
 
-_SURE = 0.5  # the score from which a face counts for the rule of tiling
+_SURE = 0.5  # the score from which a face counts for the rule of tiling, and of YuNet's second look
 
 
 class FaceModelError(ValueError):
@@ -46,7 +46,7 @@ class FaceDetector:
 
     Attributes:
         name: as `face_detector` knows it.
-        network_side: pixels to which the longer side of an image is shrunk; ``None`` if it is not.
+        network_side: pixels to which the longer side of a larger image is shrunk; ``None`` if it is not.
         least_in_network: side in pixels of the smallest faces that the network finds in its input.
     """
 
@@ -145,11 +145,16 @@ class Res10(FaceDetector):
 
 
 class YuNet(FaceDetector):
-    """OpenCV's ``FaceDetectorYN``, an ``.onnx``; it finds faces of 10 to 300 pixels, so larger images are shrunk."""
+    """OpenCV's ``FaceDetectorYN``, an ``.onnx``; it finds faces of 10 to 300 pixels, so images are brought to a size.
+
+    Their longer side becomes 640 pixels. If no face is sure there, or one is small, small faces are looked for at
+    1280 pixels too; large ones are found worse at that size.
+    """
 
     name = "yunet"
-    network_side = 640
+    network_side = 1280
     least_in_network = 10.0
+    small = 0.12  # side of a face as a share of the image's longer side
 
     def __init__(self, files: Files = (), **options: Any):
         super().__init__(**options)
@@ -160,7 +165,17 @@ class YuNet(FaceDetector):
             self.look(np.zeros((64, 64, 3), np.uint8))
 
     def look(self, image_rgb: np.ndarray) -> Found:
-        scale = min(1.0, self.network_side / max(image_rgb.shape[:2]))
+        boxes_xyxy, scores = self._look(image_rgb, self.network_side // 2)
+        small = (self.small * max(image_rgb.shape[:2])) ** 2
+        sure = scores >= _SURE
+        if sure.any() and boxes.areas(boxes_xyxy[sure]).min() >= small:
+            return boxes_xyxy, scores
+        more_xyxy, more_scores = self._look(image_rgb, self.network_side)
+        kept = boxes.areas(more_xyxy) < small
+        return np.concatenate([boxes_xyxy, more_xyxy[kept]]), np.concatenate([scores, more_scores[kept]])
+
+    def _look(self, image_rgb: np.ndarray, side: int) -> Found:
+        scale = side / max(image_rgb.shape[:2])
         bgr = np.ascontiguousarray(images.resize(image_rgb, scale)[..., ::-1])
         self.network.setInputSize(bgr.shape[1::-1])
         _, faces = self.network.detect(bgr)
