@@ -5,7 +5,6 @@ import sys
 from dataclasses import asdict
 
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import ROOT
 
@@ -31,7 +30,8 @@ def test_a_clone_finds_masks_in_drawn_scenes_without_tensorflow_or_a_network(tmp
     detections = rm.read_detections(tmp_path / "found.csv")
     assert len(image_paths(detections)) == len(list((tmp_path / "drawn").rglob("*.jpg"))) == 10
     shown = objects(detections).groupby("class_name")["score"].min()
-    assert (shown >= pd.Series(rm.load().snapshot.thresholds)).all() and len(shown) == 2, "from its validation"
+    least = rm.load().snapshot.thresholds  # of its validation
+    assert set(shown.index) == set(least) and all(shown[name] >= least[name] > 0.4 for name in least)
 
 
 @pytest.mark.parametrize("stages", [["mask_detector"], ["mask_classifier", "--face-detector", "snapshot"]])
@@ -101,7 +101,8 @@ def test_a_recipe_has_the_settings_of_the_shipped_model(name):
     """Those of its record, but for what changes no weight; the classifier's validation part was another."""
     given = read_parameters_file(ROOT / "recipes" / f"{name}.yaml")
     checked = check_parameters(ROOT / "notebooks" / f"{NOTEBOOKS[name]}.ipynb", given)
-    record = snapshots.read(snapshots.shipped(name)).record
+    made_from = {"mask_detector": ROOT / "snapshots/interim/ssd_andrewmvd_640.h5"}  # exported at another image_size
+    record = snapshots.read(made_from.get(name, snapshots.shipped(name))).record
     assert set(checked) == set(given), "plain papermill knows no others"
     more = checked.pop("more")
     settings, network = training_settings(record["detector"], more, **checked)
