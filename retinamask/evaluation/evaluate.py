@@ -27,6 +27,8 @@ def evaluate(
 ) -> "Evaluation":
     """Judge detections by the twelve COCO figures, see `retinamask.evaluation.coco.evaluate`.
 
+    A table does not say what its model was trained on: `rm.find_leaks` looks for those pictures among the images.
+
     Args:
         detections: made with a low ``score_threshold`` such as 0.05 and ``suppress="per_class"``.
         annotations: of the images that were looked at, with the same paths.
