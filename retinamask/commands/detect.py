@@ -14,6 +14,7 @@ from typing import Any
 from retinamask.commands import add_command
 from retinamask.dataset.files import refuse_existing
 
+SHIPPED = "if left out the detector that comes with the project, with --face-detector its mask classifier"
 SUPPRESS = ("any_class", "per_class")  # as in `retinamask.inference.suppression`, which loads NumPy
 _ANONYMISE = ("blur", "pixelate")  # as in `retinamask.drawing.anonymise`, which loads OpenCV
 _TILES = {"nargs": "?", "type": int, "const": True, "metavar": "PX"}
@@ -52,11 +53,7 @@ def add_commands(subparsers) -> None:
     detect = add_command(subparsers, "detect", detect_command, text)
     text = "images, folders, 'globs', lists of images (.txt, .lst: a path a line; - on standard input), or one video"
     detect.add_argument("sources", nargs="+", metavar="SOURCE", help=text)
-    text = (
-        "snapshot, or export: .onnx or .tflite; if left out the detector that comes with the project, with "
-        "--face-detector its mask classifier"
-    )
-    detect.add_argument("--snapshot", help=text)
+    detect.add_argument("--snapshot", help=f"snapshot, or export: .onnx or .tflite; {SHIPPED}")
     text = (
         ".csv, .parquet or .json, or a new folder with --to; detections.csv if left out, beside an --out-video its .csv"
     )
@@ -126,13 +123,18 @@ def load_predictor(given):
     return Fitted(predictor, thresholds=given.thresholds) if "thresholds" in given else predictor
 
 
-def _snapshot_of(given):
-    """Read the snapshot, by name or the one that comes with the project, and take its thresholds if none is given."""
+def read_snapshot(given):
+    """Read the snapshot that is named, or take the one that comes with the project."""
     from retinamask.detectors import snapshots
 
     shipped = "mask_classifier" if "face_detector" in given else "mask_detector"
     given.snapshot = given.snapshot or snapshots.shipped(shipped)
-    snapshot = snapshots.read(given.snapshot)
+    return snapshots.read(given.snapshot)
+
+
+def _snapshot_of(given):
+    """Read the snapshot, and take its thresholds if none is given."""
+    snapshot = read_snapshot(given)
     if given.score_threshold is None:
         most = 0.5 if given.anonymise else 1.0  # rather hide too much
         thresholds = {name: min(most, least) for name, least in snapshot.thresholds.items()}
