@@ -224,5 +224,4 @@ def compare_command(given) -> None:
     folder, options = Path(given.annotations).parent, {"passes": given.passes, "allow_leak": given.allow_leak}
     board = leaderboard(models, table, classes, folder, **options)
     board.save(given.out)
-    print(*board.remarks, sep="\n", end="\n" * bool(board.remarks), file=sys.stderr)
     print(board.markdown(), end="")
