@@ -179,7 +179,8 @@ class Evaluation(dict):
             empty = np.empty((0, 5 + len(more)), np.float32)
             arrays.append([_rows(tables.get(path), classes, more, empty) for path in image_paths(annotations)])
         names = sorted(classes, key=classes.get)
-        counts = ConfusionMatrix.from_tensors(arrays[1], arrays[0], names, 0.0, matches.IOU_THRESHOLDS[0]).matrix
+        just_below = matches.IOU_THRESHOLDS[0] - 1e-7  # it leaves out an IoU that is the threshold, which COCO counts
+        counts = ConfusionMatrix.from_tensors(arrays[1], arrays[0], names, 0.0, just_below).matrix
         counts = counts.astype(float)
         counts[-1, -1] = np.nan  # background that is found as such is not counted
         return pd.DataFrame(counts, [*names, "background"], [*names, "missed"])
