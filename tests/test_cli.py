@@ -120,6 +120,9 @@ def test_a_detector_has_the_thresholds_of_its_validation(trained, tiny, tmp_path
         out = str(tmp_path / f"{len(counts)}.csv")
         assert main(["detect", str(tiny / "scenes"), "--snapshot", str(own.weights), "--out", out, *more]) == 0
         counts.append(annotations.read_detections(out)["class_name"].value_counts())
+    first, _, other, _ = capsys.readouterr().out.splitlines()
+    assert first == f"{own.weights}, score thresholds that suited its validation images: mask 1, no_mask 0.02"
+    assert other == f"{own.weights}, score threshold 0.02"
     assert set(counts[0].index) == {"no_mask"} and counts[0]["no_mask"] > counts[1]["no_mask"] and counts[1]["mask"] > 0
 
 

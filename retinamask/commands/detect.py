@@ -141,10 +141,16 @@ def _snapshot_of(given):
         given.score_threshold = min(thresholds.values())
         if given.score_threshold < max(thresholds.values()):
             given.thresholds = thresholds
-        shown = ", ".join(f"{name} {least:g}" for name, least in thresholds.items())
-        if set(thresholds.values()) != {0.5}:
-            print(f"score thresholds that suited the validation images: {shown}")
     return snapshot
+
+
+def _print_what_detected(given) -> None:
+    """Print the model's file and from which score on its boxes were kept."""
+    if "thresholds" in given:
+        each = ", ".join(f"{name} {least:g}" for name, least in given.thresholds.items())
+        print(f"{given.snapshot}, score thresholds that suited its validation images: {each}")
+    else:
+        print(f"{given.snapshot}, score threshold {given.score_threshold:g}")
 
 
 def detect_command(given) -> int:
@@ -193,6 +199,7 @@ def detect_command(given) -> int:
         return 0
     for problem in found.unreadable:
         print(f"left out: {problem}", file=sys.stderr)
+    _print_what_detected(given)
     faces = [f"{name} {count}" for name, count in found.faces.items()]
     without = f"{found.without} image{'s' * (found.without != 1)} without a face"
     print(f"{len(paths)} images: {', '.join([*faces, without, f'{len(found.unreadable)} unreadable'])}: {out}")
@@ -277,6 +284,7 @@ def _detect_in_video(given, source: str) -> int:
         counts = counts_by_frame(found.table, predictor.class_names)
         files.write_text(given.counts, counts.to_csv(lineterminator="\n"))
         keep(counts_over_time(counts, when_visible(found.table, found.people)), figure)
+    _print_what_detected(given)
     boxes = len(annotations.objects(found.table))
     print(f"{boxes} detections in {found.frames} frames: {', '.join(map(str, outputs))}")
     if options["tracking"]:
