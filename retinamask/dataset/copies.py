@@ -73,13 +73,14 @@ def hash_images(paths: Iterable[str], folder: str | Path) -> Hashes:
     paths = list(paths)
 
     def hash_file(path: str) -> tuple[np.ndarray, str] | str:
+        file = Path(folder, path)
         try:
-            stat = os.stat(Path(folder, path))
-            return _hash_file(Path(folder, path), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+            stat = file.stat() if file.exists() else None  # of one that is missing, reading says so
+            return _hash_file(file, stat and (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
         except ImageError as error:
             return str(error)
         except OSError as error:
-            return f"{Path(folder, path)}: cannot be read ({error.strerror}); replace the file or leave it out"
+            return f"{file}: cannot be read ({error.strerror}); replace the file or leave it out"
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and hashlib sums outside Python's lock
         results = list(track(pool.map(hash_file, paths), "comparing", "image", len(paths)))
@@ -90,8 +91,8 @@ def hash_images(paths: Iterable[str], folder: str | Path) -> Hashes:
 
 
 @functools.lru_cache(100_000)
-def _hash_file(path: Path, *_: int) -> tuple[np.ndarray, str]:
-    """Hash a file; the numbers tell it from another one that had its path."""
+def _hash_file(path: Path, _state: tuple[int, ...] | None) -> tuple[np.ndarray, str]:
+    """Hash a file; the numbers of its state tell it from another one that had its path."""
     return packed_hashes(read_image(path, DECODED_SIDE)), files.sha256(path)
 
 
