@@ -72,7 +72,8 @@ def test_average_precision_is_keras_retinanets_integral_sampled(seed):
     """It integrates the falling curve of the best precision over all recalls; COCO takes its mean at 101 recalls.
 
     The sum at the 100 right ends of the steps of 0.01, and that at the left ends, enclose the integral, so that both
-    figures differ by at most 0.01. A class that is not annotated has the AP 0 there, and none in COCO.
+    figures differ by at most 0.01. A class that is not annotated has the AP 0 there and is left out of the
+    mean; in COCO it has none.
     """
     annotations, detections = faces_apart(seed)
     theirs, found = keras_retinanets(annotations, detections), rm.evaluate(detections, annotations, CLASSES)
