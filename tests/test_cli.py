@@ -91,7 +91,8 @@ def test_convert_detect_and_evaluate(trained, tiny, tmp_path, capsys):
     assert "12 of 12 images show a picture that the model was trained on" in capsys.readouterr().err
     assert main([*judged, "--allow-leak", "--box-fit", "0,0,1,1"]) == 0
     printed, by_size = capsys.readouterr(), "by the side of faces in pixels of the network's input:\n"
-    assert "LEAK: 12 of 12 images show" in printed.err
+    assert "LEAK: 12 of 12 images show" in printed.err and "2 of 12 images show a picture that chose" in printed.err
+    assert f"{model}: detections from score 0.05 on" in printed.out
     sizes = printed.out.split(by_size)[1].splitlines()
     assert sizes[0].split() == ["from", "to", "boxes", "AP50", "AP", "AR100"]
     assert sum(int(line.split()[2]) for line in sizes[1:7]) == json.loads((tmp_path / "one.json").read_text())["boxes"]
@@ -100,8 +101,8 @@ def test_convert_detect_and_evaluate(trained, tiny, tmp_path, capsys):
     assert (one["leaked_images"], "leaked_images" in two) == (12, False)
     assert main(["evaluate", *table, "--detections", str(found), "--out", str(tmp_path / "two.json")]) == 2
     assert one["AP50"] == pytest.approx(two["AP50"], abs=0.02) and one["boxes"] == two["boxes"]
-    printed = capsys.readouterr().out
-    assert "AP50" in printed and by_size not in printed
+    printed = capsys.readouterr()
+    assert "AP50" in printed.out and by_size not in printed.out and "copies of its training" in printed.err
     (tmp_path / "classes.csv").write_text("no_mask,0\nmask,1\n")  # the other way round
     turned = ["evaluate", table[0], str(tmp_path / "classes.csv"), "--snapshot", str(model), "--allow-leak"]
     assert main([*turned, "--out", str(tmp_path / "three.json")]) == 0
@@ -119,6 +120,9 @@ def test_a_detector_has_the_thresholds_of_its_validation(trained, tiny, tmp_path
         out = str(tmp_path / f"{len(counts)}.csv")
         assert main(["detect", str(tiny / "scenes"), "--snapshot", str(own.weights), "--out", out, *more]) == 0
         counts.append(annotations.read_detections(out)["class_name"].value_counts())
+    first, _, other, _ = capsys.readouterr().out.splitlines()
+    assert first == f"{own.weights}, score thresholds that suited its validation images: mask 1, no_mask 0.02"
+    assert other == f"{own.weights}, score threshold 0.02"
     assert set(counts[0].index) == {"no_mask"} and counts[0]["no_mask"] > counts[1]["no_mask"] and counts[1]["mask"] > 0
 
 

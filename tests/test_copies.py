@@ -244,3 +244,14 @@ def test_few_pairs_an_image_make_the_same_groups():
     assert len(every) > 150_000 and len(few) < 4 * len(frames)
     assert {tuple(pair) for pair in few.tolist()} <= {tuple(pair) for pair in every.tolist()}
     assert copies.groups(len(frames), few).tolist() == copies.groups(len(frames), every).tolist()
+
+
+def test_a_file_is_hashed_once_until_another_has_its_path(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(copies, "read_image", lambda path, side: read.append(path) or read_image(path, side))
+    for seed in range(2):
+        Image.fromarray(photo(seed)).save(tmp_path / "a.png")
+        for _ in range(2):
+            (found,) = copies.hash_images(["a.png"], tmp_path).upright
+            assert (found == copies.packed_hashes(photo(seed))[0]).all()
+    assert len(read) == 2

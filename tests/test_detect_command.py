@@ -78,10 +78,11 @@ def photos(tmp_path, monkeypatch):
     return tmp_path / "photos"
 
 
-def test_it_says_in_one_line_what_was_found_and_makes_the_folder(photos, capsys):
+def test_it_says_in_two_lines_what_was_found_by_what_and_makes_the_folder(photos, capsys):
     assert main(["detect", "photos", *SNAPSHOT, "--out", "results/new/x.csv"]) == 1  # one could not be read
     said = capsys.readouterr()
-    expected = "6 images: mask 4, no_mask 0, 1 image without a face, 1 unreadable: results/new/x.csv\n"
+    expected = "net.h5, score threshold 0.5\n"
+    expected += "6 images: mask 4, no_mask 0, 1 image without a face, 1 unreadable: results/new/x.csv\n"
     assert said.out == expected and "left out: " in said.err and "damaged.jpg" in said.err
     table = read_detections("results/new/x.csv")
     assert len(objects(table)) == 4 and len(table) == 5

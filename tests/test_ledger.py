@@ -71,7 +71,7 @@ def project(tmp_path, monkeypatch):
 
 def test_all_are_listed_the_newest_first(project):
     table, problems = read_runs("runs", "snapshots")
-    assert problems == [] and list(table) == [*COLUMNS, "parameters"]
+    assert problems == [] and list(table) == [*COLUMNS, "run", "parameters"]
     # By their moments, not by what their clocks say: night began at 22:30, one at 12:00 and two at 11:00 of UTC.
     assert table["name"].tolist() == ["night_best", "one", "two", "hand", "day_last"]
     assert table["kind"].tolist() == ["training", "run", "run", "run", "training"]
@@ -134,8 +134,26 @@ def test_damaged_records_are_named_and_the_rest_is_listed(project, capsys):
     table = pd.read_csv("runs.csv")
     assert table["name"].tolist() == ["night_best", "one"] and table["data"].tolist() == ["feed" * 16, "beef" * 16]
     shown = [line.split() for line in said.out.splitlines()]
-    assert shown[0] == COLUMNS[1:]
-    assert shown[1][3:] == ["finished", "retinanet", "feedfeed", "val", "0.9", "0.6", "-", "3", "30", "0.1.0", "-"]
+    assert shown[0] == [*COLUMNS[1:5], "data", "on", "AP50", "AP", *COLUMNS[10:]]
+    assert shown[1][4:] == ["finished", "retinanet", "feedfeed", "val", "0.9", "0.6", "3", "30", "0.1.0", "-"]
+
+
+def test_the_trainings_of_a_run_stand_below_it_and_lines_are_not_too_long(project, capsys):
+    """Also one that began after later runs; what there is no room for is said, and is in the CSV."""
+    name, detector = "pipeline-20260220-120000", "ssd_mobilenet_v2_fpnlite"
+    run = {"started": "2026-02-20T12:00:00+00:00", "notebooks": {f"06_train_{detector}": {"parameters": {"epochs": 2}}}}
+    write(f"runs/{name}/run.json", RUN | run)
+    for stem, started in ((name, "2026-02-20T12:01:00+00:00"), (f"{name}-2", "2026-03-09T00:00:00+00:00")):
+        snapshot(f"{stem}_best", {}, run=name, started=started, best=True)
+    assert main(["runs", "--out", "runs.csv"]) == 0
+    head, *lines, left_out = capsys.readouterr().out.splitlines()
+    its_own = [f"  {name}-2_best", f"  {name}_best"]
+    assert [line[:33].rstrip() for line in lines] == ["night_best", "one", "two", name, *its_own, "hand", "day_last"]
+    assert head.split() == ["started", "status", "detector", "data", "on", "AP50", "AP", "epochs"]
+    assert max(map(len, [head, *lines])) <= 120
+    assert left_out == "left out for want of room: revision, version, kind, seconds; --out CSV has them"
+    table = pd.read_csv("runs.csv", index_col="name")
+    assert {*COLUMNS[1:], "run"} == set(table) and (table["run"] == name).sum() == 3
 
 
 def test_two_are_shown_and_written(project, capsys):

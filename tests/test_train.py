@@ -90,6 +90,8 @@ def test_a_run_leaves_snapshots_a_log_and_a_record(trained, tiny, table):
     pictures = [images.read_image(tiny / path) for path in annotations.image_paths(table)]
     expected = {copies.packed_hashes(picture)[0].tobytes().hex() for picture in pictures}
     assert training["image_hashes"] == "".join(sorted(expected)) and len(expected) == 12
+    judged = b"".join(copies.packed_hashes(picture)[0].tobytes() for picture in pictures[:2])
+    assert training["val_image_hashes"] == judged.hex()
     assert not list(trained.last.weights.parent.glob("*checkpoint*"))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from retinamask.commands import add_command
 from retinamask.dataset.files import refuse_existing
 
+SHIPPED = "if left out the detector that comes with the project, with --face-detector its mask classifier"
 SUPPRESS = ("any_class", "per_class")  # as in `retinamask.inference.suppression`, which loads NumPy
 _ANONYMISE = ("blur", "pixelate")  # as in `retinamask.drawing.anonymise`, which loads OpenCV
 _TILES = {"nargs": "?", "type": int, "const": True, "metavar": "PX"}
@@ -52,11 +53,7 @@ def add_commands(subparsers) -> None:
     detect = add_command(subparsers, "detect", detect_command, text)
     text = "images, folders, 'globs', lists of images (.txt, .lst: a path a line; - on standard input), or one video"
     detect.add_argument("sources", nargs="+", metavar="SOURCE", help=text)
-    text = (
-        "snapshot, or export: .onnx or .tflite; if left out the detector that comes with the project, with "
-        "--face-detector its mask classifier"
-    )
-    detect.add_argument("--snapshot", help=text)
+    detect.add_argument("--snapshot", help=f"snapshot, or export: .onnx or .tflite; {SHIPPED}")
     text = (
         ".csv, .parquet or .json, or a new folder with --to; detections.csv if left out, beside an --out-video its .csv"
     )
@@ -126,23 +123,34 @@ def load_predictor(given):
     return Fitted(predictor, thresholds=given.thresholds) if "thresholds" in given else predictor
 
 
-def _snapshot_of(given):
-    """Read the snapshot, by name or the one that comes with the project, and take its thresholds if none is given."""
+def read_snapshot(given):
+    """Read the snapshot that is named, or take the one that comes with the project."""
     from retinamask.detectors import snapshots
 
     shipped = "mask_classifier" if "face_detector" in given else "mask_detector"
     given.snapshot = given.snapshot or snapshots.shipped(shipped)
-    snapshot = snapshots.read(given.snapshot)
+    return snapshots.read(given.snapshot)
+
+
+def _snapshot_of(given):
+    """Read the snapshot, and take its thresholds if none is given."""
+    snapshot = read_snapshot(given)
     if given.score_threshold is None:
         most = 0.5 if given.anonymise else 1.0  # rather hide too much
         thresholds = {name: min(most, least) for name, least in snapshot.thresholds.items()}
         given.score_threshold = min(thresholds.values())
         if given.score_threshold < max(thresholds.values()):
             given.thresholds = thresholds
-        shown = ", ".join(f"{name} {least:g}" for name, least in thresholds.items())
-        if set(thresholds.values()) != {0.5}:
-            print(f"score thresholds that suited the validation images: {shown}")
     return snapshot
+
+
+def _print_what_detected(given) -> None:
+    """Print the model's file and from which score on its boxes were kept."""
+    if "thresholds" in given:
+        each = ", ".join(f"{name} {least:g}" for name, least in given.thresholds.items())
+        print(f"{given.snapshot}, score thresholds that suited its validation images: {each}")
+    else:
+        print(f"{given.snapshot}, score threshold {given.score_threshold:g}")
 
 
 def detect_command(given) -> int:
@@ -191,6 +199,7 @@ def detect_command(given) -> int:
         return 0
     for problem in found.unreadable:
         print(f"left out: {problem}", file=sys.stderr)
+    _print_what_detected(given)
     faces = [f"{name} {count}" for name, count in found.faces.items()]
     without = f"{found.without} image{'s' * (found.without != 1)} without a face"
     print(f"{len(paths)} images: {', '.join([*faces, without, f'{len(found.unreadable)} unreadable'])}: {out}")
@@ -275,6 +284,7 @@ def _detect_in_video(given, source: str) -> int:
         counts = counts_by_frame(found.table, predictor.class_names)
         files.write_text(given.counts, counts.to_csv(lineterminator="\n"))
         keep(counts_over_time(counts, when_visible(found.table, found.people)), figure)
+    _print_what_detected(given)
     boxes = len(annotations.objects(found.table))
     print(f"{boxes} detections in {found.frames} frames: {', '.join(map(str, outputs))}")
     if options["tracking"]:

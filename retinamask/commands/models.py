@@ -7,13 +7,17 @@ from pathlib import Path
 
 from retinamask.commands import add_command
 from retinamask.commands.detect import (
+    SHIPPED,
     SUPPRESS,
     add_predictor_options,
     load_predictor,
     predictor_options,
+    read_snapshot,
     refuse_options,
 )
 from retinamask.dataset.files import refuse_existing
+
+_SHOWN = {"index": False, "float_format": "{:.3f}".format, "na_rep": "-"}  # of tables
 
 
 def add_commands(subparsers) -> None:
@@ -46,8 +50,8 @@ def add_commands(subparsers) -> None:
     evaluate = add_command(subparsers, "evaluate", evaluate_command, text)
     evaluate.add_argument("annotations", help="CSV of the held-out images")
     evaluate.add_argument("classes", help="classes.csv")
-    judged = evaluate.add_mutually_exclusive_group(required=True)
-    judged.add_argument("--snapshot", help="snapshot or export (.onnx, .tflite) to run on the images")
+    judged = evaluate.add_mutually_exclusive_group()
+    judged.add_argument("--snapshot", help=f"snapshot or export (.onnx, .tflite) to run on the images; {SHIPPED}")
     judged.add_argument("--detections", help="detections CSV to judge instead")
     text = "detections from this score on count; average precision needs the weak ones (0.05 if left out)"
     evaluate.add_argument("--score-threshold", type=float, default=argparse.SUPPRESS, help=text)
@@ -134,10 +138,11 @@ def evaluate_command(given) -> None:
     paths, folder = annotations.image_paths(table), Path(given.annotations).parent
     remarks, detector, thresholds = [], None, None
     if given.detections:
+        remarks = ["what made the detections is not known: copies of its training pictures cannot be checked"]
         detections = annotations.read_detections(given.detections)
         detections = annotations.moved(detections, Path(given.detections).parent, folder)
     else:
-        snapshot = snapshots.read(given.snapshot)
+        snapshot = read_snapshot(given)
         if snapshot.classes.keys() != classes.keys():  # their order does not matter: tables have names
             snapshots.check_classes(snapshot, classes)
         thresholds = snapshot.thresholds
@@ -156,23 +161,28 @@ def evaluate_command(given) -> None:
         detections, unreadable = detect(predictor, paths, folder, **options)
         for message in unreadable:
             print(f"counted as without detections: {message}", file=sys.stderr)
-        print(f"detections from score {options['score_threshold']:g} on, suppressed {options['suppress']}")
+        made = f"detections from score {options['score_threshold']:g} on, suppressed {options['suppress']}"
+        print(f"{snapshot.weights}: {made}")
     metrics = evaluate(detections, table, classes, folder, thresholds)
     for remark in remarks + metrics.remarks:
         print(remark, file=sys.stderr)
+    _print_figures(metrics, "of the snapshot" if thresholds else "of the best F1 on these very images")
+    if detector:
+        print("\nby the side of faces in pixels of the network's input:")
+        sizes = metrics.size_table(folder, detector)
+        print(sizes.to_string(**_SHOWN, formatters={"to": "{:g}".format}))
+    print("", "what mending each cause alone would bring in AP50:", metrics.gains.to_string(**_SHOWN), sep="\n")
+    if given.out:
+        metrics.save(given.out, **used)
+
+
+def _print_figures(metrics, chosen: str) -> None:
+    """Print the twelve figures and those of each class; ``chosen`` says where the score thresholds come from."""
     for figure in metrics.table().itertuples():
         interval = "" if isnan(figure.low) else f"{figure.low:.3f} to {figure.high:.3f}"
         value = "-" if isnan(figure.value) else format(figure.value, ".3f")
         print(f"{figure.name:<6} {value:>5}  {interval:<15}  {figure.meaning}")
-    shown = {"index": False, "float_format": "{:.3f}".format, "na_rep": "-"}
-    chosen = "of the snapshot" if thresholds else "of the best F1 on these very images"
-    print("", f"by class, score thresholds {chosen}:", metrics.class_table().to_string(**shown), sep="\n")
-    if detector:
-        print("\nby the side of faces in pixels of the network's input:")
-        print(metrics.size_table(folder, detector).to_string(**shown, formatters={"to": "{:g}".format}))
-    print("", "what mending each cause alone would bring in AP50:", metrics.gains.to_string(**shown), sep="\n")
-    if given.out:
-        metrics.save(given.out, **used)
+    print("", f"by class, score thresholds {chosen}:", metrics.class_table().to_string(**_SHOWN), sep="\n")
 
 
 def _fit_to_table(given, predictor, judged):
@@ -214,5 +224,4 @@ def compare_command(given) -> None:
     folder, options = Path(given.annotations).parent, {"passes": given.passes, "allow_leak": given.allow_leak}
     board = leaderboard(models, table, classes, folder, **options)
     board.save(given.out)
-    print(*board.remarks, sep="\n", end="\n" * bool(board.remarks), file=sys.stderr)
     print(board.markdown(), end="")

@@ -10,6 +10,9 @@ from retinamask.commands import add_command
 from retinamask.dataset import files
 from retinamask.detectors import DETECTORS
 
+_WIDTH = 120  # letters of a line in the list of runs
+_LEFT_OUT = ("revision", "version", "kind", "seconds", "epochs", "on", "status")  # where it is wider, in this order
+
 
 def add_commands(subparsers) -> None:
     """Declare the commands of this file."""
@@ -42,7 +45,7 @@ def add_commands(subparsers) -> None:
     grid.add_argument("--dask", metavar="ADDRESS", help=value)
     grid.add_argument("--out", metavar="DIR", help="folder of runs and sweep.csv; runs/sweep_NOTEBOOK if left out")
 
-    text = "List all runs and trainings, the newest first, or show what differs between two."
+    text = "List all runs, the newest first and below each its best snapshots, or show what differs between two."
     ledger = add_command(subparsers, "runs", runs_command, text)
     ledger.add_argument("names", nargs="*", metavar="NAME", help="two of the listed names, to be compared")
     ledger.add_argument("--runs-dir", default="runs", help="folder with the folders of the runs, such as a sweep's")
@@ -114,11 +117,26 @@ def runs_command(given) -> None:
     table = compare_runs(table, *given.names) if given.names else table.drop(columns="parameters").set_index("name")
     if given.out:
         files.write_text(given.out, table.to_csv(lineterminator="\n"))
-    table = table.astype(object).where(table.notna(), "-")
-    if not given.names:
-        table = table.assign(started=table["started"].str[:16], data=table["data"].str[:8])
-    shown = table.rename_axis(None).to_string(float_format="{:.4g}".format, max_colwidth=40)
-    print(shown if len(table) else "no runs and no trainings yet")
+    if table.empty:
+        return print("no runs and no trainings yet")
+    if given.names:
+        return print(_text(table))
+    below = (table["kind"] == "training") & table["run"].isin(table.index[table["kind"] == "run"])
+    table.index = ["  " * its_run + name for name, its_run in below.items()]
+    started = table["started"].str[2:16].str.replace("T", " ")
+    table = table.assign(started=started, data=table["data"].str[:8]).drop(columns="run")
+    table, left_out = table.dropna(axis=1, how="all").rename(columns={"judged_on": "on"}), []
+    for column in _LEFT_OUT:
+        if column in table and max(map(len, _text(table).splitlines())) > _WIDTH:
+            table, left_out = table.drop(columns=column), [*left_out, column]
+    print(_text(table))
+    if left_out:
+        print(f"left out for want of room: {', '.join(left_out)}; --out CSV has them")
+
+
+def _text(table) -> str:
+    shown = table.astype(object).where(table.notna(), "-")
+    return shown.rename_axis(None).to_string(float_format="{:.4g}".format, max_colwidth=40)
 
 
 def _folder_of(notebook: Path) -> Path:

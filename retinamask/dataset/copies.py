@@ -7,6 +7,7 @@ The hash is the DCT hash ("pHash") of C. Zauner, "Implementation and Benchmarkin
 2010, with 9 x 9 frequencies instead of 8 x 8.
 """
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -65,16 +66,21 @@ def packed_hashes(image_rgb: np.ndarray) -> np.ndarray:
 
 
 def hash_images(paths: Iterable[str], folder: str | Path) -> Hashes:
-    """Hash image files, several at a time, in the order of their paths (as in a table, relative to ``folder``)."""
+    """Hash image files, several at a time, in the order of their paths (as in a table, relative to ``folder``).
+
+    Hashes are remembered while the program runs, since evaluations ask for leaks and for copies of the same files.
+    """
     paths = list(paths)
 
     def hash_file(path: str) -> tuple[np.ndarray, str] | str:
+        file = Path(folder, path)
         try:
-            return packed_hashes(read_image(Path(folder, path), DECODED_SIDE)), files.sha256(Path(folder, path))
+            stat = file.stat() if file.exists() else None  # of one that is missing, reading says so
+            return _hash_file(file, stat and (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
         except ImageError as error:
             return str(error)
         except OSError as error:
-            return f"{Path(folder, path)}: cannot be read ({error.strerror}); replace the file or leave it out"
+            return f"{file}: cannot be read ({error.strerror}); replace the file or leave it out"
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and hashlib sums outside Python's lock
         results = list(track(pool.map(hash_file, paths), "comparing", "image", len(paths)))
@@ -82,6 +88,12 @@ def hash_images(paths: Iterable[str], folder: str | Path) -> Hashes:
     hashed = [(path, *result) for path, result in zip(paths, results, strict=True) if not isinstance(result, str)]
     both = np.array([each[1] for each in hashed], dtype=np.uint8).reshape(-1, 2, HASH_BITS // 8)
     return Hashes([each[0] for each in hashed], both[:, 0], both[:, 1], [each[2] for each in hashed], unreadable)
+
+
+@functools.lru_cache(100_000)
+def _hash_file(path: Path, _state: tuple[int, ...] | None) -> tuple[np.ndarray, str]:
+    """Hash a file; the numbers of its state tell it from another one that had its path."""
+    return packed_hashes(read_image(path, DECODED_SIDE)), files.sha256(path)
 
 
 def near_pairs(hashes: Hashes, most_bits: int = NEAR_BITS, most_per_image: int | None = None) -> np.ndarray:

@@ -46,8 +46,8 @@ class Snapshot:
         weights: the ``.h5``, ``.onnx`` or ``.tflite`` file.
         record: the JSON in it or beside it: ``kind`` (one of `KINDS`), ``detector``, ``classes`` (name to id),
             ``settings`` (of the detector), ``inference`` (thresholds, for that kind), ``training`` (parameters,
-            fingerprint of the training table, hashes of its pictures, metrics, versions), ``created`` and
-            ``weights_sha256``.
+            fingerprint of the training table, hashes of its pictures and of the validation's, metrics, versions),
+            ``created`` and ``weights_sha256``.
     """
 
     weights: Path
@@ -306,13 +306,17 @@ def trained_on(snapshot: Snapshot, table) -> bool:
     return snapshot.record.get("training", {}).get("training_table_fingerprint") == fingerprint(table, snapshot.classes)
 
 
-def image_hashes(snapshot: Snapshot) -> np.ndarray | None:
+def image_hashes(snapshot: Snapshot, name: str = "image_hashes") -> np.ndarray | None:
     """Give the hashes of the pictures that a snapshot learnt from, see `retinamask.dataset.copies.Hashes`.
+
+    Args:
+        snapshot: of a detector or a classifier.
+        name: ``val_image_hashes`` for those on which its epoch and its score thresholds were chosen.
 
     Returns:
         ``uint8`` of shape ``(N, 10)``, or None if the snapshot does not say.
     """
-    text = snapshot.record.get("training", {}).get("image_hashes")
+    text = snapshot.record.get("training", {}).get(name)
     return None if text is None else np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, HASH_BITS // 8)
 
 

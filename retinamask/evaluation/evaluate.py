@@ -27,6 +27,8 @@ def evaluate(
 ) -> "Evaluation":
     """Judge detections by the twelve COCO figures, see `retinamask.evaluation.coco.evaluate`.
 
+    A table does not say what its model was trained on: `rm.find_leaks` looks for those pictures among the images.
+
     Args:
         detections: made with a low ``score_threshold`` such as 0.05 and ``suppress="per_class"``.
         annotations: of the images that were looked at, with the same paths.
@@ -177,7 +179,8 @@ class Evaluation(dict):
             empty = np.empty((0, 5 + len(more)), np.float32)
             arrays.append([_rows(tables.get(path), classes, more, empty) for path in image_paths(annotations)])
         names = sorted(classes, key=classes.get)
-        counts = ConfusionMatrix.from_tensors(arrays[1], arrays[0], names, 0.0, matches.IOU_THRESHOLDS[0]).matrix
+        just_below = matches.IOU_THRESHOLDS[0] - 1e-7  # it leaves out an IoU that is the threshold, which COCO counts
+        counts = ConfusionMatrix.from_tensors(arrays[1], arrays[0], names, 0.0, just_below).matrix
         counts = counts.astype(float)
         counts[-1, -1] = np.nan  # background that is found as such is not counted
         return pd.DataFrame(counts, [*names, "background"], [*names, "missed"])

@@ -152,29 +152,35 @@ class Leaderboard:
     def __init__(self, table: pd.DataFrame, pictured: list[Example], classes: dict[str, int], remarks: list[str]):
         self.table, self._pictured, self._classes, self.remarks = table, pictured, classes, remarks
 
+    @property
+    def _marks(self) -> list[str]:
+        """What stands behind the name of each model: that it knows images."""
+        return [" (LEAK)" if leaked else "" for leaked in self.table["leaked_images"].astype(float) > 0]
+
     def markdown(self) -> str:
-        """Write the table as Markdown."""
+        """Write the table as Markdown, and below it the remarks."""
         numbers = {"images_a_second": "images/s", "milliseconds": "ms", "peak_memory_mb": "memory MB"}
         numbers |= {"file_mb": "file MB", "minutes_to_snapshot": "min to snapshot"}
         by_class = {f"AP50/{name}": f"AP50 {name}" for name in self._classes}
         head = ["model", "px", "AP (95 %)", "AP50 (95 %)", *by_class.values(), *numbers.values()]
         lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-        for row in self.table.to_dict("records"):
+        for row, mark in zip(self.table.to_dict("records"), self._marks, strict=True):
             ends = [(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in ("AP", "AP50")]
             intervals = [f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in ends]
             classes = [_shown(row[name], ".3f") for name in by_class]
             measured = [_shown(row[name], ".1f") for name in numbers]
-            lines.append([row["model"], str(row["image_size"]), *intervals, *classes, *measured])
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+            lines.append([row["model"] + mark, str(row["image_size"]), *intervals, *classes, *measured])
+        remarks = [f"- {remark}" for remark in self.remarks]
+        return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), *[""] * bool(remarks), *remarks, ""])
 
     @style.styled
     def picture(self) -> Figure:
         """Draw AP with its 95 % interval against the images a second."""
         figure, axes = style.begin(9.6, 5)
-        for rank, row in enumerate(self.table.itertuples(), start=1):
+        for rank, (row, mark) in enumerate(zip(self.table.itertuples(), self._marks, strict=True), start=1):
             color = style.OTHER_COLORS[(rank - 1) % len(style.OTHER_COLORS)]
             ends = [[max(0, row.AP - row.AP_low)], [max(0, row.AP_high - row.AP)]]
-            label = f"{rank}  {style.shown_text(style.short(row.model, 34))}"
+            label = f"{rank}  {style.shown_text(style.short(row.model, 34))}{mark}"
             point = {"fmt": "o", "color": color, "elinewidth": 1.2, "capsize": 3, "label": label}
             axes.errorbar(row.images_a_second, row.AP, ends, **point)
             place = {"xytext": (6, 5), "textcoords": "offset points"}

@@ -23,8 +23,9 @@ def read_runs(runs_dir: str | Path, snapshots_dir: str | Path) -> tuple[pd.DataF
         snapshots_dir: has the snapshots; of a training the best is listed.
 
     Returns:
-        A table, the newest first, and a message for each record that cannot be read. Columns are `COLUMNS`, empty where
-        nothing is known, and ``parameters``, a dict: ``name`` is the folder of a run or the stem of a snapshot,
+        A table, the newest first and the trainings of a run below it, and a message for each record that cannot be
+        read. Columns are `COLUMNS`, empty where nothing is known, ``run``, to which the row belongs, and
+        ``parameters``, a dict: ``name`` is the folder of a run or the stem of a snapshot,
         ``data`` the fingerprint of a run's whole table or of a training's images, ``judged_on`` the part that the
         figures are of, ``epochs`` and ``seconds`` are those of the whole training or run,
         ``revision`` that of git, with a ``+`` if files were changed.
@@ -36,15 +37,21 @@ def read_runs(runs_dir: str | Path, snapshots_dir: str | Path) -> tuple[pd.DataF
     for path, row_of in sorted(records):
         try:
             if row := row_of(path, _read(path)):
-                found.setdefault((row["kind"], row["of"], row["started"]), []).append(row)
+                found.setdefault((row["kind"], row["run"], row["started"]), []).append(row)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             problems.append(f"left out: {path} is damaged or another program's ({type(error).__name__}: {error})")
     rows = []
     for snapshots in found.values():
         best, last = (max(snapshots, key=lambda row: row[name] or 0) for name in ("best", "epochs"))
         rows.append(best | {name: last[name] for name in ("status", "epochs", "seconds")})
-    rows.sort(key=lambda row: datetime.fromisoformat(row["started"]), reverse=True)
-    return pd.DataFrame(rows, columns=[*COLUMNS, "parameters"]), problems
+    begun = {row["run"]: row["started"] for row in rows if row["kind"] == "run"}
+
+    def place(row: dict[str, Any]) -> tuple:
+        started, its_run = row["started"], begun.get(row["run"], row["started"])
+        return datetime.fromisoformat(its_run), row["run"], row["kind"] == "run", datetime.fromisoformat(started)
+
+    rows.sort(key=place, reverse=True)
+    return pd.DataFrame(rows, columns=[*COLUMNS, "run", "parameters"]), problems
 
 
 def compare_runs(table: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
@@ -86,7 +93,7 @@ def _run(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     started = record.get("started") or max(entry["started"] for entry in notebooks.values())
     return {
         "name": path.parent.name,
-        "of": path.parent.name,
+        "run": path.parent.name,
         "kind": "run",
         "started": _local(started),
         "status": record["status"],
@@ -113,7 +120,7 @@ def _training(path: Path, record: dict[str, Any]) -> dict[str, Any] | None:
     figures = {name: metrics.get(name) for name in FIGURES}
     return {
         "name": path.stem,
-        "of": training["run"],
+        "run": training["run"],
         "kind": "training",
         "started": _local(training["started"]),
         "status": "finished" if training["finished"] else "unfinished",

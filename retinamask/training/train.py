@@ -8,18 +8,18 @@ import math
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
 from retinamask.dataset import files
-from retinamask.dataset.annotations import fingerprint
+from retinamask.dataset.annotations import fingerprint, image_paths
 from retinamask.dataset.copies import HASH_BITS, hash_images
 from retinamask.detectors import _keras, snapshots
 from retinamask.training import checkpoints, distribution, input_pipeline, learning_rate, precision
@@ -34,7 +34,14 @@ _PACKAGES = ("retinamask", "tensorflow", "tf-keras", "keras-retinanet", "numpy")
 # These do not touch the weights, so that a resumed run may have other values.
 _FREE = ("keep_best", "keep_last", "checkpoint_minutes", "cache", "precision", "accumulate")
 
-Evaluate = Callable[[Any], dict[str, float | None]]  # a network to figures, of which AP50 or accuracy chooses the best
+
+class Evaluate(Protocol):
+    """Gives the figures of a network on the images of a table; AP50 or accuracy chooses the best epoch."""
+
+    table: pd.DataFrame
+    folder: Path
+
+    def __call__(self, network: Any) -> dict[str, float | None]: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,8 @@ def train(
         stem: snapshots are written to ``<stem>_best.h5`` and ``<stem>_last.h5`` with their JSON files, checkpoints
             to ``<stem>_checkpoint-...`` until the run has finished.
         weights: what to start from, see `retinamask.detectors.starting_weights.start`.
-        evaluate: called with the network after every ``evaluate_every`` epochs and the last one.
+        evaluate: called with the network after every ``evaluate_every`` epochs and the last one, see
+            `retinamask.evaluation.in_training`.
         watchers: see `retinamask.evaluation.watchers`.
         record: further entries for the snapshots' training record.
         log_csv: where to keep the log, rewritten after each epoch.
@@ -118,6 +126,9 @@ def train(
             known |= _training_record(examples, settings, used) | (record or {})
             if not saved and distribution.is_chief(strategy):
                 known["image_hashes"] = _image_hashes(examples, weights)
+                if evaluate:
+                    chosen_on = hash_images(image_paths(evaluate.table), evaluate.folder).upright
+                    known["val_image_hashes"] = chosen_on.tobytes().hex()
             loop = Loop(learner, examples, steps, stem, strategy, evaluate, list(watchers), log_csv, known)
             loop.run(saved)
     return Trained(loop.keeper.best, loop.keeper.last, pd.DataFrame(loop.rows))
