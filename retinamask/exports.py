@@ -90,15 +90,8 @@ def export(
     source = {"name": snapshot.weights.name, "weights_sha256": snapshot.record["weights_sha256"]}
     about = {"to": to, "precision": precision, "converted_from": source}
     if out.exists() and not force:
-        with contextlib.suppress(SnapshotError):
-            found = snapshots.read(out)
-            same_size = found.record["settings"] == json.loads(json.dumps(snapshot.record["settings"]))
-            if (
-                same_size
-                and about.items() <= found.record["export"].items()
-                and not _fault(found.record["export"]["check"], precision)
-            ):
-                return found
+        if (made := _passed(out, snapshot, about)) is not None:
+            return made
         raise SnapshotError(f"{out} exists; choose another name, or replace it with force")
     detector, network = detectors.load(snapshot, "inference" if snapshot.classifies else "raw")
     inputs = _Calibration(detector, train, folder) if precision == "int8" else None
@@ -121,6 +114,17 @@ def export(
     if val is not None and not snapshot.classifies:  # scores are others in int8 and at another image_size
         about["thresholds"] = matches.best_thresholds(matches.match(val, found[0], snapshot.classes, [0.5]))
     return exported.save(model, out, record)
+
+
+def _passed(out: Path, snapshot: Snapshot, about: dict[str, Any]) -> Snapshot | None:
+    """Give the export in a file if it is the one that is asked for and passed its comparison."""
+    with contextlib.suppress(SnapshotError):
+        found = snapshots.read(out)
+        same_size = found.record["settings"] == json.loads(json.dumps(snapshot.record["settings"]))
+        export = found.record["export"]
+        if same_size and about.items() <= export.items() and not _fault(export["check"], about["precision"]):
+            return found
+    return None
 
 
 def _fixed_side(detector, to: str) -> int | None:

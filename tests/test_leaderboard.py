@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from PIL import Image, ImageOps
 
 import retinamask as rm
 from retinamask.cli import main
 from retinamask.dataset import annotations
+from retinamask.detectors import snapshots
 from retinamask.evaluation import leaderboard as module
 from retinamask.evaluation.leaderboard import Leaderboard
 from retinamask.evaluation.leaks import Leaks
@@ -99,7 +101,7 @@ def test_the_table_as_markdown():
 
 def test_remarks_name_what_was_not_read_and_what_is_there_twice(trained, table, tiny, tmp_path, monkeypatch):
     """Of the twelve images, the first is there mirrored too, and another file is none."""
-    monkeypatch.setattr(module, "_peak_memory", lambda weights, paths: 100.0)
+    monkeypatch.setattr(module, "_peak_memory", lambda weights, paths, faces: 100.0)
     monkeypatch.setattr(module, "find_leaks", lambda *_: Leaks(None, ["copies cannot be checked"]))
     board_table = annotations.moved(table, tiny, tmp_path)
     first = annotations.image_paths(board_table)[0]
@@ -116,7 +118,7 @@ def test_remarks_name_what_was_not_read_and_what_is_there_twice(trained, table, 
 
 def test_a_remark_on_detections_has_the_name_of_their_model(trained, table, tiny, monkeypatch):
     """Detections that were cut at a threshold, as of a model that gives no weak ones."""
-    monkeypatch.setattr(module, "_peak_memory", lambda weights, paths: 100.0)
+    monkeypatch.setattr(module, "_peak_memory", lambda weights, paths, faces: 100.0)
     monkeypatch.setattr(module, "find_leaks", lambda *_: Leaks(0, []))
 
     def cut(predictor, paths, *_, **__):
@@ -130,7 +132,7 @@ def test_a_remark_on_detections_has_the_name_of_their_model(trained, table, tiny
 
 
 def test_the_command_compares_snapshots_of_files_and_runs(trained, tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module, "_peak_memory", lambda weights, paths: 100.0)
+    monkeypatch.setattr(module, "_peak_memory", lambda weights, paths, faces: 100.0)
     (tmp_path / "lonely").mkdir()
     command = ["compare", str(trained.best.weights), "--annotations", str(tiny / "annotations.csv"), "--passes", "1"]
     command += ["--classes", str(tiny / "classes.csv"), "--out", str(tmp_path / "board")]
@@ -159,3 +161,32 @@ def test_what_cannot_be_compared_is_refused(trained, table, tiny, tmp_path):
     broken.write_text("no network")
     with pytest.raises(ValueError, match=re.escape(f"{broken}: a process of its own cannot run it (")):
         module._peak_memory(broken, [])
+
+
+def test_boxes_are_fitted_and_classifiers_get_their_faces(tmp_path, capsys):
+    """On halves of drawn scenes, with the models of the project, which `rm.load` takes too."""
+    table, classes, _ = rm.read_annotations(ROOT / "data/sample", known={"no_mask": 0, "mask": 1}, folder=tmp_path)
+    paths = annotations.image_paths(table)[:24]
+    first, second = (table[table["image_path"].isin(paths[start::2])] for start in (0, 1))
+    models = [snapshots.shipped(name) for name in ("mask_detector", "mask_classifier")]
+    board = rm.leaderboard(models, second, classes, tmp_path, 1, 1, fit_table=first, face_detector="snapshot")
+    rows, two_stages = board.table.set_index("model"), "mask_classifier.onnx + snapshot"
+    assert rows.loc[two_stages, "image_size"] == 128 and (rows["peak_memory_mb"] > 50).all()
+    for name, options in (("mask_detector.onnx", {}), (two_stages, {"face_detector": "snapshot"})):
+        fit = rm.fit_boxes(rm.load(**options).detect(first, 0.5, folder=tmp_path), first)
+        numbers = ",".join(f"{number:g}" for number in fit)
+        assert f"{name}: boxes fitted to those of training images, --box-fit {numbers}" in board.remarks
+        found = rm.load(**options, box_fit=fit).detect(second, 0.05, "per_class", folder=tmp_path)
+        assert (
+            rows.loc[name, "AP"] == pytest.approx(rm.evaluate(found, second, classes)["AP"]) and rows["AP"].min() > 0.1
+        )
+    with pytest.raises(ValueError, match="12 of 12 images show a picture that boxes were fitted on"):
+        rm.leaderboard(models[:1], second, classes, tmp_path, 1, 1, fit_table=second)
+    for part, name in ((first, "train"), (second, "test")):
+        annotations.write_annotations(part, tmp_path / f"{name}.csv")
+    (tmp_path / "classes.csv").write_text("no_mask,0\nmask,1\n")
+    command = ["compare", str(models[1]), "--annotations", str(tmp_path / "test.csv"), "--classes"]
+    command += [str(tmp_path / "classes.csv"), "--passes", "1", "--out", str(tmp_path / "board")]
+    assert main(command) == 2 and "a face detector" in capsys.readouterr().err
+    assert main([*command, "--face-detector", "snapshot", "--fit-boxes", str(tmp_path / "train.csv")]) == 0
+    assert f"| {two_stages} | 128 |" in capsys.readouterr().out

@@ -91,9 +91,15 @@ def add_predictor_options(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("the network")
     for name, (_, option) in _NETWORK.items():
         group.add_argument(f"--{name}", **option, default=argparse.SUPPRESS)
+    add_face_options(command, _PREDICTOR)
+
+
+def add_face_options(command: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """Declare those options of a face detector that are named."""
     text = "the score is the face's times the class's probability; options left out are the face detector's own"
     group = command.add_argument_group("with a mask classifier", text)
-    for name, (_, kind, count, value, text) in _PREDICTOR.items():
+    for name in names:
+        _, kind, count, value, text = _PREDICTOR[name]
         option = {"type": kind, "nargs": count, "metavar": value, "help": text, "default": argparse.SUPPRESS}
         group.add_argument(f"--{name}", **option)
 

@@ -9,6 +9,7 @@ from retinamask.commands import add_command
 from retinamask.commands.detect import (
     SHIPPED,
     SUPPRESS,
+    add_face_options,
     add_predictor_options,
     load_predictor,
     predictor_options,
@@ -71,12 +72,15 @@ def add_commands(subparsers) -> None:
     compare.add_argument("models", nargs="+", metavar="RUN_OR_SNAPSHOT", help=text)
     compare.add_argument("--annotations", required=True, metavar="CSV", help="images to compare them on")
     compare.add_argument("--classes", required=True, metavar="CSV", help="classes.csv")
+    text = "training images: learn on them for each how boxes must move and grow to be those of this data set"
+    compare.add_argument("--fit-boxes", metavar="CSV", help=text)
     compare.add_argument("--out", default="runs/leaderboard", help="folder for leaderboard.csv, .md, .png and images")
     compare.add_argument("--passes", type=int, default=5, help="how often each is timed, in turns")
     compare.add_argument("--snapshots-dir", default="snapshots", help="where the snapshots of runs are")
     text = "compare also on pictures that one was trained on, and say so; they are refused if left out"
     compare.add_argument("--allow-leak", action="store_true", help=text)
     compare.add_argument("--force", action="store_true", help="replace an earlier leaderboard")
+    add_face_options(compare, ["face-detector", "face-model"])
 
 
 def convert_command(given) -> None:
@@ -190,17 +194,14 @@ def _fit_to_table(given, predictor, judged):
     from retinamask.dataset import annotations
     from retinamask.dataset.copies import hash_images
     from retinamask.evaluation.leaks import find_pictures
-    from retinamask.inference.box_fit import Fitted, fit_boxes
-    from retinamask.inference.detect import detect
+    from retinamask.inference.box_fit import fit_predictor
 
     training, folder = annotations.read_annotations(given.fit_boxes), Path(given.fit_boxes).parent
-    paths = annotations.image_paths(training)
-    known = hash_images(paths, folder).upright
+    known = hash_images(annotations.image_paths(training), folder).upright
     leaks = find_pictures(known, "boxes were fitted", judged, Path(given.annotations).parent, given.allow_leak)
-    detections, unreadable = detect(predictor, paths, folder, 0.5)
+    fitted, unreadable = fit_predictor(predictor, training, folder)
     for message in unreadable:
         print(f"boxes were not fitted to: {message}", file=sys.stderr)
-    fitted = Fitted(predictor, fit_boxes(detections, training))
     shown = ",".join(f"{number:g}" for number in fitted.box_fit)
     print(f"boxes fitted to those of {given.fit_boxes}: --box-fit {shown}")
     return fitted, leaks
@@ -222,6 +223,10 @@ def compare_command(given) -> None:
         for path in given.models
     ]
     folder, options = Path(given.annotations).parent, {"passes": given.passes, "allow_leak": given.allow_leak}
+    options |= {name.replace("-", "_"): value for name, value in predictor_options(given).items()}
+    if given.fit_boxes:
+        fit_table = annotations.read_annotations(given.fit_boxes)
+        options["fit_table"] = annotations.moved(fit_table, Path(given.fit_boxes).parent, folder)
     board = leaderboard(models, table, classes, folder, **options)
     board.save(given.out)
     print(board.markdown(), end="")

@@ -1,11 +1,13 @@
 """Which detector: accuracy, speed, memory and size of several on the same images, see ``import retinamask as rm``."""
 
+import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,27 +16,29 @@ from PIL import Image
 
 from retinamask.dataset import files
 from retinamask.dataset.annotations import image_paths
-from retinamask.dataset.copies import copies_remark
+from retinamask.dataset.copies import copies_remark, hash_images
 from retinamask.dataset.images import read_image
 from retinamask.detectors import snapshots
 from retinamask.detectors.snapshots import Snapshot
 from retinamask.drawing import style
 from retinamask.drawing.contact_sheet import Example, contact_sheet, side_by_side
 from retinamask.evaluation import plots
-from retinamask.evaluation.evaluate import evaluate
-from retinamask.evaluation.leaks import find_leaks
+from retinamask.evaluation.evaluate import Evaluation, evaluate
+from retinamask.evaluation.leaks import find_leaks, find_pictures
+from retinamask.inference.box_fit import fit_predictor
 from retinamask.inference.detect import Predictor, detect
+from retinamask.model import load
 from retinamask.progress import track
 
 FILES = ("leaderboard.csv", "leaderboard.md", "leaderboard.png", "leaderboard_images.png")
 _PICTURED = 6  # images that are drawn for all detectors
 _STATUS = Path("/proc/self/status")  # of Linux
 _LOOK = f"""
-import sys
+import json, sys
 from retinamask.dataset.images import read_image
-from retinamask.inference.detect import Predictor
-predictor = Predictor.load(sys.argv[1])
-for path in sys.argv[2:]:
+from retinamask.model import load
+predictor = load(sys.argv[1], *json.loads(sys.argv[2])).predictor
+for path in sys.argv[3:]:
     predictor([read_image(path)])
 print(open("{_STATUS}").read().partition("VmHWM:")[2].split()[0])
 """
@@ -48,20 +52,27 @@ def leaderboard(
     passes: int = 5,
     timed_images: int = 4,
     allow_leak: bool = False,
+    fit_table: pd.DataFrame | None = None,
+    face_detector: str | None = None,
+    face_model: Sequence[str | Path] = (),
 ) -> "Leaderboard":
     """Judge detectors on the same images, and measure them in turns on this machine.
 
     Args:
-        models: training or inference snapshots, or exports.
+        models: training or inference snapshots, or exports; also of classifiers if a face detector is given.
         annotations: of the images.
         classes: name to id.
         folder: what the image paths are relative to.
         passes: how often each looks at the timed images, in turns, after one that warms up.
         timed_images: how many are timed, the first, one after the other.
         allow_leak: report images that show a picture of a detector's training, instead of refusing them.
+        fit_table: annotations of training images, with paths that are relative to ``folder`` too: the boxes of each
+            model are fitted to them by `rm.fit_boxes`, so that models can be compared that learnt other conventions.
+        face_detector: finds the faces for classifiers, as in `rm.load`.
+        face_model: its files, as in `rm.load`.
 
     Raises:
-        SnapshotError: a file is missing or damaged, or a classifier.
+        SnapshotError: a file is missing or damaged, or a classifier without a face detector.
         ValueError: other classes, nothing annotated, fewer than one pass or image, a model given twice, or a leak.
 
     Example:
@@ -77,39 +88,55 @@ def leaderboard(
     names = [snapshot.weights.name for snapshot in given]
     if len(set(names)) < len(names):
         names = [str(snapshot.weights) for snapshot in given]
-    leaks, remarks = [], []
+    faces, face_snapshot = (face_detector, [str(path) for path in face_model]), None
+    if face_detector == "snapshot":
+        face_snapshot = snapshots.read(face_model[0] if face_model else snapshots.shipped("mask_detector"))
+    predictors, leaks, remarks = {}, [], []
     for name, snapshot in zip(names, given, strict=True):
         snapshots.check_classes(snapshot, classes)
-        leaks.append(find_leaks(snapshot, annotations, folder, allow_leak))
+        name = f"{name} + {face_detector}" if snapshot.classifies and face_detector else name
+        predictors[name] = load(snapshot, *(faces if snapshot.classifies else ())).predictor
+        leaks.append(find_leaks(snapshot, annotations, folder, allow_leak, face_snapshot))
         remarks += [f"{name}: {text}" for text in leaks[-1].remarks]
-    predictors = {name: Predictor.load(snapshot) for name, snapshot in zip(names, given, strict=True)}
+    if fit_table is not None:
+        known = hash_images(image_paths(fit_table), folder).upright
+        remarks += find_pictures(known, "boxes were fitted", annotations, folder, allow_leak).remarks
+        for name, predictor in predictors.items():
+            predictors[name], unfitted = fit_predictor(predictor, fit_table, folder)
+            numbers = ",".join(f"{number:g}" for number in predictors[name].box_fit)
+            remarks.append(f"{name}: boxes fitted to those of training images, --box-fit {numbers}")
+        remarks += [f"boxes were not fitted to: {message}" for message in unfitted]  # the same files for each
     rows, shown, paths = [], {}, image_paths(annotations)
     for (name, predictor), snapshot in zip(predictors.items(), given, strict=True):
         detections, unreadable = detect(predictor, paths, folder, 0.05, suppress="per_class")
         metrics = evaluate(detections, annotations, classes, thresholds=snapshot.thresholds)
         remarks += [f"{name}: {text}" for text in metrics.remarks]
         shown[name] = metrics.shown
-        row = {"model": name, "detector": snapshot.record["detector"]}
-        row["image_size"] = snapshot.record["settings"]["image_size"]
-        for figure in ("AP", "AP50"):
-            low, high = metrics.intervals.get(figure, (np.nan, np.nan))
-            row |= {figure: metrics[figure], f"{figure}_low": low, f"{figure}_high": high}
-        rows.append(row | {f"AP50/{each}": metrics["per_class"][each]["AP50"] for each in classes})
+        rows.append({"model": name, "detector": snapshot.record["detector"], **_figures(metrics, snapshot)})
     remarks += [f"counted as without detections: {message}" for message in unreadable]  # the same files for each
     remarks += copies_remark(paths, folder)
     readable = image_paths(detections)
     timed = [str(Path(folder, path)) for path in readable[:timed_images]]
     milliseconds = _milliseconds(predictors, timed, passes)
     for row, snapshot, leak in zip(rows, track(given, "measuring memory", "model"), leaks, strict=True):
-        row["images_a_second"] = 1000 / milliseconds[row["model"]]
-        row["milliseconds"] = milliseconds[row["model"]]
-        row["peak_memory_mb"] = _peak_memory(snapshot.weights, timed)
+        row |= {"images_a_second": 1000 / milliseconds[row["model"]], "milliseconds": milliseconds[row["model"]]}
+        row["peak_memory_mb"] = _peak_memory(snapshot.weights, timed, faces if snapshot.classifies else ())
         row["file_mb"] = snapshot.weights.stat().st_size / 1e6
         seconds = snapshot.record.get("training", {}).get("metrics", {}).get("seconds", np.nan)
-        row["minutes_to_snapshot"], row["leaked_images"] = seconds / 60, leak.images
+        row |= {"minutes_to_snapshot": seconds / 60, "leaked_images": leak.images}
     table = pd.DataFrame(rows).sort_values("AP", ascending=False, ignore_index=True)
     tables = {"annotated": annotations, **{name: shown[name] for name in table["model"]}}
     return Leaderboard(table, side_by_side(readable[:_PICTURED], folder, tables, annotations), classes, remarks)
+
+
+def _figures(metrics: Evaluation, snapshot: Snapshot) -> dict[str, Any]:
+    """Give the columns of a detector's row that say how well it does and at which size."""
+    settings = snapshot.record["settings"]
+    row = {"image_size": settings.get("image_size") or settings["image_height"]}
+    for figure in ("AP", "AP50"):
+        low, high = metrics.intervals.get(figure, (np.nan, np.nan))
+        row |= {figure: metrics[figure], f"{figure}_low": low, f"{figure}_high": high}
+    return row | {f"AP50/{name}": each["AP50"] for name, each in metrics["per_class"].items()}
 
 
 def _milliseconds(predictors: dict[str, Predictor], paths: list[str], passes: int) -> dict[str, float]:
@@ -125,11 +152,11 @@ def _milliseconds(predictors: dict[str, Predictor], paths: list[str], passes: in
     return {name: statistics.median(each) for name, each in taken.items()}
 
 
-def _peak_memory(weights: Path, paths: list[str]) -> float:
+def _peak_memory(weights: Path, paths: list[str], faces: Sequence = ()) -> float:
     """Measure the largest memory in MB of a process that loads a model and looks at images; NaN but on Linux."""
     if not _STATUS.exists():
         return np.nan
-    command = [sys.executable, "-W", "ignore", "-c", _LOOK, str(weights), *paths]
+    command = [sys.executable, "-W", "ignore", "-c", _LOOK, str(weights), json.dumps(faces), *paths]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it was killed, perhaps for want of memory"])[-1]
@@ -144,8 +171,8 @@ class Leaderboard:
         table: a row per detector, the best AP first: ``model``, ``detector``, ``image_size``, ``AP`` and ``AP50`` with
             the ends ``_low`` and ``_high`` of their 95 % intervals, ``AP50/CLASS``, ``images_a_second`` and
             ``milliseconds`` of an image (from pixels to boxes, one at a time), ``peak_memory_mb`` of a process of its
-            own, ``file_mb``, ``minutes_to_snapshot`` of its last training up to the epoch that it holds, NaN if it does
-            not say, and ``leaked_images``.
+            own, ``file_mb`` (of a classifier alone), ``minutes_to_snapshot`` of its last training up to the epoch that
+            it holds, NaN if it does not say, and ``leaked_images``.
         remarks: what speaks against the figures.
     """
 

@@ -1,18 +1,20 @@
 """Fit a detector to a data set: boxes in its convention (faces or whole heads), thresholds that suit its classes."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from retinamask.dataset import boxes
-from retinamask.dataset.annotations import BOX_COLUMNS, objects
-from retinamask.inference.detect import Detections
+from retinamask.dataset.annotations import BOX_COLUMNS, image_paths, objects
+from retinamask.inference.detect import Detections, detect
 from retinamask.inference.suppression import non_maximum
 
 _SAME_FACE = 0.1  # IoU of a box and of an annotation in another convention
 _FEWEST = 10  # pairs of a box and an annotation
+_SURE = 0.5  # the score from which boxes are compared
 
 
 class BoxFit(NamedTuple):
@@ -121,3 +123,18 @@ class Fitted:
                 Detections(fitted[inside], found.scores[kept][inside], found.labels[kept][inside], found.best_score)
             )
         return every
+
+
+def fit_predictor(predictor, annotations: pd.DataFrame, folder: str | Path) -> tuple[Fitted, list[str]]:
+    """Fit the boxes of a predictor to those of training images, as `fit_boxes` does.
+
+    Args:
+        predictor: the predictor.
+        annotations: of the training images.
+        folder: what their paths are relative to.
+
+    Returns:
+        The predictor with the fit, and messages on images that cannot be read.
+    """
+    detections, unreadable = detect(predictor, image_paths(annotations), folder, _SURE)
+    return Fitted(predictor, fit_boxes(detections, annotations)), unreadable

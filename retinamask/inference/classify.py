@@ -60,7 +60,8 @@ class Classifier:
             views = [[images_rgb[index] for index in part]]
             if self.flip:
                 views.append([image_rgb[:, ::-1] for image_rgb in views[0]])
-            found = [self._probabilities(self.detector.prepare(view)[0]) for view in views]
+            found = [self.network.predict_on_batch(self.detector.prepare(view)[0]) for view in views]
+            found = [each[0] if isinstance(each, list) else each for each in found]  # of an export all outputs
             probabilities[part] = sum(found) / len(found)
         return probabilities
 
@@ -68,10 +69,6 @@ class Classifier:
         """Choose the precision of an export's network before many faces are seen, by the time that some images take."""
         if hasattr(self.network, "measure"):
             self.network.measure(self.detector.prepare(images_rgb)[0])
-
-    def _probabilities(self, batch: np.ndarray) -> np.ndarray:
-        found = self.network.predict_on_batch(batch)
-        return found[0] if isinstance(found, list) else found  # of an export all outputs
 
 
 class Ensemble:
