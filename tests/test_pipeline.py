@@ -108,7 +108,7 @@ def test_every_detector_is_trained_and_shows_its_pictures(tiny, tmp_path, monkey
         pictures = {f"{name}.png" for name in ("errors", "worst_images", "doubtful_annotations", "found_by_trait")}
         assert pictures <= pngs_in(run_dir) and len(done.pictures) == 4
         assert len((run_dir / "mistakes.csv").read_text().splitlines()) == 1 + len(done.variables["mistakes"])
-        monkeypatch.setattr(leaderboard, "_peak_memory", lambda weights, paths: 100.0)
+        monkeypatch.setattr(leaderboard, "_peak_memory", lambda weights, paths, faces: 100.0)
         done = run_cells("11_compare_detectors", monkeypatch, passes=1, timed_images=1, **common)
         assert len(done.pictures) == 2 and done.variables["board"].table["model"].tolist() == ["mine_best.h5"]
         assert "| mine_best.h5 | 96 |" in (run_dir / "leaderboard.md").read_text()
