@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
+import openvino
 import pandas as pd
 import pytest
 from conftest import BACKBONE
@@ -325,6 +326,20 @@ def test_bfloat16_is_measured_once(yolo, yolo_onnx, tmp_path, monkeypatch, capsy
         for one, other in zip(again.predict_on_batch(batch), expected, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-4)
     assert again._compiled is before
+
+
+def test_calls_are_not_computed_side_by_side_where_that_gives_other_numbers(yolo_onnx, tmp_path, monkeypatch):
+    other = onnx.load(yolo_onnx)
+    for tensor in other.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(other, tmp_path / "other.onnx")
+    network = Predictor.load(yolo_onnx, precision="float32").network
+    right, wrong = network._compiled, openvino.Core().compile_model(str(tmp_path / "other.onnx"), "CPU")
+    monkeypatch.setattr(network, "_load", lambda hint: setattr(network, "_compiled", wrong))
+    batch = np.random.default_rng(0).random((1, 96, 96, 3), np.float32)
+    with network.many(batch):
+        assert network._compiled is right
 
 
 def test_the_command_exports_and_says_what_it_compared(yolo, tiny, tmp_path, capsys):

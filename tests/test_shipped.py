@@ -1,5 +1,6 @@
 """The models that come with the project: what a fresh clone finds with them, and that recipes have their settings."""
 
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -115,3 +116,14 @@ def test_a_recipe_has_the_settings_of_the_shipped_model(name):
     assert {field: record["settings"][field] for field in network} == {
         field: list(value) if isinstance(value, tuple) else value for field, value in network.items()
     }
+
+
+@pytest.mark.parametrize("recipe", sorted(path.name for path in (ROOT / "recipes").glob("*.yaml")))
+def test_a_recipe_suits_the_notebook_that_it_names(recipe):
+    text = (ROOT / "recipes" / recipe).read_text()
+    notebook = re.search(rf"retinamask run (0[2678]_\w+) .*-f recipes/{recipe}", text)[1]
+    given = read_parameters_file(ROOT / "recipes" / recipe)
+    checked = check_parameters(ROOT / "notebooks" / f"{notebook}.ipynb", given)
+    assert set(checked) == set(given), "plain papermill knows no others"
+    detector = {"02": "retinanet", "08": "mask_classifier"}.get(notebook[:2], notebook.split("_train_")[1])
+    training_settings(detector, checked.pop("more"), **checked)
