@@ -201,6 +201,18 @@ def test_a_box_that_vanishes_is_not_written(csv_path, box):
     assert csv_path.read_text() == "old"
 
 
+def test_joined_tables_are_written_with_every_row(csv_path):
+    one = annotations.make_table([("a.jpg", 1.2, 2, 3, 4, "mask"), ("empty.jpg", *[np.nan] * 4, None)])
+    other = annotations.make_table([("b.jpg", 5, 6, 7.8, 8, "no_mask"), ("c.jpg", 1, 1, 2, 2, "mask")])
+    assert annotations.write_annotations(pd.concat([one, other]), csv_path) == 2
+    assert csv_path.read_text().splitlines() == [
+        "a.jpg,1,2,3,4,mask",
+        "empty.jpg,,,,,",
+        "b.jpg,5,6,8,8,no_mask",
+        "c.jpg,1,1,2,2,mask",
+    ]
+
+
 def test_keras_retinanet_reads_what_we_write_and_we_what_it_reads(tmp_path):
     from retinamask.detectors import _keras
 

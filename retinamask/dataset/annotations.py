@@ -190,7 +190,8 @@ def write_annotations(table: pd.DataFrame, path: str | Path) -> int:
     Example:
         >>> rm.write_annotations(table, "mine.csv")
     """
-    boxes = objects(table)
+    whole = table[COLUMNS].reset_index(drop=True)  # joined tables have rows of the same label
+    boxes = objects(whole)
     rounded = whole_pixels(boxes[BOX_COLUMNS])
     vanished = ~((rounded["x1"] < rounded["x2"]) & (rounded["y1"] < rounded["y2"]))  # true for nan too
     if vanished.any():
@@ -199,7 +200,6 @@ def write_annotations(table: pd.DataFrame, path: str | Path) -> int:
             f"{path}: {vanished.sum()} box(es) vanish when rounded to whole pixels, the first in "
             f"{first.image_path}: {[float(first[c]) for c in BOX_COLUMNS]}; remove boxes under one pixel"
         )
-    whole = table[COLUMNS].copy()
     whole.loc[boxes.index, BOX_COLUMNS] = rounded
     files.write_text(path, _csv_text(_csv_rows(whole, digits=0)))
     return int((rounded != boxes[BOX_COLUMNS]).any(axis=1).sum())
