@@ -85,6 +85,7 @@ def test_a_file_of_theirs_without_classes_says_what_to_do(theirs):
         snapshots.read(theirs / "resnet50_csv_01.h5")
 
 
+@pytest.mark.slow
 # keras-retinanet leaves the images that it measures open
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_a_lambda_layer_is_refused_and_never_runs(tiny, tmp_path):

@@ -23,35 +23,27 @@ def table(tiny):
     return annotations.read_annotations(tiny / "annotations.csv")
 
 
-@pytest.fixture(scope="module")
-def onnx(trained, table, tiny, tmp_path_factory):
-    out = tmp_path_factory.mktemp("export") / "tiny.onnx"
-    return rm.export(trained.last, "onnx", out=out, val=table, folder=tiny, force=True)
-
-
-def test_a_leaderboard_has_the_figures_of_an_evaluation(trained, onnx, table, tiny, tmp_path):
-    board = rm.leaderboard([trained.best, trained.last.weights, onnx], table, trained.best.classes, tiny, 1, 1, True)
+def test_a_leaderboard_has_the_figures_of_an_evaluation(trained, table, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_peak_memory", lambda weights, paths, faces: 100.0)
+    board = rm.leaderboard([trained.best, trained.last.weights], table, trained.best.classes, tiny, 1, 1, True)
     rows = board.table.set_index("model")
-    names = ["tiny_best.h5", "tiny_last.h5", "tiny.onnx"]
+    names = ["tiny_best.h5", "tiny_last.h5"]
     assert sorted(rows.index) == sorted(names) and rows["AP"].is_monotonic_decreasing
     found = rm.load(trained.last).detect(table, 0.05, "per_class", folder=tiny)
     metrics, last = rm.evaluate(found, table, trained.best.classes), rows.loc["tiny_last.h5"]
     for name in ("AP", "AP50"):
         assert last[[name, f"{name}_low", f"{name}_high"]].tolist() == [metrics[name], *metrics.intervals[name]]
     assert last["AP50/mask"] == metrics["per_class"]["mask"]["AP50"]
-    assert rows.loc["tiny.onnx", "AP"] == pytest.approx(last["AP"], abs=0.02)
     assert last["file_mb"] == trained.last.weights.stat().st_size / 1e6
     assert last["minutes_to_snapshot"] == pytest.approx(trained.log["seconds"].iloc[-1] / 60)
     assert (rows["leaked_images"] == 12).all()
     assert [text.split(": LEAK: ")[0] for text in board.remarks if "LEAK" in text] == names
     assert (rows["detector"] == "retinanet").all() and (rows["image_size"] == 96).all()
-    assert (rows["images_a_second"] * rows["milliseconds"]).tolist() == pytest.approx([1000] * 3)
-    # TensorFlow alone takes hundreds of MB; ONNX runs without it.
-    assert rows.loc["tiny_best.h5", "peak_memory_mb"] > rows.loc["tiny.onnx", "peak_memory_mb"] > 50
+    assert (rows["images_a_second"] * rows["milliseconds"]).tolist() == pytest.approx([1000] * 2)
     board.save(tmp_path)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "leaderboard.csv"), board.table)
     with Image.open(tmp_path / "leaderboard_images.png") as sheet:
-        assert sheet.size == (400 // 16 + 4 * (400 + 400 // 16), 400 // 4 + 6 * (400 + 400 // 9 + 400 // 16))
+        assert sheet.size == (400 // 16 + 3 * (400 + 400 // 16), 400 // 4 + 6 * (400 + 400 // 9 + 400 // 16))
 
 
 def test_times_are_medians_of_passes_that_take_turns(tmp_path, monkeypatch):
@@ -163,7 +155,7 @@ def test_what_cannot_be_compared_is_refused(trained, table, tiny, tmp_path):
         module._peak_memory(broken, [])
 
 
-def test_boxes_are_fitted_and_classifiers_get_their_faces(tmp_path, capsys):
+def test_boxes_are_fitted_and_classifiers_get_their_faces(tmp_path, monkeypatch, capsys):
     """On halves of drawn scenes, with the models of the project, which `rm.load` takes too."""
     table, classes, _ = rm.read_annotations(ROOT / "data/sample", known={"no_mask": 0, "mask": 1}, folder=tmp_path)
     paths = annotations.image_paths(table)[:24]
@@ -171,7 +163,8 @@ def test_boxes_are_fitted_and_classifiers_get_their_faces(tmp_path, capsys):
     models = [snapshots.shipped(name) for name in ("mask_detector", "mask_classifier")]
     board = rm.leaderboard(models, second, classes, tmp_path, 1, 1, fit_table=first, face_detector="snapshot")
     rows, two_stages = board.table.set_index("model"), "mask_classifier.onnx + snapshot"
-    assert rows.loc[two_stages, "image_size"] == 128 and (rows["peak_memory_mb"] > 50).all()
+    assert rows.loc[two_stages, "image_size"] == 128
+    assert rows["peak_memory_mb"].between(100, 700).all()  # without TensorFlow; a process of its own for each
     for name, options in (("mask_detector.onnx", {}), (two_stages, {"face_detector": "snapshot"})):
         fit = rm.fit_boxes(rm.load(**options).detect(first, 0.5, folder=tmp_path), first)
         numbers = ",".join(f"{number:g}" for number in fit)
@@ -182,6 +175,7 @@ def test_boxes_are_fitted_and_classifiers_get_their_faces(tmp_path, capsys):
         )
     with pytest.raises(ValueError, match="12 of 12 images show a picture that boxes were fitted on"):
         rm.leaderboard(models[:1], second, classes, tmp_path, 1, 1, fit_table=second)
+    monkeypatch.setattr(module, "_peak_memory", lambda weights, paths, faces: 100.0)
     for part, name in ((first, "train"), (second, "test")):
         annotations.write_annotations(part, tmp_path / f"{name}.csv")
     (tmp_path / "classes.csv").write_text("no_mask,0\nmask,1\n")

@@ -13,6 +13,7 @@ from retinamask.training.train import train
 
 # Name, settings and learning rate
 RETINANET, YOLO = ("retinanet", {"normalisation": "live"}, 6e-4), ("yolov4_tiny", {}, 2e-3)
+SLOWER_YOLO = ("yolov4_tiny", {}, 1e-3)  # at 2e-3 a face as large as its image gets a box beyond it, and keeps that
 
 
 def overfit(kind, sources, folder, tmp_path, image_size: int) -> float:
@@ -43,7 +44,7 @@ def test_eight_drawn_images_are_learnt(kind, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [RETINANET, YOLO])
+@pytest.mark.parametrize("kind", [RETINANET, SLOWER_YOLO])
 def test_eight_photographs_are_learnt(kind, shared_data, tmp_path):
     assert overfit(kind, [shared_data / "praveen"], tmp_path, tmp_path, image_size=224) > 0.95
 
