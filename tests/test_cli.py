@@ -91,7 +91,7 @@ def test_convert_detect_and_evaluate(trained, tiny, tmp_path, capsys):
     assert "12 of 12 images show a picture that the model was trained on" in capsys.readouterr().err
     assert main([*judged, "--allow-leak", "--box-fit", "0,0,1,1"]) == 0
     printed, by_size = capsys.readouterr(), "by the side of faces in pixels of the network's input:\n"
-    assert "LEAK: 12 of 12 images show" in printed.err and "2 of 12 images show a picture that chose" in printed.err
+    assert "LEAK: 12 of 12 images show" in printed.err and "2 of 12 images show a picture of the val" in printed.err
     assert f"{model}: detections from score 0.05 on" in printed.out
     sizes = printed.out.split(by_size)[1].splitlines()
     assert sizes[0].split() == ["from", "to", "boxes", "AP50", "AP", "AR100"]

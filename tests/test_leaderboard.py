@@ -149,6 +149,8 @@ def test_what_cannot_be_compared_is_refused(trained, table, tiny, tmp_path):
         rm.leaderboard([trained.last, trained.best, again], table, trained.best.classes, tiny)
     with pytest.raises(ValueError, match=r"was trained for the classes 0 mask.*use the classes\.csv"):
         rm.leaderboard([trained.best], table, {"no_mask": 0, "mask": 1}, tiny)
+    with pytest.raises(ValueError, match="has no effect, since none of the models is a mask classifier"):
+        rm.leaderboard([trained.best], table, trained.best.classes, tiny, face_detector="haar")
     broken = tmp_path / "broken.onnx"
     broken.write_text("no network")
     with pytest.raises(ValueError, match=re.escape(f"{broken}: a process of its own cannot run it (")):

@@ -54,11 +54,11 @@ def test_pictures_of_the_validation_are_remarked_upon_and_not_refused(snapshot, 
     Image.fromarray(photo(4)[:, ::-1]).save(tmp_path / "mirrored_4.png")
     chosen_on = np.stack([copies.packed_hashes(photo(seed))[0] for seed in (3, 4)]).tobytes().hex()
     table = table_of("other_3.png", "mirrored_4.png", "other_5.png")
-    remark = "2 of 3 images show a picture that chose the epoch and the score thresholds; the figures are slightly "
+    remark = "2 of 3 images show a picture of the validation, which chose the epoch and the score thresholds; "
     for training, images in ((snapshot.record["training"], 0), ({}, None)):
         snapshot.record["training"] = training | {"val_image_hashes": chosen_on}
         found = rm.find_leaks(snapshot, table, tmp_path)
-        assert found.images == images and found.remarks[-1] == f"{remark}optimistic"
+        assert found.images == images and found.remarks[-1] == f"{remark}the figures are a little too good"
         assert rm.find_leaks(snapshot, table_of("other_5.png"), tmp_path).remarks == found.remarks[:-1]
 
 

@@ -41,7 +41,8 @@ def add_commands(subparsers) -> None:
     text = "int8: a quarter of the bytes and several times faster; boxes move a little"
     export.add_argument("--precision", choices=("float32", "int8"), default="float32", help=text)
     export.add_argument("--annotations", metavar="CSV", help="training images; int8 is calibrated on a sample of them")
-    text = "held-out images on which snapshot and export are compared; for float32 either CSV will do"
+    text = "held-out images: snapshot and export are compared on them, and score thresholds of a detector chosen; for "
+    text += "float32 either CSV will do"
     export.add_argument("--val-annotations", metavar="CSV", help=text)
     export.add_argument("--image-size", type=int, help="side of the network's input; the snapshot's if left out")
     export.add_argument("--out", help="file to write; beside the snapshot if left out")

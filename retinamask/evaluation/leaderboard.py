@@ -88,6 +88,8 @@ def leaderboard(
     names = [snapshot.weights.name for snapshot in given]
     if len(set(names)) < len(names):
         names = [str(snapshot.weights) for snapshot in given]
+    if (face_detector or face_model) and not any(snapshot.classifies for snapshot in given):
+        raise ValueError("a face detector has no effect, since none of the models is a mask classifier; leave it out")
     faces, face_snapshot = (face_detector, [str(path) for path in face_model]), None
     if face_detector == "snapshot":
         face_snapshot = snapshots.read(face_model[0] if face_model else snapshots.shipped("mask_detector"))

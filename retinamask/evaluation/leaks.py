@@ -60,8 +60,8 @@ def find_leaks(
     if chosen_on is not None:
         hashes = hash_images(image_paths(table), folder)
         if shown := int(shown_in(hashes, chosen_on).sum()):
-            such = f"{shown} of {len(hashes.paths)} images show a picture that chose the epoch and the score thresholds"
-            remarks.append(f"{such}; the figures are slightly optimistic")
+            such = f"{shown} of {len(hashes.paths)} images show a picture of the validation"
+            remarks.append(f"{such}, which chose the epoch and the score thresholds; the figures are a little too good")
     return Leaks(images, remarks)
 
 
