@@ -54,6 +54,7 @@ def test_weights_that_a_training_starts_from_remember_its_pictures():
     shipped = snapshots.read(snapshots.shipped("mask_detector"))
     known = [snapshots.image_hashes(each) for each in (first, second, shipped)]
     assert known[0].shape == (471, 10) and (known[0] == known[1]).all() and (known[0] == known[2]).all()
+    assert shipped.record["settings"] == second.record["settings"] | {"image_size": 1024}
     source = second.record["training"]["weights"]
     assert source["source"] == first.weights.name and source["sha256"] == first.record["weights_sha256"]
 
