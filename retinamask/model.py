@@ -165,6 +165,7 @@ def load(
         raise ValueError(f"{', '.join(options) or 'face_model'} has no effect without a face detector")
     else:
         predictor = Predictor.load(found, image_size=image_size, **runtime)
+        found = found if image_size is None else found.at(image_size)
         if slices is not False:
             predictor = Slices(predictor, None if slices is True else slices)
     return Model(found, Fitted(predictor, box_fit) if box_fit else predictor, face_detector)

@@ -119,6 +119,14 @@ def test_a_recipe_has_the_settings_of_the_shipped_model(name):
     }
 
 
+def test_score_thresholds_are_of_the_size_they_were_chosen_at():
+    snapshot = snapshots.read(ROOT / "snapshots/interim/ssd_andrewmvd_640.h5")
+    assert snapshot.thresholds["no_mask"] == 0.23 and snapshot.at(640) is snapshot
+    assert snapshot.at(1024).thresholds == {"no_mask": 0.5, "mask": 0.5} and snapshot.thresholds["no_mask"] == 0.23
+    with pytest.raises(snapshots.SnapshotError, match="has a fixed image_size of 1024, not 640; export"):
+        rm.load(image_size=640)
+
+
 @pytest.mark.parametrize("recipe", sorted(path.name for path in (ROOT / "recipes").glob("*.yaml")))
 def test_a_recipe_suits_the_notebook_that_it_names(recipe):
     text = (ROOT / "recipes" / recipe).read_text()

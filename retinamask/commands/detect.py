@@ -135,7 +135,8 @@ def read_snapshot(given):
 
     shipped = "mask_classifier" if "face_detector" in given else "mask_detector"
     given.snapshot = given.snapshot or snapshots.shipped(shipped)
-    return snapshots.read(given.snapshot)
+    snapshot = snapshots.read(given.snapshot)
+    return snapshot.at(given.image_size) if "image_size" in given and not snapshot.classifies else snapshot
 
 
 def _snapshot_of(given):

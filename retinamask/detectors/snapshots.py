@@ -64,7 +64,14 @@ class Snapshot:
         if self.record.get("export", {}).get("image_size", image_size) != image_size:
             found = f"{self.weights} has a fixed image_size of {self.record['export']['image_size']}"
             raise SnapshotError(f"{found}, not {image_size}; export the snapshot again with that --image-size")
-        return replace(self, record={**self.record, "settings": {**self.record["settings"], "image_size": image_size}})
+        if image_size == self.record["settings"]["image_size"]:
+            return self
+        record = {**self.record, "settings": {**self.record["settings"], "image_size": image_size}}
+        if "training" in record:  # its score thresholds suit its own size
+            metrics = record["training"].get("metrics", {})
+            kept = {name: value for name, value in metrics.items() if not name.startswith("threshold/")}
+            record["training"] = {**record["training"], "metrics": kept}
+        return replace(self, record=record)
 
     @property
     def classes(self) -> dict[str, int]:

@@ -110,7 +110,7 @@ def train(
         if weights == "none" and not saved and len(examples) < MANY_IMAGES and detector.published:
             print(
                 "note: weights none starts from random numbers, which is right for the drawn sample; fewer than "
-                f"{MANY_IMAGES:,} photographs need weights {' or '.join(detector.published)}",
+                f"{MANY_IMAGES:,} photographs are learnt faster from {' or '.join(detector.published)}",
                 flush=True,
             )
     with _stopping(stem), explained(settings, stem), distribution.stopping_together(strategy):
