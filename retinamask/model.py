@@ -158,8 +158,8 @@ def load(
         predictor = TwoStage.load(found, face_detector, face_model, **runtime, **options)
     elif found.classifies:
         raise ValueError(
-            f"{found.weights} is a classifier of faces and finds none; it needs a face detector such as haar "
-            '(--face-detector haar, or face_detector="haar" in Python)'
+            f"{found.weights} is a classifier of faces and finds none; it needs a face detector such as snapshot "
+            '(--face-detector snapshot, or face_detector="snapshot" in Python)'
         )
     elif options or face_model:
         raise ValueError(f"{', '.join(options) or 'face_model'} has no effect without a face detector")

@@ -73,7 +73,7 @@ def test_the_table_as_markdown():
     board = Leaderboard(pd.DataFrame(rows[:1]), [], {"mask": 0, "none": 1}, [])
     assert board.markdown().splitlines() == [
         "| model | px | AP (95 %) | AP50 (95 %) | AP50 mask | AP50 none | images/s | ms | memory MB | file MB "
-        "| min to snapshot |",
+        "| min of last training |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| a.h5 | 512 | 0.500 (0.400 to 0.600) | 0.800 (0.700 to 0.900) | 0.750 | - | 40.0 | 25.0 | - | 11.1 | 2.0 |",
     ]

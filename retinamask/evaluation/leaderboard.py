@@ -82,12 +82,7 @@ def leaderboard(
     if passes < 1 or timed_images < 1 or not models:
         raise ValueError(f"{len(models)} models, {passes} passes and {timed_images} timed images, expected at least 1")
     given = [model if isinstance(model, Snapshot) else snapshots.read(model) for model in models]
-    places = [snapshot.weights.resolve() for snapshot in given]
-    if repeated := [str(path) for number, path in enumerate(places) if path in places[:number]]:
-        raise ValueError(f"{', '.join(repeated)} is given more than once, expected each model once; leave one out")
-    names = [snapshot.weights.name for snapshot in given]
-    if len(set(names)) < len(names):
-        names = [str(snapshot.weights) for snapshot in given]
+    names = _names(given)
     if (face_detector or face_model) and not any(snapshot.classifies for snapshot in given):
         raise ValueError("a face detector has no effect, since none of the models is a mask classifier; leave it out")
     faces, face_snapshot = (face_detector, [str(path) for path in face_model]), None
@@ -129,6 +124,15 @@ def leaderboard(
     table = pd.DataFrame(rows).sort_values("AP", ascending=False, ignore_index=True)
     tables = {"annotated": annotations, **{name: shown[name] for name in table["model"]}}
     return Leaderboard(table, side_by_side(readable[:_PICTURED], folder, tables, annotations), classes, remarks)
+
+
+def _names(given: list[Snapshot]) -> list[str]:
+    """Name models by their files, with folders if names are equal; the same file twice is refused."""
+    places = [snapshot.weights.resolve() for snapshot in given]
+    if repeated := [str(path) for number, path in enumerate(places) if path in places[:number]]:
+        raise ValueError(f"{', '.join(repeated)} is given more than once, expected each model once; leave one out")
+    names = [snapshot.weights.name for snapshot in given]
+    return names if len(set(names)) == len(names) else [str(snapshot.weights) for snapshot in given]
 
 
 def _figures(metrics: Evaluation, snapshot: Snapshot) -> dict[str, Any]:
@@ -189,13 +193,15 @@ class Leaderboard:
     def markdown(self) -> str:
         """Write the table as Markdown, and below it the remarks."""
         numbers = {"images_a_second": "images/s", "milliseconds": "ms", "peak_memory_mb": "memory MB"}
-        numbers |= {"file_mb": "file MB", "minutes_to_snapshot": "min to snapshot"}
+        numbers |= {"file_mb": "file MB", "minutes_to_snapshot": "min of last training"}
         by_class = {f"AP50/{name}": f"AP50 {name}" for name in self._classes}
         head = ["model", "px", "AP (95 %)", "AP50 (95 %)", *by_class.values(), *numbers.values()]
         lines = [head, ["---", *["---:"] * (len(head) - 1)]]
         for row, mark in zip(self.table.to_dict("records"), self._marks, strict=True):
             ends = [(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in ("AP", "AP50")]
-            intervals = [f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in ends]
+            intervals = [
+                f"{value:.3f}" + ("" if np.isnan(low) else f" ({low:.3f} to {high:.3f})") for value, low, high in ends
+            ]
             classes = [_shown(row[name], ".3f") for name in by_class]
             measured = [_shown(row[name], ".1f") for name in numbers]
             lines.append([row["model"] + mark, str(row["image_size"]), *intervals, *classes, *measured])
