@@ -235,7 +235,7 @@ def test_what_does_not_fit_together(classifier_snapshot, yolo_snapshot, sample_i
     for given, message in (
         (
             ["--snapshot", mask],
-            "is a classifier of faces and finds none; it needs a face detector such as snapshot (--face-detector snapshot",
+            "finds none; it needs a face detector such as snapshot (--face-detector snapshot",
         ),
         (["--snapshot", mask, "--margin", "1"], "--margin has no effect without --face-detector"),
         (["--snapshot", boxes_snapshot, "--face-detector", "haar"], "is a yolov4_tiny, which finds boxes; expected"),
