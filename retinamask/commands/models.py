@@ -203,8 +203,7 @@ def _fit_to_table(given, predictor, judged):
     fitted, unreadable = fit_predictor(predictor, training, folder)
     for message in unreadable:
         print(f"boxes were not fitted to: {message}", file=sys.stderr)
-    shown = ",".join(f"{number:g}" for number in fitted.box_fit)
-    print(f"boxes fitted to those of {given.fit_boxes}: --box-fit {shown}")
+    print(f"boxes fitted to those of {given.fit_boxes}: --box-fit {fitted.box_fit}")
     return fitted, leaks
 
 

@@ -52,9 +52,8 @@ def evaluate(
                 f"detections: class {names} is not among those of the annotations ({', '.join(classes)}); rename it, "
                 "or give classes=... if it just has no box there"
             )
-    annotations, detections = (
-        table.reset_index(drop=True) for table in (annotations, detections)
-    )  # rows are told by it
+    # rows are told by their labels, and joined tables have some twice
+    annotations, detections = annotations.reset_index(drop=True), detections.reset_index(drop=True)
     found = Evaluation(coco.evaluate(annotations, detections, classes))
     found.judged, found.remarks = (annotations, detections, classes), coco.remarks(detections)
     if thresholds:
@@ -137,9 +136,8 @@ class Evaluation(dict):
         for name, figures in self["per_class"].items():
             row = {"class": name, **figures}
             if name in self.thresholds and name in by_threshold:
-                from_there = by_threshold[name][
-                    lambda table, name=name: table["score_threshold"] >= self.thresholds[name]
-                ]
+                curve = by_threshold[name]
+                from_there = curve[curve["score_threshold"] >= self.thresholds[name]]
                 at = from_there.iloc[-1] if len(from_there) else {"precision": np.nan, "recall": 0.0, "F1": 0.0}
                 row |= {"threshold": self.thresholds[name]} | {key: at[key] for key in ("precision", "recall", "F1")}
             rows.append(row)

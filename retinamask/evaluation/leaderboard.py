@@ -92,16 +92,15 @@ def leaderboard(
     for name, snapshot in zip(names, given, strict=True):
         snapshots.check_classes(snapshot, classes)
         name = f"{name} + {face_detector}" if snapshot.classifies and face_detector else name
-        predictors[name] = load(snapshot, *(faces if snapshot.classifies else ())).predictor
         leaks.append(find_leaks(snapshot, annotations, folder, allow_leak, face_snapshot))
+        predictors[name] = load(snapshot, *(faces if snapshot.classifies else ())).predictor
         remarks += [f"{name}: {text}" for text in leaks[-1].remarks]
     if fit_table is not None:
         known = hash_images(image_paths(fit_table), folder).upright
         remarks += find_pictures(known, "boxes were fitted", annotations, folder, allow_leak).remarks
         for name, predictor in predictors.items():
             predictors[name], unfitted = fit_predictor(predictor, fit_table, folder)
-            numbers = ",".join(f"{number:g}" for number in predictors[name].box_fit)
-            remarks.append(f"{name}: boxes fitted to those of training images, --box-fit {numbers}")
+            remarks.append(f"{name}: boxes fitted to those of training images, --box-fit {predictors[name].box_fit}")
         remarks += [f"boxes were not fitted to: {message}" for message in unfitted]  # the same files for each
     rows, shown, paths = [], {}, image_paths(annotations)
     for (name, predictor), snapshot in zip(predictors.items(), given, strict=True):

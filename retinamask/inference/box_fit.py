@@ -37,6 +37,10 @@ class BoxFit(NamedTuple):
             raise ValueError(f"box_fit is {numbers}, expected right, down and two positive factors: 0,-0.1,1.3,1.4")
         return cls(*numbers)
 
+    def __str__(self) -> str:
+        """Give the numbers as ``--box-fit`` takes them."""
+        return ",".join(f"{number:g}" for number in self)
+
     @property
     def inverse(self) -> "BoxFit":
         """The fit that brings boxes of the data set back to what the detector finds."""
